@@ -1,0 +1,75 @@
+# Each target makes the virtual environment that it needs under .venv/, from the pins in requirements/, and makes it
+# anew when those change. Only make, a CPython from 3.11 on and the package registry have to be there.
+
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+# The interpreter of every environment but those of the core tests, which run on each supported one that is found.
+PYTHON ?= $(shell tools/find_pythons.sh --default)
+PYTHONS := $(shell tools/find_pythons.sh | tr ' ' '=')
+VERSIONS := $(foreach found,$(PYTHONS),$(firstword $(subst =, ,$(found))))
+interpreter = $(patsubst $(1)=%,%,$(filter $(1)=%,$(PYTHONS)))
+
+# More threads than this only slow small tensors down.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help demo test test-core test-integrations test-heavy test-all lint bench clean
+
+help:
+	@echo "make demo      train, save, resume in a new process: examples/train_resume.py"
+	@echo "make test      the core's tests on CPython $(VERSIONS), then the integrations'"
+	@echo "make test-all  make test, and the tests that need TensorFlow, JAX, Ray and Spark"
+	@echo "make lint      ruff format, ruff check, mypy --strict"
+	@echo "make bench     the benchmarks, side by side with the peers"
+	@echo "make clean     remove environments and caches"
+
+demo: .venv/demo/.ready
+	.venv/demo/bin/python examples/train_resume.py
+
+test: test-core test-integrations
+
+test-core: $(VERSIONS:%=.venv/core-%/.ready)
+	@test -n "$(VERSIONS)" || { echo "no CPython from 3.11 to 3.13 was found"; exit 1; }
+	@set -e; for version in $(VERSIONS); do \
+	    echo "core tests on CPython $$version: $$(.venv/core-$$version/bin/python -V)"; \
+	    .venv/core-$$version/bin/python -m pytest -q tests/test_*.py; \
+	done
+	@echo "the core's tests passed on CPython $(VERSIONS)"
+
+test-integrations: .venv/test/.ready
+	.venv/test/bin/python -m pytest -q tests/integrations
+
+ifneq ($(wildcard tests/heavy/test_*.py),)
+test-heavy: .venv/heavy/.ready
+	.venv/heavy/bin/python -m pytest -q tests/heavy
+else
+test-heavy:
+	@echo "there are no heavy tests"
+endif
+
+test-all: test test-heavy
+
+lint: .venv/lint/.ready
+	.venv/lint/bin/ruff format --check .
+	.venv/lint/bin/ruff check .
+	.venv/lint/bin/mypy
+
+bench: .venv/bench/.ready
+	@set -e; for program in benchmarks/bench_*.py; do \
+	    echo "== $$program"; .venv/bench/bin/python "$$program"; \
+	done
+
+clean:
+	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/core-%/.ready: requirements/core.txt pyproject.toml tools/make_venv.sh
+	@tools/make_venv.sh $(call interpreter,$*) $(@D) $<
+	@touch $@
+
+.venv/%/.ready: requirements/%.txt requirements/core.txt pyproject.toml tools/make_venv.sh
+	@tools/make_venv.sh "$(PYTHON)" $(@D) $<
+	@touch $@
+
+.venv/heavy/.ready: requirements/test.txt
