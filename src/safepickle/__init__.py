@@ -1,0 +1,51 @@
+"""Pickle object graphs that hold weak references: models, trainers, trees with parent pointers, caches.
+
+A drop-in for `pickle` and `cloudpickle`, and a ``pickle_module`` for ``torch.save``::
+
+    torch.save(obj, f, pickle_module=safepickle)
+    safepickle.dumps(model)
+
+A weak reference whose referent is in the pickle comes back as a weak reference to that copy; any other comes back
+dead, as a `Tombstone` that says what it was, or owning a copy, when you ask for it.
+"""
+
+from pickle import (
+    HIGHEST_PROTOCOL,
+    PickleBuffer,
+    PickleError,
+    PicklingError,
+    UnpicklingError,
+)
+
+from safepickle.backend import backend
+from safepickle.errors import WeakReferenceError, WeakReferenceWarning
+from safepickle.pickler import Pickler, dump, dumps
+from safepickle.rebuild import StrongRef, Tombstone
+from safepickle.reducers.table import register
+from safepickle.unpickler import Unpickler, load, loads
+
+__version__ = "0.1.0"
+
+DEFAULT_PROTOCOL = HIGHEST_PROTOCOL
+"""What ``protocol=None`` means, as with cloudpickle."""
+
+__all__ = [
+    "DEFAULT_PROTOCOL",
+    "HIGHEST_PROTOCOL",
+    "PickleBuffer",
+    "PickleError",
+    "Pickler",
+    "PicklingError",
+    "StrongRef",
+    "Tombstone",
+    "Unpickler",
+    "UnpicklingError",
+    "WeakReferenceError",
+    "WeakReferenceWarning",
+    "backend",
+    "dump",
+    "dumps",
+    "load",
+    "loads",
+    "register",
+]

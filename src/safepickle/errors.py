@@ -1,0 +1,73 @@
+"""Every exception and warning that safepickle raises.
+
+Each keeps its facts as attributes and rebuilds itself from ``args``, because errors cross processes in joblib, dask
+and multiprocessing. This module knows nothing of the rest of the package.
+"""
+
+from __future__ import annotations
+
+import pickle
+
+__all__ = ["WeakReferenceError", "WeakReferenceWarning"]
+
+
+class WeakReferenceError(pickle.PicklingError):
+    """A weak reference that the policy ``"strict"`` does not let become a tombstone.
+
+    Attributes:
+        path: Where the reference is, seen from the root (``$.layers[2]._parent``), or None when it was not found.
+        referent_type: Dotted name of the referent's type.
+        reason: ``"outside"``: the referent is not in the pickle. ``"cycle"``: the referent is still being built when
+            the reference must be made.
+    """
+
+    def __init__(self, path: str | None, referent_type: str, reason: str = "outside") -> None:
+        super().__init__(path, referent_type, reason)
+        self.path = path
+        self.referent_type = referent_type
+        self.reason = reason
+
+    def __str__(self) -> str:
+        where = f" at {self.path}" if self.path else ""
+        if self.reason == "cycle":
+            return (
+                f"cannot pickle the weak reference{where}: its referent ({self.referent_type}) is built from arguments "
+                "that lead back to the reference, so it does not exist yet when the reference is loaded. Move what "
+                'leads back from the reduce arguments into the state, or pass weakrefs="relink" to leave a tombstone.'
+            )
+        return (
+            f"cannot pickle the weak reference{where}: its referent ({self.referent_type}) is not in the pickle. "
+            'Pickle its owner too, or pass weakrefs="strong" to carry a copy, or weakrefs="relink" to leave a '
+            "tombstone. safepickle.explain(obj) lists every such reference."
+        )
+
+
+class WeakReferenceWarning(UserWarning):
+    """Weak references that will load dead though their referents live; one warning for each dump.
+
+    Attributes:
+        counts: How many references point outside the pickle, by the dotted name of the referent's type.
+        cycles: How many point at an object that is built from arguments which lead back to the reference.
+    """
+
+    def __init__(self, counts: dict[str, int], cycles: dict[str, int] | None = None) -> None:
+        super().__init__(counts, cycles)
+        self.counts = counts
+        self.cycles = cycles or {}
+
+    def __str__(self) -> str:
+        total = sum(self.counts.values()) + sum(self.cycles.values())
+        reasons = []
+        if self.counts:
+            reasons.append(f"{_listed(self.counts)} outside the pickle")
+        if self.cycles:
+            reasons.append(f"{_listed(self.cycles)} built from arguments that lead back to the reference")
+        return (
+            f"{total} weak reference{'s' * (total != 1)} will load dead: {'; '.join(reasons)}. Pickle the owner too, "
+            'or pass weakrefs="strong" to carry a copy, weakrefs="tombstone" to silence this, weakrefs="strict" to '
+            "make it an error. safepickle.explain(obj) lists every such reference."
+        )
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} to {name}" for name, count in counts.items())

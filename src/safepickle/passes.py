@@ -1,0 +1,276 @@
+"""What one dump knows about referents, walk after walk, and the fate it decides for each weak reference.
+
+A dump walks the graph once, and where a weak reference points forward to a *kept* referent (one that is reached
+without following any weak reference) it walks again with that knowledge. This module holds the knowledge; the
+`Pickler` does the walking. It knows nothing of single weak types: a reducer asks `Dump.decide` and acts on the answer.
+"""
+
+from __future__ import annotations
+
+import enum
+import types
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from cloudpickle.cloudpickle import _should_pickle_by_reference
+
+from safepickle.errors import WeakReferenceError
+from safepickle.policy import OutsideFate, WeakReferencePolicy, check_fate
+
+if TYPE_CHECKING:
+    from safepickle.pickler import Pickler
+
+__all__ = ["CYCLE", "DEAD", "OUTSIDE", "POLICY", "RELINK", "STRONG", "Dump", "dotted_name"]
+
+# The fates that `Dump.decide` answers with; all but the first two are a tombstone's reason.
+RELINK: Final = "relink"
+STRONG: Final = "strong"
+DEAD: Final = "dead"
+OUTSIDE: Final = "outside"
+CYCLE: Final = "cycle"
+POLICY: Final = "policy"
+
+
+class _Pending:
+    """A live referent that no strong edge has led to yet, and what hangs on it."""
+
+    __slots__ = ("dependents", "reference", "referent")
+
+    def __init__(self, reference: object, referent: object) -> None:
+        self.reference = reference
+        self.referent = referent
+        self.dependents: list[object] = []
+
+
+class Dump:
+    """What one call of `Pickler.dump` knows.
+
+    Attributes:
+        pickler: Who walks.
+        policy: What becomes of weak references.
+        protocol: Of the pickle being written.
+        has_persistent_id: A subclass stores some objects outside the pickle, as ``torch.save`` does.
+        visited: Ids of the objects that this walk has met, or None as long as no weak reference has been met.
+        expected: The referent that the walk was last told to enter; meeting it again before it is in the memo means
+            that it is under construction.
+        cyclic: Ids of referents found to be under construction when a reference to them had to be made.
+        dirty: This walk met a cyclic referent that it had not known of, so its bytes are wrong.
+        left_out: References of this walk to what is outside, counted by the dotted name of the referent's type.
+        cycles: The same for references to what is still under construction.
+    """
+
+    def __init__(self, pickler: Pickler, policy: WeakReferencePolicy, protocol: int, has_persistent_id: bool) -> None:
+        self.pickler = pickler
+        self.policy = policy
+        self.protocol = protocol
+        self.has_persistent_id = has_persistent_id
+        self.visited: set[int] | None = None
+        self.expected: object = None
+        self.cyclic: set[int] = set()
+        self.dirty = False
+        self.left_out: Counter[str] = Counter()
+        self.cycles: Counter[str] = Counter()
+        # Objects that a subclass's persistent_id stored, held so that their ids stay theirs.
+        self.persisted: dict[int, object] = {}
+        self._kept: dict[int, Any] | None = None
+        self._pending: dict[int, _Pending] = {}
+        # What was met before the ids in `visited`, while kept referents are being discovered.
+        self._met: set[int] = set()
+        # What a policy callable answered, with the referent, so that its id stays its own.
+        self._fates: dict[int, tuple[object, OutsideFate]] = {}
+        self._under_construction: set[int] = set()
+
+    @property
+    def certain(self) -> bool:
+        """Whether what this walk has written so far is what the last walk will write, too."""
+        return not self._pending and not self.dirty
+
+    @property
+    def final(self) -> bool:
+        """Whether the kept referents are known, so that every fate that is decided now stands."""
+        return self._kept is not None
+
+    def decide(self, reference: object, referent: object, *dependents: object) -> str:
+        """Decide what becomes of a weak reference.
+
+        Args:
+            reference: The reference, or the container that holds it: where an error points to.
+            referent: Its live referent.
+            *dependents: What goes into the pickle only if the referent is kept: a callback, the value of an ephemeron.
+
+        Returns:
+            ``RELINK``: make a weak reference to the referent. ``STRONG``: make one that owns it. Else a tombstone's
+            reason, which may be provisional: the walk is then repeated.
+
+        Raises:
+            WeakReferenceError: The policy is ``"strict"`` and the reference cannot be relinked.
+        """
+        if self.policy == "tombstone":
+            return POLICY
+        visited = self.visited
+        if visited is None:
+            visited = self.track()
+        key = id(referent)
+        if self._under_construction and key in self._under_construction:
+            if self.policy == "strict":
+                raise self.error(reference, referent, CYCLE)
+            self.cycles[dotted_name(type(referent))] += 1
+            return CYCLE
+        if self._kept is not None:
+            if key in self._kept or self._is_by_reference(referent):
+                self.expected = referent
+                return RELINK
+            return self._decide_outside(reference, referent)
+        if key in visited or key in self._met or key in self.persisted:
+            self.expected = referent
+            return RELINK
+        pending = self._pending.get(key)
+        if pending is None:
+            if self._is_by_reference(referent):
+                return RELINK
+            pending = self._pending[key] = _Pending(reference, referent)
+        pending.dependents.extend(dependent for dependent in dependents if dependent is not None)
+        self.left_out[dotted_name(type(referent))] += 1
+        return OUTSIDE
+
+    def track(self) -> set[int]:
+        """Begin to track what is met, since the first weak reference has been; return the ids met so far.
+
+        In fast mode nothing is memoized, so no reference can be relinked.
+        """
+        self.visited = set(self.pickler.memo.copy())
+        if self.pickler.fast:
+            self._kept = {}
+        return self.visited
+
+    def begin_walk(self) -> None:
+        """Forget what the last walk has met, but not what was learnt from it."""
+        self.visited = None
+        self._met.clear()
+        self.expected = None
+        self.dirty = False
+        self.left_out.clear()
+        self.cycles.clear()
+        self._pending.clear()
+        self._under_construction.clear()
+
+    def note_persisted(self, obj: object) -> None:
+        """Note that a subclass's ``persistent_id`` stored `obj`: it is kept, though it never enters the memo."""
+        self.persisted[id(obj)] = obj
+        if self.visited is not None:
+            self.visited.add(id(obj))
+
+    @property
+    def awaits(self) -> bool:
+        """Whether the first walk met a referent that may yet turn out to be kept, or may want a strong copy."""
+        return bool(self._pending)
+
+    def discover(self, walk: Callable[[object], None]) -> bool:
+        """Find every kept referent after a first walk, and learn the fate of the others.
+
+        What hangs on a referent that turned out to be kept (an ephemeron's value, a callback) is walked in turn,
+        until nothing new is kept. Every object is walked once, so this is linear in the size of the graph.
+
+        Args:
+            walk: Walks one object on top of the memo of the first walk and discards the bytes.
+
+        Returns:
+            Whether the first walk's bytes are wrong, so that the graph has to be walked again.
+
+        Raises:
+            WeakReferenceError: The policy is ``"strict"``, or a callable says so, and a referent is outside.
+        """
+        again = False
+        while found := self._take_kept():
+            again = True
+            for pending in found:
+                for dependent in pending.dependents:
+                    walk(dependent)
+        for pending in self._pending.values():
+            fate = self._fate(pending.referent)
+            if fate == "strict":
+                raise self.error(pending.reference, pending.referent, OUTSIDE)
+            again = again or fate == "strong"
+        if again:
+            # The memo holds the objects as well, so that an id in `_kept` stays theirs.
+            self._kept = self._everything_met()
+        return again
+
+    def forget_kept(self) -> None:
+        """Go back to a first walk: the last one found a cycle, behind which there may be more."""
+        self._kept = None
+
+    def meet_again(self, referent: object) -> bool:
+        """Tell whether `referent`, which a reference was about to enter, is under construction; note it if so."""
+        self.expected = None
+        if self.visited is None or id(referent) not in self.visited:
+            return False
+        self.cyclic.add(id(referent))
+        self.dirty = True
+        return True
+
+    def open_construction(self, obj: object) -> None:
+        """Note that the reduce arguments of a cyclic object are being written."""
+        self._under_construction.add(id(obj))
+
+    def close_construction(self, obj: object) -> None:
+        """Note that a cyclic object is in the memo."""
+        self._under_construction.discard(id(obj))
+
+    def error(self, reference: object, referent: object, reason: str) -> WeakReferenceError:
+        """Make the error for a reference that must not become a tombstone."""
+        error = WeakReferenceError(None, dotted_name(type(referent)), reason)
+        self.pickler._offender = reference
+        return error
+
+    def _take_kept(self) -> list[_Pending]:
+        """Take out the pending referents that have been met since."""
+        newly_met, self.visited = self.visited or set(), set()
+        self._met |= newly_met
+        found = [key for key in newly_met if key in self._pending]
+        if not found:
+            # Exact builtins, such as sets, are met unseen. The memo has them, but copying it is linear: it comes last.
+            memo = self.pickler.memo.copy()
+            found = [key for key in self._pending if key in memo]
+            self._met.update(found)
+        return [self._pending.pop(key) for key in found]
+
+    def _everything_met(self) -> dict[int, Any]:
+        memo: dict[int, Any] = self.pickler.memo.copy()
+        memo.update(self.persisted)
+        return memo
+
+    def _decide_outside(self, reference: object, referent: object) -> str:
+        fate = self._fate(referent)
+        if fate == "strong":
+            self.expected = referent
+            return STRONG
+        if fate == "strict":
+            raise self.error(reference, referent, OUTSIDE)
+        self.left_out[dotted_name(type(referent))] += 1
+        return OUTSIDE
+
+    def _fate(self, referent: object) -> OutsideFate:
+        if self.policy == "strong" or self.policy == "strict":
+            return self.policy
+        if not callable(self.policy):
+            return "tombstone"
+        key = id(referent)
+        if key not in self._fates:
+            self._fates[key] = (referent, check_fate(self.policy(referent)))
+        return self._fates[key][1]
+
+    def _is_by_reference(self, referent: Any) -> bool:
+        """Whether the other side imports `referent`, so that its module owns it there."""
+        cls = type(referent)
+        if issubclass(cls, (type, types.FunctionType, types.ModuleType)):
+            return bool(_should_pickle_by_reference(referent))
+        if issubclass(cls, enum.Enum):
+            return bool(_should_pickle_by_reference(cls))
+        return self.pickler.reduces_to_a_global(referent)
+
+
+def dotted_name(cls: type) -> str:
+    """Return the dotted name of a class, as messages and tombstones give it."""
+    return f"{cls.__module__}.{cls.__qualname__}"

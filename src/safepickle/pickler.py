@@ -1,0 +1,331 @@
+"""Pickler, dump and dumps: walk the graph, and walk it again where a weak reference pointed forward.
+
+Orchestration only: what a weak reference becomes is decided in `passes`, what it is written as in `reducers`, where
+the bytes go in `files`.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import io
+import pickle
+import sys
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
+
+import cloudpickle
+
+from safepickle.buffers import BufferCallback, BufferRelay
+from safepickle.errors import WeakReferenceWarning
+from safepickle.files import FileOrPath, Output, is_path, replacing
+from safepickle.passes import Dump
+from safepickle.policy import Unpicklable, WeakReferencePolicy, check_unpicklable, check_weakrefs
+from safepickle.reducers.table import TypeTable
+
+__all__ = ["Pickler", "dump", "dumps"]
+
+_PROXIES = frozenset({weakref.ProxyType, weakref.CallableProxyType})
+_STANDARD_DISPATCH_TABLE = cloudpickle.Pickler.dispatch_table
+# A class attribute, as cloudpickle has one, hides the C pickler's own slot, which alone it looks at while it dumps.
+_C_DISPATCH_TABLE: Any = pickle.Pickler.dispatch_table
+_PLACEHOLDER = (object, ())
+
+
+class Pickler(cloudpickle.Pickler):
+    """A C-accelerated pickler that keeps weak references.
+
+    Functions, lambdas and classes that cannot be imported are pickled by value, as cloudpickle does. Several calls of
+    `dump` share one memo, as with `pickle.Pickler`.
+
+    Args:
+        file: Anything with a ``write`` method that takes bytes. Nothing reaches it unless the dump succeeds, or what
+            has reached it is taken back.
+        protocol: 0 to 5; None or a negative number is ``HIGHEST_PROTOCOL``.
+        fix_imports: Map names to those of Python 2 under protocols 0 to 2.
+        buffer_callback: Called once for each out-of-band buffer of the pickle, in order; needs protocol 5.
+        weakrefs: What becomes of weak references: ``"relink"``, ``"strong"``, ``"tombstone"``, ``"strict"``, or a
+            callable that is given each outside referent and returns one of the last three.
+        unpicklable: What becomes of an object that nothing can pickle.
+
+    Raises:
+        ValueError: An option has no such value, or `buffer_callback` is given with a protocol below 5.
+    """
+
+    # Keywords that `backend` binds.
+    _bound_options: ClassVar[Mapping[str, Any]] = {}
+    _has_persistent_id: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        persistent_id = cls.__dict__.get("persistent_id")
+        if callable(persistent_id):
+            cls._has_persistent_id = True
+            cls.persistent_id = _shielded(persistent_id)  # type: ignore[method-assign]
+
+    def __init__(
+        self,
+        file: Any,
+        protocol: int | None = None,
+        fix_imports: bool = True,
+        buffer_callback: BufferCallback | None = None,
+        *,
+        weakrefs: WeakReferencePolicy | None = None,
+        unpicklable: Unpicklable | None = None,
+    ) -> None:
+        bound = self._bound_options
+        self._weakrefs = bound.get("weakrefs", "relink") if weakrefs is None else weakrefs
+        self._unpicklable = bound.get("unpicklable", "raise") if unpicklable is None else unpicklable
+        check_weakrefs(self._weakrefs)
+        check_unpicklable(self._unpicklable)
+        if protocol is None:
+            protocol = bound.get("protocol")
+        if protocol is None or protocol < 0:
+            protocol = pickle.HIGHEST_PROTOCOL
+        self._output = Output(file)
+        self._relay = None if buffer_callback is None else BufferRelay(buffer_callback, self._is_certain)
+        # cloudpickle's own constructor cannot pass fix_imports on; the two attributes are all that it sets.
+        pickle.Pickler.__init__(self, self._output, protocol, fix_imports=fix_imports, buffer_callback=self._relay)
+        self.globals_ref: dict[int, Any] = {}
+        self.proto = int(protocol)
+        self._table = TypeTable()
+        self._dump: Dump | None = None
+        self._memo_is_empty = True
+        self._offender: object = None
+        if self.dispatch_table is _STANDARD_DISPATCH_TABLE:
+            # The type table knows what is in it. Without it the C pickler asks copyreg's plain dict, and an object of
+            # an ordinary class is spared a look-up in a ChainMap, which is written in Python.
+            _C_DISPATCH_TABLE.__delete__(self)
+
+    @property
+    def dispatch_table(self) -> Mapping[type, Any]:  # type: ignore[override]
+        """The reducers by exact type that the caller or a subclass has set, or else cloudpickle's and copyreg's."""
+        try:
+            table: Mapping[type, Any] = _C_DISPATCH_TABLE.__get__(self)
+        except AttributeError:
+            return _STANDARD_DISPATCH_TABLE
+        return table
+
+    @dispatch_table.setter
+    def dispatch_table(self, table: Mapping[type, Any]) -> None:
+        _C_DISPATCH_TABLE.__set__(self, table)
+
+    @property
+    def own_dispatch_table(self) -> Mapping[type, Any]:
+        """The reducers by exact type that the caller or a subclass has set, or none."""
+        table: Mapping[type, Any] = self.dispatch_table
+        return {} if table is _STANDARD_DISPATCH_TABLE else table
+
+    def dump(self, obj: Any) -> None:
+        """Write the pickle of `obj` to the file.
+
+        Raises:
+            WeakReferenceError: The policy is ``"strict"`` and a referent is not in the pickle.
+            pickle.PicklingError, TypeError, ...: What plain pickle would raise. Nothing is written then.
+
+        Warns:
+            WeakReferenceWarning: The policy is ``"relink"`` and referents were left outside.
+        """
+        self._dump = known = Dump(self, self._weakrefs, self.proto, self._has_persistent_id)
+        memo = {} if self._memo_is_empty else self.memo.copy()
+        self._output.begin()
+        try:
+            self._walk_until_settled(obj, known, memo)
+            if (self._weakrefs == "relink" and known.left_out) or known.cycles:
+                # Before anything is final: a filter may turn the warning into an error.
+                warning = WeakReferenceWarning(dict(known.left_out), dict(known.cycles))
+                warnings.warn(warning, stacklevel=_level_of_caller())
+            self._output.commit()
+            self._memo_is_empty = False
+        except BaseException:
+            self.memo = memo
+            self._output.roll_back()
+            raise
+        finally:
+            self._dump = None
+
+    def clear_memo(self) -> None:
+        """Forget the objects that earlier dumps have written."""
+        super().clear_memo()
+        self._memo_is_empty = True
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Return the reduce value of `obj`, or NotImplemented to leave it to the C pickler.
+
+        Called for every object but exact builtins, so an ordinary object must cost one look-up and no more.
+        """
+        known: Any = self._dump
+        visited = known.visited
+        if visited is not None:
+            if (obj is known.expected or known.cyclic) and (value := self._reduce_cyclic(obj, known)) is not None:
+                return value
+            visited.add(id(obj))
+        reduce = self._table[type(obj)]
+        if reduce is None:
+            return NotImplemented
+        return reduce(obj, known)
+
+    def reduce_value(self, obj: Any) -> Any:
+        """Return the reduce value that the pickler uses for `obj`, which is no exact builtin."""
+        reduce = self._table[type(obj)]
+        if reduce is not None:
+            value = reduce(obj, self._dump)  # type: ignore[arg-type]
+            if value is not NotImplemented:
+                return value
+        cls = type(obj)
+        registered = self.own_dispatch_table.get(cls) or copyreg.dispatch_table.get(cls)
+        return obj.__reduce_ex__(self.proto) if registered is None else registered(obj)
+
+    def reduces_to_a_global(self, obj: Any) -> bool:
+        """Tell whether `obj` is pickled as a name that the other side imports."""
+        cls = type(obj)
+        if self._table[cls] is not None:
+            return False
+        reduce = self.own_dispatch_table.get(cls) or copyreg.dispatch_table.get(cls)
+        if reduce is None:
+            if cls.__reduce_ex__ is object.__reduce_ex__ and cls.__reduce__ is object.__reduce__:
+                return False
+            reduce = _reduce_ex
+        try:
+            return isinstance(reduce(obj), str)
+        except Exception:
+            # Whatever is wrong with it is reported if the walk comes to it.
+            return False
+
+    def _walk_until_settled(self, obj: Any, known: Dump, memo: dict[int, Any]) -> None:
+        pickle.Pickler.dump(self, obj)
+        while self._must_walk_again(known):
+            known.begin_walk()
+            self.memo = memo
+            known.track()
+            self._output.rewind()
+            if self._relay is not None:
+                self._relay.begin_walk()
+            pickle.Pickler.dump(self, obj)
+
+    def _must_walk_again(self, known: Dump) -> bool:
+        if known.dirty:
+            known.forget_kept()
+            return True
+        if known.awaits:
+            self._output.discard()
+            if self._relay is not None:
+                self._relay.discard()
+            if known.discover(self._walk_discarding):
+                return True
+        return self._relay is not None and not self._relay.settle()
+
+    def _walk_discarding(self, obj: object) -> None:
+        pickle.Pickler.dump(self, obj)
+
+    def _reduce_cyclic(self, obj: Any, known: Dump) -> Any:
+        """Reduce an object that is, or might be, under construction when a reference to it must be made.
+
+        Returns:
+            A reduce value, or None for the usual way.
+        """
+        if obj is known.expected and known.meet_again(obj):
+            # The bytes of this walk are lost. Something must end the recursion, and the walk goes on to find more.
+            return _PLACEHOLDER
+        if id(obj) not in known.cyclic:
+            return None
+        value = self.reduce_value(obj)
+        if type(value) is str:
+            return value
+        known.open_construction(obj)
+        function, arguments, state, items, *rest = (*value, *(None,) * (4 - len(value)))
+        return function, arguments, state, _once_built(known, obj, items), *rest
+
+    def _is_certain(self) -> bool:
+        return self._dump is not None and self._dump.certain
+
+
+def dump(
+    obj: Any,
+    file: FileOrPath,
+    protocol: int | None = None,
+    *,
+    fix_imports: bool = True,
+    buffer_callback: BufferCallback | None = None,
+    weakrefs: WeakReferencePolicy = "relink",
+    unpicklable: Unpicklable = "raise",
+) -> None:
+    """Write the pickle of `obj` to an open binary file, or to a path, which is replaced atomically.
+
+    A dump that fails leaves the file as it stood. See `Pickler` for the arguments and the errors.
+    """
+    options: dict[str, Any] = {"fix_imports": fix_imports, "buffer_callback": buffer_callback}
+    options |= {"weakrefs": weakrefs, "unpicklable": unpicklable}
+    if is_path(file):
+        with replacing(file) as opened:  # type: ignore[arg-type]
+            Pickler(opened, protocol, **options).dump(obj)
+    else:
+        Pickler(file, protocol, **options).dump(obj)
+
+
+def dumps(
+    obj: Any,
+    protocol: int | None = None,
+    *,
+    fix_imports: bool = True,
+    buffer_callback: BufferCallback | None = None,
+    weakrefs: WeakReferencePolicy = "relink",
+    unpicklable: Unpicklable = "raise",
+) -> bytes:
+    """Return the pickle of `obj` as bytes. See `Pickler` for the arguments and the errors."""
+    file = io.BytesIO()
+    Pickler(
+        file,
+        protocol,
+        fix_imports=fix_imports,
+        buffer_callback=buffer_callback,
+        weakrefs=weakrefs,
+        unpicklable=unpicklable,
+    ).dump(obj)
+    return file.getvalue()
+
+
+def _shielded(persistent_id: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Keep proxies from a subclass's `persistent_id`, and note what it stores.
+
+    Most begin with ``isinstance``, which asks a proxy's referent: a dead proxy raises ReferenceError there, and a
+    live one passes for its referent.
+    """
+
+    @functools.wraps(persistent_id)
+    def shielded(self: Pickler, obj: Any) -> Any:
+        if type(obj) in _PROXIES:
+            return None
+        persistent = persistent_id(self, obj)
+        if persistent is not None and self._dump is not None:
+            self._dump.note_persisted(obj)
+        return persistent
+
+    return shielded
+
+
+def _once_built(known: Dump, obj: object, items: Iterator[Any] | None) -> Iterator[Any]:
+    """Iterate over the list items of a cyclic object, of which there mostly are none.
+
+    The C pickler asks for the first one right after it has put the object into the memo, which nothing else tells.
+    """
+    known.close_construction(obj)
+    if items is not None:
+        yield from items
+
+
+def _reduce_ex(obj: Any) -> Any:
+    # Under protocol 5 a large array gives a buffer rather than a copy of its bytes.
+    return obj.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+
+
+def _level_of_caller() -> int:
+    """Return the ``stacklevel`` of the first frame outside this package, for a warning issued by the caller."""
+    level = 1
+    frame = sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == __package__:
+        frame = frame.f_back
+        level += 1
+    return level

@@ -1,0 +1,47 @@
+"""What a caller may ask of a dump: the weak-reference policy and the other options, validated.
+
+It knows the words of the policies, not how they are carried out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+__all__ = ["OutsideFate", "Unpicklable", "WeakReferencePolicy", "check_fate", "check_unpicklable", "check_weakrefs"]
+
+OutsideFate: TypeAlias = Literal["strong", "tombstone", "strict"]
+WeakReferencePolicy: TypeAlias = Literal["relink", "strong", "tombstone", "strict"] | Callable[[Any], OutsideFate]
+Unpicklable: TypeAlias = Literal["raise", "tombstone"] | Callable[[Any], Any]
+
+_POLICIES = ("relink", "strong", "tombstone", "strict")
+_FATES = ("strong", "tombstone", "strict")
+
+
+def check_weakrefs(weakrefs: Any) -> None:
+    """Raise ``ValueError`` unless `weakrefs` is one of the policies or a callable."""
+    if weakrefs not in _POLICIES and not callable(weakrefs):
+        raise ValueError(
+            f"weakrefs={weakrefs!r} is no weak-reference policy: pass one of {', '.join(map(repr, _POLICIES))}, or a "
+            "callable that is given the referent and returns one of " + ", ".join(map(repr, _FATES))
+        )
+
+
+def check_unpicklable(unpicklable: Any) -> None:
+    """Raise ``ValueError`` unless `unpicklable` is ``"raise"``, ``"tombstone"`` or a callable."""
+    if unpicklable not in ("raise", "tombstone") and not callable(unpicklable):
+        raise ValueError(f"unpicklable={unpicklable!r} is not known: pass 'raise', 'tombstone' or a callable")
+
+
+def check_fate(fate: Any) -> OutsideFate:
+    """Return what a policy callable answered, or raise ``ValueError`` when it is no answer."""
+    if fate == "strong":
+        return "strong"
+    if fate == "tombstone":
+        return "tombstone"
+    if fate == "strict":
+        return "strict"
+    raise ValueError(
+        f"the weakrefs callable returned an object of type {type(fate).__qualname__}, which is no answer: "
+        f"return one of {', '.join(map(repr, _FATES))}"
+    )

@@ -1,0 +1,347 @@
+"""THE FILE FORMAT: every callable and class that a pickle written by safepickle names.
+
+A name here is bytes in files that exist. So:
+
+* a name is never renamed, moved or removed, and its arguments are never reordered;
+* a new argument gets a default;
+* a changed meaning gets a new name;
+* every change stands in CHANGELOG.md under ``Format``, and a golden pickle of it is added to the tests.
+
+A weak reference that was relinked names nothing from here: ``weakref.ref(copy)`` needs no safepickle to load.
+This module knows nothing of how a dump decides; it only builds.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+__all__ = [
+    "Owner",
+    "OwningFinalize",
+    "OwningWeakMethod",
+    "StrongRef",
+    "Tombstone",
+    "rebuild_dead_finalize",
+    "rebuild_dead_proxy",
+    "rebuild_dead_reference",
+    "rebuild_dead_weak_method",
+    "rebuild_finalize",
+    "rebuild_owning_finalize",
+    "rebuild_owning_reference",
+    "rebuild_proxy_referent",
+    "rebuild_reference",
+    "rebuild_set_members",
+    "rebuild_weak_container",
+    "rebuild_weak_entries",
+]
+
+T = TypeVar("T")
+
+# weakref.finalize is generic in the stubs alone.
+if TYPE_CHECKING:
+    _Finalize: TypeAlias = weakref.finalize[Any, Any]
+else:
+    _Finalize = weakref.finalize
+
+OWNED_ATTRIBUTE = "_safepickle_owned"
+"""The attribute by which a weak container owns what a strong copy brought in."""
+
+
+class _Nothing:
+    """What a reference points at for the moment that it takes to make it dead."""
+
+    def method(self) -> None:
+        """Be the method of a `WeakMethod` that is born dead."""
+
+
+class _CallableNothing:
+    """The same for a proxy: `weakref.proxy` makes a `weakref.CallableProxyType` of what can be called."""
+
+    def __call__(self) -> None:
+        """Never called: nobody holds an instance."""
+
+
+class Tombstone(weakref.ref[Any]):
+    """A dead weak reference that says what it was.
+
+    Calling it gives None, as any dead reference does. It is hashable and equal to itself alone, so it also serves in
+    the place of a dead dict key, and it pickles again with any pickler.
+
+    Attributes:
+        reason: ``"dead"``: the referent was gone. ``"outside"``: the referent was not in the pickle. ``"cycle"``: the
+            referent could not exist yet when the reference had to be made. ``"policy"``: it was asked for.
+        referent_type: Dotted name of the referent's type, or None when it is unknown.
+    """
+
+    __slots__ = ("reason", "referent_type")
+
+    reason: str
+    referent_type: str | None
+
+    def __new__(cls, reason: str, referent_type: str | None = None) -> Tombstone:
+        tombstone = super().__new__(cls, _Nothing())
+        tombstone.reason = reason
+        tombstone.referent_type = referent_type
+        return tombstone
+
+    def __init__(self, reason: str, referent_type: str | None = None) -> None:
+        # weakref.ref.__init__ would refuse the arguments; __new__ has used them.
+        pass
+
+    def __repr__(self) -> str:
+        was = "" if self.referent_type is None else f", was a weak reference to {self.referent_type}"
+        return f"<safepickle.Tombstone: {self.reason}{was}>"
+
+    # A dead weakref.ref has no hash of its own to fall back on.
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __ne__(self, other: object) -> bool:
+        return self is not other
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.reason, self.referent_type)
+
+
+class StrongRef(weakref.ref[T]):
+    """A weak reference by type, a strong one in effect: it owns its referent.
+
+    It stands where a weak reference stood whose owner stayed outside the pickle: ``isinstance(x, weakref.ref)``
+    holds, ``x()`` gives the copy, and deleting the reference lets the copy go.
+    """
+
+    __slots__ = ("_referent",)
+
+    _referent: T
+
+    def __new__(cls, referent: T, callback: Callable[[Any], object] | None = None) -> StrongRef[T]:
+        reference = super().__new__(cls, referent, callback)
+        reference._referent = referent
+        return reference
+
+    def __repr__(self) -> str:
+        return f"<safepickle.StrongRef to {type(self._referent).__qualname__}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        callback = self.__callback__
+        return type(self), (self._referent,) if callback is None else (self._referent, callback)
+
+
+class Owner:
+    """The callback of a weak reference that owns its referent; it forwards to the reference's own callback.
+
+    A reference of a subclass without ``__dict__`` has no other place to hold its referent. The garbage collector sees
+    through a reference's callback, so deleting the reference lets the referent go.
+    """
+
+    __slots__ = ("callback", "referent")
+
+    def __init__(self, referent: object, callback: Callable[[Any], object] | None = None) -> None:
+        self.referent = referent
+        self.callback = callback
+
+    def __call__(self, reference: Any) -> None:
+        if self.callback is not None:
+            self.callback(reference)
+
+
+class OwningWeakMethod(weakref.WeakMethod[Any]):
+    """A `weakref.WeakMethod` that owns its method, and so the object that the method is bound to."""
+
+    __slots__ = ("_method",)
+
+    _method: Any
+
+    def __new__(cls, method: Any, callback: Callable[[Any], object] | None = None) -> OwningWeakMethod:
+        reference = super().__new__(cls, method, callback)
+        reference._method = method
+        return reference
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        callback = weak_method_callback(self)
+        return type(self), (self._method,) if callback is None else (self._method, callback)
+
+
+class OwningFinalize(_Finalize):
+    """A `weakref.finalize` that owns the object which it watches.
+
+    The registry of `weakref.finalize` holds every armed finalizer, so one that owned its object would keep it for
+    ever. This one stays out of the registry and arms an ordinary finalizer: deleting it lets the object go, which
+    runs the callback.
+    """
+
+    __slots__ = ("_armed", "_referent")
+
+    def __init__(self, referent: Any, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+        self._referent = referent
+        self._armed = weakref.finalize(referent, func, *args, **kwargs)
+
+    def __call__(self, _: Any = None) -> Any:
+        self._referent = None
+        return self._armed()
+
+    def detach(self) -> Any:
+        self._referent = None
+        return self._armed.detach()
+
+    def peek(self) -> Any:
+        return self._armed.peek()
+
+    @property
+    def alive(self) -> bool:
+        return self._armed.alive
+
+    @property
+    def atexit(self) -> bool:
+        return self._armed.atexit
+
+    @atexit.setter
+    def atexit(self, value: bool) -> None:
+        self._armed.atexit = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        found = self.peek()
+        if found is None:
+            return rebuild_dead_finalize, (weakref.finalize,)
+        referent, func, args, kwargs = found
+        return rebuild_owning_finalize, (referent, func, args, kwargs, self.atexit)
+
+
+def weak_method_callback(reference: weakref.WeakMethod[Any]) -> Callable[[Any], object] | None:
+    """Return the callback that a `WeakMethod` was made with.
+
+    Source:
+        ``WeakMethod.__new__`` in CPython Lib/weakref.py wraps it in a closure, which ``__callback__`` shows instead.
+    """
+    wrapper: Any = reference.__callback__
+    if wrapper is None:
+        return None
+    cells = dict(zip(wrapper.__code__.co_freevars, wrapper.__closure__ or (), strict=True))
+    callback: Callable[[Any], object] | None = cells["callback"].cell_contents if "callback" in cells else None
+    return callback
+
+
+def rebuild_reference(cls: type[weakref.ref[Any]], referent: Any, callback: Any = None) -> weakref.ref[Any]:
+    """Build a reference of a subclass that has a constructor of its own, without calling it; state follows."""
+    return weakref.ref.__new__(cls, referent, callback)
+
+
+def rebuild_owning_reference(cls: type[weakref.ref[Any]], referent: Any, callback: Any = None) -> weakref.ref[Any]:
+    """Build a reference of a subclass that owns its referent; state follows."""
+    return weakref.ref.__new__(cls, referent, Owner(referent, callback))
+
+
+def rebuild_dead_reference(cls: type[weakref.ref[Any]]) -> weakref.ref[Any]:
+    """Build a dead reference of a subclass; state follows."""
+    return weakref.ref.__new__(cls, _Nothing())
+
+
+def rebuild_dead_weak_method(cls: type[weakref.WeakMethod[Any]]) -> weakref.WeakMethod[Any]:
+    """Build a dead `WeakMethod`."""
+    return weakref.WeakMethod.__new__(cls, _Nothing().method)
+
+
+def rebuild_dead_proxy(callable_kind: bool) -> Any:
+    """Build a dead proxy: a `weakref.CallableProxyType`, or else a `weakref.ProxyType`."""
+    return weakref.proxy(_CallableNothing() if callable_kind else _Nothing())
+
+
+def rebuild_proxy_referent(referent: T) -> T:
+    """Put the referent itself where a proxy to it stood."""
+    return referent
+
+
+def rebuild_finalize(
+    cls: type[_Finalize],
+    referent: Any,
+    func: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    atexit: bool = True,
+) -> _Finalize:
+    """Arm a finalizer on `referent`."""
+    finalizer = cls(referent, func, *args, **kwargs)
+    finalizer.atexit = atexit
+    return finalizer
+
+
+def rebuild_dead_finalize(cls: type[_Finalize]) -> _Finalize:
+    """Build a finalizer that has nothing to do: `weakref.finalize` registers itself only in ``__init__``."""
+    return cls.__new__(cls)
+
+
+def rebuild_owning_finalize(
+    referent: Any, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], atexit: bool = True
+) -> OwningFinalize:
+    """Arm a finalizer on `referent` that owns it."""
+    finalizer = OwningFinalize(referent, func, *args, **kwargs)
+    finalizer.atexit = atexit
+    return finalizer
+
+
+def rebuild_weak_container(cls: type[Any]) -> Any:
+    """Build an empty weak container of `cls` with the constructor of its standard base class; state follows."""
+    container = cls.__new__(cls)
+    _standard_base(cls).__init__(container)
+    return container
+
+
+def rebuild_weak_entries(container: Any, state: tuple[Any, Iterable[Any], tuple[Any, ...]]) -> None:
+    """Fill a weak container: its attributes first, then its entries, then what it owns.
+
+    Entries go in through the standard base class, so that a subclass's own ``__setitem__`` or ``add``, which may check
+    or count, does not run a second time.
+
+    Args:
+        container: What `rebuild_weak_container` has built.
+        state: Attributes (what ``object.__getstate__`` gives, or None); entries (members, or pairs); owned referents.
+    """
+    attributes, entries, owned = state
+    set_attributes(container, attributes)
+    base = _standard_base(type(container))
+    if base is weakref.WeakSet:
+        for member in entries:
+            base.add(container, member)
+    else:
+        for key, value in entries:
+            base.__setitem__(container, key, value)
+    if owned:
+        setattr(container, OWNED_ATTRIBUTE, owned)
+
+
+def rebuild_set_members(container: Any, state: tuple[Any, Iterable[Any]]) -> None:
+    """Fill an instance of a `set` subclass: its attributes, then its members."""
+    attributes, members = state
+    set_attributes(container, attributes)
+    set.update(container, members)
+
+
+def set_attributes(obj: Any, attributes: Any) -> None:
+    """Set attributes from what ``object.__getstate__`` returns: a dict, a pair of dict and slots, or None.
+
+    A user's ``__setstate__`` comes first, as in pickle.
+    """
+    if attributes is None:
+        return
+    setstate = getattr(obj, "__setstate__", None)
+    if setstate is not None:
+        setstate(attributes)
+        return
+    slots = None
+    if isinstance(attributes, tuple) and len(attributes) == 2:
+        attributes, slots = attributes
+    if attributes:
+        obj.__dict__.update(attributes)
+    for name, value in (slots or {}).items():
+        setattr(obj, name, value)
+
+
+def _standard_base(cls: type[Any]) -> Any:
+    for base in (weakref.WeakSet, weakref.WeakValueDictionary, weakref.WeakKeyDictionary):
+        if issubclass(cls, base):
+            return base
+    raise TypeError(f"{cls.__module__}.{cls.__qualname__} is no weak container of the standard library")

@@ -1,0 +1,1 @@
+"""Reducers: functions from an object to its reduce value, and the table that finds one by type."""

@@ -1,0 +1,101 @@
+"""The type table: which reducer a type needs, decided once per type and looked up by ``type(obj)`` afterwards.
+
+Reducers for other libraries are found by the top-level module of a type, so that importing safepickle imports no
+framework. This module knows no reducer of a single type but those that it lists.
+"""
+
+from __future__ import annotations
+
+import importlib
+import types
+import weakref
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+import cloudpickle
+
+from safepickle.passes import Dump
+from safepickle.reducers import weak, weak_containers
+
+__all__ = ["LAZY", "ReduceValue", "Reducer", "TypeTable", "register"]
+
+ReduceValue: TypeAlias = "tuple[Any, ...] | str"
+Reducer: TypeAlias = Callable[[Any, Dump], Any]
+
+LAZY: Final[dict[str, str]] = {}
+"""Top-level module of a type, or of a class it inherits from -> the room whose ``find_reducer(cls)`` knows it."""
+
+_registered: dict[type, Reducer] = {}
+_BUILT_IN: Final[dict[type, Reducer]] = {**weak.REDUCERS, **weak_containers.REDUCERS}
+# Weak keys: a table must not keep a class alive.
+_decided: weakref.WeakKeyDictionary[type, Reducer | None] = weakref.WeakKeyDictionary()
+
+
+class TypeTable(dict[type, "Reducer | None"]):
+    """One dump's view of the table: a plain dict for the types that it has met.
+
+    None stands for a type that is left to the C pickler, as nearly every type is.
+    """
+
+    def __missing__(self, cls: type) -> Reducer | None:
+        try:
+            reducer = _decided[cls]
+        except KeyError:
+            reducer = _decided[cls] = _find_reducer(cls)
+        self[cls] = reducer
+        return reducer
+
+
+def register(cls: type, reducer: Callable[[Any], ReduceValue]) -> None:
+    """Register a reducer for a class and its subclasses; the nearest class in the MRO wins.
+
+    Args:
+        cls: Any class, also one of the weak types.
+        reducer: Called with an instance; returns its reduce value, as ``__reduce__`` does.
+
+    Raises:
+        TypeError: `cls` is no class, or `reducer` cannot be called.
+    """
+    if not isinstance(cls, type):
+        raise TypeError(f"register() takes a class and a reducer, not an instance of {type(cls).__qualname__}")
+    if not callable(reducer):
+        raise TypeError(f"the reducer for {cls.__qualname__} is of type {type(reducer).__qualname__}: not callable")
+    _registered[cls] = lambda obj, dump: reducer(obj)
+    _decided.clear()
+
+
+def _reduce_function_or_class(obj: Any, dump: Dump) -> Any:
+    """Reduce a function or a class: by value where it cannot be imported, else by reference."""
+    return cloudpickle.Pickler.reducer_override(dump.pickler, obj)
+
+
+def _from_cloudpickle(cls: type) -> Reducer:
+    """Adapt cloudpickle's reducer for exactly `cls`; a dispatch table of the caller's own goes first."""
+    reducer = cloudpickle.Pickler._dispatch_table[cls]
+
+    def reduce(obj: Any, dump: Dump) -> Any:
+        return NotImplemented if cls in dump.pickler.own_dispatch_table else reducer(obj)
+
+    return reduce
+
+
+def _find_reducer(cls: type) -> Reducer | None:
+    if issubclass(cls, type) and not _registered.keys() & set(cls.__mro__):
+        return _reduce_function_or_class
+    rooms: set[str] = set()
+    for base in cls.__mro__:
+        if base in _registered:
+            return _registered[base]
+        if base in _BUILT_IN:
+            return _BUILT_IN[base]
+        room = LAZY.get(str(base.__module__).partition(".")[0])
+        if room is not None and room not in rooms:
+            rooms.add(room)
+            found: Reducer | None = importlib.import_module(room).find_reducer(cls)
+            if found is not None:
+                return found
+    if cls is types.FunctionType:
+        return _reduce_function_or_class
+    if cls in cloudpickle.Pickler._dispatch_table:
+        return _from_cloudpickle(cls)
+    return None

@@ -1,0 +1,158 @@
+"""Reduce values of weak references: `weakref.ref` and its subclasses, `WeakMethod`, proxies, `finalize`.
+
+Each reducer asks the dump for the fate of its referent and names what the fate calls for. What the fate depends on is
+the dump's business.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import weakref
+from collections.abc import Callable
+from typing import Any, Final
+
+from safepickle import rebuild
+from safepickle.passes import DEAD, RELINK, STRONG, Dump, dotted_name
+
+__all__ = [
+    "REDUCERS",
+    "reduce_finalize",
+    "reduce_proxy",
+    "reduce_weak_method",
+    "reduce_weakref",
+    "reduce_weakref_subclass",
+]
+
+
+def reduce_weakref(reference: weakref.ref[Any], dump: Dump) -> Any:
+    """Reduce a weak reference without making its referent strong.
+
+    Args:
+        reference: Live or dead, of exactly `weakref.ref` or of a subclass.
+        dump: What this dump knows so far.
+
+    Returns:
+        ``(weakref.ref, (referent,))`` when the referent is kept, else a `Tombstone` or a `StrongRef`.
+
+    Raises:
+        WeakReferenceError: The policy is ``"strict"`` and the referent is outside.
+    """
+    if type(reference) is not weakref.ref:
+        return reduce_weakref_subclass(reference, dump)
+    referent = reference()
+    if referent is None:
+        return rebuild.Tombstone, (DEAD, None)
+    callback = reference.__callback__
+    fate = dump.decide(reference, referent, callback)
+    arguments = (referent,) if callback is None else (referent, callback)
+    if fate == RELINK:
+        return weakref.ref, arguments
+    if fate == STRONG:
+        return rebuild.StrongRef, arguments
+    return rebuild.Tombstone, (fate, dotted_name(type(referent)))
+
+
+def reduce_weakref_subclass(reference: weakref.ref[Any], dump: Dump) -> Any:
+    """Reduce an instance of a subclass: the same class, with its slots, its ``__dict__`` and its callback.
+
+    A class that says itself how it is pickled is left to say so.
+    """
+    cls = type(reference)
+    if cls.__reduce__ is not object.__reduce__ or cls.__reduce_ex__ is not object.__reduce_ex__:
+        return NotImplemented
+    state = reference.__getstate__()
+    referent = reference()
+    if referent is None:
+        return rebuild.rebuild_dead_reference, (cls,), state
+    callback: Any = reference.__callback__
+    if type(callback) is rebuild.Owner:
+        return rebuild.rebuild_owning_reference, (cls, referent, callback.callback), state
+    fate = dump.decide(reference, referent, callback)
+    if fate == RELINK:
+        arguments = (cls, referent) if callback is None else (cls, referent, callback)
+        if cls.__new__ is weakref.ref.__new__:
+            return copyreg.__newobj__, arguments, state  # type: ignore[attr-defined]
+        return rebuild.rebuild_reference, arguments, state
+    if fate == STRONG:
+        return rebuild.rebuild_owning_reference, (cls, referent, callback), state
+    return rebuild.rebuild_dead_reference, (cls,), state
+
+
+def reduce_weak_method(reference: weakref.WeakMethod[Any], dump: Dump) -> Any:
+    """Reduce a `WeakMethod`: it is kept when both the object and the function are."""
+    cls = type(reference)
+    if cls.__reduce__ is not object.__reduce__ or cls.__reduce_ex__ is not object.__reduce_ex__:
+        return NotImplemented
+    method = reference()
+    if method is None:
+        return rebuild.rebuild_dead_weak_method, (cls,)
+    callback = rebuild.weak_method_callback(reference)
+    arguments = (method,) if callback is None else (method, callback)
+    # The object last: it is the one that may be under construction.
+    fates = {dump.decide(reference, method.__func__), dump.decide(reference, method.__self__, callback)}
+    if fates == {RELINK}:
+        return cls, arguments
+    if fates <= {RELINK, STRONG}:
+        return rebuild.OwningWeakMethod, arguments
+    return rebuild.rebuild_dead_weak_method, (cls,)
+
+
+def reduce_proxy(proxy: Any, dump: Dump) -> Any:
+    """Reduce a proxy of either kind, touching nothing of its referent."""
+    referent, callback = _look_behind(proxy)
+    callable_kind = type(proxy) is weakref.CallableProxyType
+    if referent is None:
+        return rebuild.rebuild_dead_proxy, (callable_kind,)
+    fate = dump.decide(proxy, referent, callback)
+    if fate == RELINK:
+        return weakref.proxy, (referent,) if callback is None else (referent, callback)
+    if fate == STRONG:
+        return rebuild.rebuild_proxy_referent, (referent,)
+    return rebuild.rebuild_dead_proxy, (callable_kind,)
+
+
+def reduce_finalize(finalizer: weakref.finalize[Any, Any], dump: Dump) -> Any:
+    """Reduce a finalizer: armed again on the copy, dead if it has run, was detached, or watches what is outside."""
+    cls = type(finalizer)
+    found = finalizer.peek()
+    if found is None:
+        return rebuild.rebuild_dead_finalize, (cls,)
+    referent, func, args, kwargs = found
+    fate = dump.decide(finalizer, referent, func, args, kwargs)
+    if fate == RELINK:
+        if not kwargs and finalizer.atexit:
+            return cls, (referent, func, *args)
+        return rebuild.rebuild_finalize, (cls, referent, func, args, kwargs, finalizer.atexit)
+    if fate == STRONG:
+        return rebuild.rebuild_owning_finalize, (referent, func, args, kwargs, finalizer.atexit)
+    return rebuild.rebuild_dead_finalize, (cls,)
+
+
+def _left_to_itself(obj: Any, dump: Dump) -> Any:
+    """Leave an object to its own ``__reduce__``."""
+    return NotImplemented
+
+
+def _look_behind(proxy: Any) -> tuple[Any, Callable[[Any], object] | None]:
+    """Return the referent of a proxy, or None when it is dead, and its callback.
+
+    Every attribute of a proxy is its referent's, so there is no way in Python to ask the proxy itself.
+    """
+    global _look_behind
+    from safepickle.reducers._proxies import look_behind
+
+    _look_behind = look_behind
+    return look_behind(proxy)
+
+
+REDUCERS: Final[dict[type, Callable[[Any, Dump], Any]]] = {
+    weakref.ref: reduce_weakref,
+    weakref.WeakMethod: reduce_weak_method,
+    weakref.ProxyType: reduce_proxy,
+    weakref.CallableProxyType: reduce_proxy,
+    weakref.finalize: reduce_finalize,
+    rebuild.Tombstone: _left_to_itself,
+    rebuild.StrongRef: _left_to_itself,
+    rebuild.OwningWeakMethod: _left_to_itself,
+    rebuild.OwningFinalize: _left_to_itself,
+}
