@@ -56,7 +56,8 @@ class BufferRelay:
     def settle(self) -> bool:
         """Hand over what waits; return whether the walk took every answer right."""
         waiting, self._deferred = self._deferred, []
-        return not any([self._ask(buffer) for buffer in waiting])
+        answers = [self._ask(buffer) for buffer in waiting]
+        return not any(answers)
 
     def _ask(self, buffer: PickleBuffer) -> bool:
         answer = bool(self._callback(buffer))

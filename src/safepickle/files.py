@@ -129,12 +129,12 @@ def _new_spool() -> Any:
 def _end_position(file: Any) -> int | None:
     """Return the position of a file that can be truncated back to it, or None."""
     if type(file) is io.BytesIO:
-        position = file.tell()
-        return position if position == file.getbuffer().nbytes else None
+        start = file.tell()
+        return start if start == file.getbuffer().nbytes else None
     plain = getattr(file, "file", file)  # what the wrappers of tempfile wrap
     if not isinstance(plain, (io.BytesIO, io.FileIO, io.BufferedWriter, io.BufferedRandom)) or not plain.seekable():
         return None
-    position = file.tell()
+    position: int = file.tell()
     end = file.seek(0, os.SEEK_END)
     if position == end:
         return position

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import enum
 import types
-from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from cloudpickle.cloudpickle import _should_pickle_by_reference
 
-from safepickle.errors import WeakReferenceError
+from safepickle.errors import WeakReferenceError, WeakReferenceWarning
 from safepickle.policy import OutsideFate, WeakReferencePolicy, check_fate
 
 if TYPE_CHECKING:
@@ -32,17 +31,6 @@ CYCLE: Final = "cycle"
 POLICY: Final = "policy"
 
 
-class _Pending:
-    """A live referent that no strong edge has led to yet, and what hangs on it."""
-
-    __slots__ = ("dependents", "reference", "referent")
-
-    def __init__(self, reference: object, referent: object) -> None:
-        self.reference = reference
-        self.referent = referent
-        self.dependents: list[object] = []
-
-
 class Dump:
     """What one call of `Pickler.dump` knows.
 
@@ -56,7 +44,7 @@ class Dump:
             that it is under construction.
         cyclic: Ids of referents found to be under construction when a reference to them had to be made.
         dirty: This walk met a cyclic referent that it had not known of, so its bytes are wrong.
-        left_out: References of this walk to what is outside, counted by the dotted name of the referent's type.
+        left_out: References of this walk to what is outside, counted by the referent's type.
         cycles: The same for references to what is still under construction.
     """
 
@@ -69,15 +57,20 @@ class Dump:
         self.expected: object = None
         self.cyclic: set[int] = set()
         self.dirty = False
-        self.left_out: Counter[str] = Counter()
-        self.cycles: Counter[str] = Counter()
+        self.left_out: dict[type, int] = {}
+        self.cycles: dict[type, int] = {}
         # Objects that a subclass's persistent_id stored, held so that their ids stay theirs.
         self.persisted: dict[int, object] = {}
         self._kept: dict[int, Any] | None = None
-        self._pending: dict[int, _Pending] = {}
+        # Live referents that no strong edge has led to yet, each with the first reference to it.
+        self._pending: dict[int, tuple[object, object]] = {}
+        # What hangs on a pending referent.
+        self._dependents: dict[int, list[object]] = {}
         # What was met before the ids in `visited`, while kept referents are being discovered.
         self._met: set[int] = set()
         # What a policy callable answered, with the referent, so that its id stays its own.
+        # Types whose instances no module owns.
+        self._by_value: set[type] = set()
         self._fates: dict[int, tuple[object, OutsideFate]] = {}
         self._under_construction: set[int] = set()
 
@@ -90,6 +83,13 @@ class Dump:
     def final(self) -> bool:
         """Whether the kept referents are known, so that every fate that is decided now stands."""
         return self._kept is not None
+
+    def warning(self) -> WeakReferenceWarning | None:
+        """Return what has to be said of references that load dead though nobody asked for it, or None."""
+        outside = self.left_out if self.policy == "relink" else {}
+        if not outside and not self.cycles:
+            return None
+        return WeakReferenceWarning(_by_dotted_name(outside), _by_dotted_name(self.cycles))
 
     def decide(self, reference: object, referent: object, *dependents: object) -> str:
         """Decide what becomes of a weak reference.
@@ -115,7 +115,7 @@ class Dump:
         if self._under_construction and key in self._under_construction:
             if self.policy == "strict":
                 raise self.error(reference, referent, CYCLE)
-            self.cycles[dotted_name(type(referent))] += 1
+            self._count(self.cycles, referent)
             return CYCLE
         if self._kept is not None:
             if key in self._kept or self._is_by_reference(referent):
@@ -125,13 +125,13 @@ class Dump:
         if key in visited or key in self._met or key in self.persisted:
             self.expected = referent
             return RELINK
-        pending = self._pending.get(key)
-        if pending is None:
+        if key not in self._pending:
             if self._is_by_reference(referent):
                 return RELINK
-            pending = self._pending[key] = _Pending(reference, referent)
-        pending.dependents.extend(dependent for dependent in dependents if dependent is not None)
-        self.left_out[dotted_name(type(referent))] += 1
+            self._pending[key] = (reference, referent)
+        if dependents:
+            self._dependents.setdefault(key, []).extend(dependents)
+        self._count(self.left_out, referent)
         return OUTSIDE
 
     def track(self) -> set[int]:
@@ -153,6 +153,7 @@ class Dump:
         self.left_out.clear()
         self.cycles.clear()
         self._pending.clear()
+        self._dependents.clear()
         self._under_construction.clear()
 
     def note_persisted(self, obj: object) -> None:
@@ -184,13 +185,13 @@ class Dump:
         again = False
         while found := self._take_kept():
             again = True
-            for pending in found:
-                for dependent in pending.dependents:
+            for key in found:
+                for dependent in self._dependents.pop(key, ()):
                     walk(dependent)
-        for pending in self._pending.values():
-            fate = self._fate(pending.referent)
+        for reference, referent in self._pending.values():
+            fate = self._fate(referent)
             if fate == "strict":
-                raise self.error(pending.reference, pending.referent, OUTSIDE)
+                raise self.error(reference, referent, OUTSIDE)
             again = again or fate == "strong"
         if again:
             # The memo holds the objects as well, so that an id in `_kept` stays theirs.
@@ -224,17 +225,20 @@ class Dump:
         self.pickler._offender = reference
         return error
 
-    def _take_kept(self) -> list[_Pending]:
-        """Take out the pending referents that have been met since."""
+    def _take_kept(self) -> list[int]:
+        """Take out the pending referents that have been met since, and return their ids."""
         newly_met, self.visited = self.visited or set(), set()
         self._met |= newly_met
         found = [key for key in newly_met if key in self._pending]
-        if not found:
+        if not found and self._pending:
             # Exact builtins, such as sets, are met unseen. The memo has them, but copying it is linear: it comes last.
             memo = self.pickler.memo.copy()
             found = [key for key in self._pending if key in memo]
             self._met.update(found)
-        return [self._pending.pop(key) for key in found]
+        for key in found:
+            # The memo holds them from now on.
+            del self._pending[key]
+        return found
 
     def _everything_met(self) -> dict[int, Any]:
         memo: dict[int, Any] = self.pickler.memo.copy()
@@ -248,8 +252,13 @@ class Dump:
             return STRONG
         if fate == "strict":
             raise self.error(reference, referent, OUTSIDE)
-        self.left_out[dotted_name(type(referent))] += 1
+        self._count(self.left_out, referent)
         return OUTSIDE
+
+    @staticmethod
+    def _count(counts: dict[type, int], referent: object) -> None:
+        cls = type(referent)
+        counts[cls] = counts.get(cls, 0) + 1
 
     def _fate(self, referent: object) -> OutsideFate:
         if self.policy == "strong" or self.policy == "strict":
@@ -264,13 +273,22 @@ class Dump:
     def _is_by_reference(self, referent: Any) -> bool:
         """Whether the other side imports `referent`, so that its module owns it there."""
         cls = type(referent)
+        if cls in self._by_value:
+            return False
         if issubclass(cls, (type, types.FunctionType, types.ModuleType)):
             return bool(_should_pickle_by_reference(referent))
         if issubclass(cls, enum.Enum):
             return bool(_should_pickle_by_reference(cls))
-        return self.pickler.reduces_to_a_global(referent)
+        if self.pickler.may_reduce_to_a_global(cls):
+            return self.pickler.reduces_to_a_global(referent)
+        self._by_value.add(cls)
+        return False
 
 
 def dotted_name(cls: type) -> str:
     """Return the dotted name of a class, as messages and tombstones give it."""
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _by_dotted_name(counts: dict[type, int]) -> dict[str, int]:
+    return {dotted_name(cls): count for cls, count in counts.items()}

@@ -18,11 +18,12 @@ from typing import Any, ClassVar
 
 import cloudpickle
 
+from safepickle import rebuild
 from safepickle.buffers import BufferCallback, BufferRelay
-from safepickle.errors import WeakReferenceWarning
 from safepickle.files import FileOrPath, Output, is_path, replacing
 from safepickle.passes import Dump
 from safepickle.policy import Unpicklable, WeakReferencePolicy, check_unpicklable, check_weakrefs
+from safepickle.reducers.classes import has_own_reduce, new_object
 from safepickle.reducers.table import TypeTable
 
 __all__ = ["Pickler", "dump", "dumps"]
@@ -34,7 +35,7 @@ _C_DISPATCH_TABLE: Any = pickle.Pickler.dispatch_table
 _PLACEHOLDER = (object, ())
 
 
-class Pickler(cloudpickle.Pickler):
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """A C-accelerated pickler that keeps weak references.
 
     Functions, lambdas and classes that cannot be imported are pickled by value, as cloudpickle does. Several calls of
@@ -57,13 +58,14 @@ class Pickler(cloudpickle.Pickler):
     # Keywords that `backend` binds.
     _bound_options: ClassVar[Mapping[str, Any]] = {}
     _has_persistent_id: ClassVar[bool] = False
+    memo: Any  # of the C pickler
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         persistent_id = cls.__dict__.get("persistent_id")
         if callable(persistent_id):
             cls._has_persistent_id = True
-            cls.persistent_id = _shielded(persistent_id)  # type: ignore[method-assign]
+            cls.persistent_id = _shielded(persistent_id)
 
     def __init__(
         self,
@@ -100,12 +102,12 @@ class Pickler(cloudpickle.Pickler):
             _C_DISPATCH_TABLE.__delete__(self)
 
     @property
-    def dispatch_table(self) -> Mapping[type, Any]:  # type: ignore[override]
+    def dispatch_table(self) -> Mapping[type, Any]:
         """The reducers by exact type that the caller or a subclass has set, or else cloudpickle's and copyreg's."""
         try:
             table: Mapping[type, Any] = _C_DISPATCH_TABLE.__get__(self)
         except AttributeError:
-            return _STANDARD_DISPATCH_TABLE
+            table = _STANDARD_DISPATCH_TABLE
         return table
 
     @dispatch_table.setter
@@ -133,9 +135,8 @@ class Pickler(cloudpickle.Pickler):
         self._output.begin()
         try:
             self._walk_until_settled(obj, known, memo)
-            if (self._weakrefs == "relink" and known.left_out) or known.cycles:
+            if (warning := known.warning()) is not None:
                 # Before anything is final: a filter may turn the warning into an error.
-                warning = WeakReferenceWarning(dict(known.left_out), dict(known.cycles))
                 warnings.warn(warning, stacklevel=_level_of_caller())
             self._output.commit()
             self._memo_is_empty = False
@@ -178,16 +179,17 @@ class Pickler(cloudpickle.Pickler):
         registered = self.own_dispatch_table.get(cls) or copyreg.dispatch_table.get(cls)
         return obj.__reduce_ex__(self.proto) if registered is None else registered(obj)
 
-    def reduces_to_a_global(self, obj: Any) -> bool:
-        """Tell whether `obj` is pickled as a name that the other side imports."""
-        cls = type(obj)
+    def may_reduce_to_a_global(self, cls: type) -> bool:
+        """Tell whether an instance of `cls` might be pickled as a name that the other side imports."""
         if self._table[cls] is not None:
             return False
-        reduce = self.own_dispatch_table.get(cls) or copyreg.dispatch_table.get(cls)
-        if reduce is None:
-            if cls.__reduce_ex__ is object.__reduce_ex__ and cls.__reduce__ is object.__reduce__:
-                return False
-            reduce = _reduce_ex
+        if cls in self.own_dispatch_table or cls in copyreg.dispatch_table:
+            return True
+        return has_own_reduce(cls)
+
+    def reduces_to_a_global(self, obj: Any) -> bool:
+        """Tell whether `obj`, whose class may do so, is pickled as a name that the other side imports."""
+        reduce = self.own_dispatch_table.get(type(obj)) or copyreg.dispatch_table.get(type(obj)) or _reduce_ex
         try:
             return isinstance(reduce(obj), str)
         except Exception:
@@ -231,11 +233,15 @@ class Pickler(cloudpickle.Pickler):
             return _PLACEHOLDER
         if id(obj) not in known.cyclic:
             return None
+        cls: Any = type(obj)
+        if issubclass(cls, set) and cls.__reduce__ is set.__reduce__ and cls.__reduce_ex__ is object.__reduce_ex__:
+            # Members as state instead of arguments: then there is no cycle.
+            return new_object, (cls,), (obj.__getstate__(), list(obj)), None, None, rebuild.rebuild_set_members
         value = self.reduce_value(obj)
         if type(value) is str:
             return value
         known.open_construction(obj)
-        function, arguments, state, items, *rest = (*value, *(None,) * (4 - len(value)))
+        function, arguments, state, items, *rest = [*value, None, None][: max(4, len(value))]
         return function, arguments, state, _once_built(known, obj, items), *rest
 
     def _is_certain(self) -> bool:

@@ -271,7 +271,7 @@ def rebuild_finalize(
 
 def rebuild_dead_finalize(cls: type[_Finalize]) -> _Finalize:
     """Build a finalizer that has nothing to do: `weakref.finalize` registers itself only in ``__init__``."""
-    return cls.__new__(cls)
+    return object.__new__(cls)
 
 
 def rebuild_owning_finalize(
@@ -283,7 +283,7 @@ def rebuild_owning_finalize(
     return finalizer
 
 
-def rebuild_weak_container(cls: type[Any]) -> Any:
+def rebuild_weak_container(cls: Any) -> Any:
     """Build an empty weak container of `cls` with the constructor of its standard base class; state follows."""
     container = cls.__new__(cls)
     _standard_base(cls).__init__(container)

@@ -80,7 +80,7 @@ def _from_cloudpickle(cls: type) -> Reducer:
 
 
 def _find_reducer(cls: type) -> Reducer | None:
-    if issubclass(cls, type) and not _registered.keys() & set(cls.__mro__):
+    if issubclass(cls, type) and _registered.keys().isdisjoint(type.mro(cls)):
         return _reduce_function_or_class
     rooms: set[str] = set()
     for base in cls.__mro__:

@@ -6,13 +6,13 @@ the dump's business.
 
 from __future__ import annotations
 
-import copyreg
 import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
 from safepickle import rebuild
 from safepickle.passes import DEAD, RELINK, STRONG, Dump, dotted_name
+from safepickle.reducers.classes import has_own_reduce, new_object
 
 __all__ = [
     "REDUCERS",
@@ -43,8 +43,8 @@ def reduce_weakref(reference: weakref.ref[Any], dump: Dump) -> Any:
     if referent is None:
         return rebuild.Tombstone, (DEAD, None)
     callback = reference.__callback__
-    fate = dump.decide(reference, referent, callback)
     arguments = (referent,) if callback is None else (referent, callback)
+    fate = dump.decide(reference, *arguments)
     if fate == RELINK:
         return weakref.ref, arguments
     if fate == STRONG:
@@ -58,7 +58,7 @@ def reduce_weakref_subclass(reference: weakref.ref[Any], dump: Dump) -> Any:
     A class that says itself how it is pickled is left to say so.
     """
     cls = type(reference)
-    if cls.__reduce__ is not object.__reduce__ or cls.__reduce_ex__ is not object.__reduce_ex__:
+    if has_own_reduce(cls):
         return NotImplemented
     state = reference.__getstate__()
     referent = reference()
@@ -67,11 +67,11 @@ def reduce_weakref_subclass(reference: weakref.ref[Any], dump: Dump) -> Any:
     callback: Any = reference.__callback__
     if type(callback) is rebuild.Owner:
         return rebuild.rebuild_owning_reference, (cls, referent, callback.callback), state
-    fate = dump.decide(reference, referent, callback)
+    arguments = (cls, referent) if callback is None else (cls, referent, callback)
+    fate = dump.decide(reference, *arguments[1:])
     if fate == RELINK:
-        arguments = (cls, referent) if callback is None else (cls, referent, callback)
         if cls.__new__ is weakref.ref.__new__:
-            return copyreg.__newobj__, arguments, state  # type: ignore[attr-defined]
+            return new_object, arguments, state
         return rebuild.rebuild_reference, arguments, state
     if fate == STRONG:
         return rebuild.rebuild_owning_reference, (cls, referent, callback), state
@@ -81,7 +81,7 @@ def reduce_weakref_subclass(reference: weakref.ref[Any], dump: Dump) -> Any:
 def reduce_weak_method(reference: weakref.WeakMethod[Any], dump: Dump) -> Any:
     """Reduce a `WeakMethod`: it is kept when both the object and the function are."""
     cls = type(reference)
-    if cls.__reduce__ is not object.__reduce__ or cls.__reduce_ex__ is not object.__reduce_ex__:
+    if has_own_reduce(cls):
         return NotImplemented
     method = reference()
     if method is None:
@@ -89,7 +89,7 @@ def reduce_weak_method(reference: weakref.WeakMethod[Any], dump: Dump) -> Any:
     callback = rebuild.weak_method_callback(reference)
     arguments = (method,) if callback is None else (method, callback)
     # The object last: it is the one that may be under construction.
-    fates = {dump.decide(reference, method.__func__), dump.decide(reference, method.__self__, callback)}
+    fates = {dump.decide(reference, method.__func__), dump.decide(reference, method.__self__, *arguments[1:])}
     if fates == {RELINK}:
         return cls, arguments
     if fates <= {RELINK, STRONG}:
@@ -103,9 +103,10 @@ def reduce_proxy(proxy: Any, dump: Dump) -> Any:
     callable_kind = type(proxy) is weakref.CallableProxyType
     if referent is None:
         return rebuild.rebuild_dead_proxy, (callable_kind,)
-    fate = dump.decide(proxy, referent, callback)
+    arguments = (referent,) if callback is None else (referent, callback)
+    fate = dump.decide(proxy, *arguments)
     if fate == RELINK:
-        return weakref.proxy, (referent,) if callback is None else (referent, callback)
+        return weakref.proxy, arguments
     if fate == STRONG:
         return rebuild.rebuild_proxy_referent, (referent,)
     return rebuild.rebuild_dead_proxy, (callable_kind,)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from safepickle import rebuild
 from safepickle.passes import RELINK, STRONG, Dump
+from safepickle.reducers.classes import has_own_reduce
 
 __all__ = ["REDUCERS", "reduce_weak_key_dictionary", "reduce_weak_set", "reduce_weak_value_dictionary"]
 
@@ -20,9 +21,9 @@ __all__ = ["REDUCERS", "reduce_weak_key_dictionary", "reduce_weak_set", "reduce_
 _INTERNALS: Final = frozenset({"data", "_remove", "_pending_removals", "_iterating", "_dirty_len"})
 
 
-def reduce_weak_set(container: weakref.WeakSet[Any], dump: Dump) -> Any:
+def reduce_weak_set(container: Any, dump: Dump) -> Any:
     """Reduce a `WeakSet` or an instance of a subclass to its kept members."""
-    cls = type(container)
+    cls: Any = type(container)
     if cls.__reduce__ is not weakref.WeakSet.__reduce__ or cls.__reduce_ex__ is not object.__reduce_ex__:
         return NotImplemented
     members, owned = [], []
@@ -42,9 +43,9 @@ def reduce_weak_set(container: weakref.WeakSet[Any], dump: Dump) -> Any:
     return _reduce_with_state(cls, attributes, members, owned)
 
 
-def reduce_weak_value_dictionary(container: weakref.WeakValueDictionary[Any, Any], dump: Dump) -> Any:
+def reduce_weak_value_dictionary(container: Any, dump: Dump) -> Any:
     """Reduce a `WeakValueDictionary` or an instance of a subclass to the entries whose values are kept."""
-    if _has_own_reducer(type(container)):
+    if has_own_reduce(type(container)):
         return NotImplemented
     entries, owned = [], []
     for key, reference in container.data.copy().items():
@@ -59,9 +60,9 @@ def reduce_weak_value_dictionary(container: weakref.WeakValueDictionary[Any, Any
     return _reduce_mapping(container, weakref.WeakValueDictionary, entries, owned)
 
 
-def reduce_weak_key_dictionary(container: weakref.WeakKeyDictionary[Any, Any], dump: Dump) -> Any:
+def reduce_weak_key_dictionary(container: Any, dump: Dump) -> Any:
     """Reduce a `WeakKeyDictionary` or an instance of a subclass to the entries whose keys are kept."""
-    if _has_own_reducer(type(container)):
+    if has_own_reduce(type(container)):
         return NotImplemented
     entries, owned = [], []
     for reference, value in container.data.copy().items():
@@ -87,10 +88,6 @@ def _reduce_mapping(container: Any, base: type, entries: list[tuple[Any, Any]], 
 def _reduce_with_state(cls: type, attributes: Any, entries: list[Any], owned: list[Any]) -> Any:
     state = (attributes, entries, tuple(owned))
     return rebuild.rebuild_weak_container, (cls,), state, None, None, rebuild.rebuild_weak_entries
-
-
-def _has_own_reducer(cls: type) -> bool:
-    return cls.__reduce__ is not object.__reduce__ or cls.__reduce_ex__ is not object.__reduce_ex__
 
 
 def _attributes(container: Any) -> Any:
