@@ -28,7 +28,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,10 +94,13 @@ def interleave(
         repeats[name] = max(1, math.ceil(shortest_sample / max(clock() - start, 1e-9)))
     samples: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds):
-        order = list(contenders) if number % 2 == 0 else list(reversed(contenders))
-        for name in order:
+        for name in _order(contenders, number):
             samples[name].append(_sample(contenders[name], repeats[name], clock))
     return samples
+
+
+def _order(names: Iterable[str], number: int) -> list[str]:
+    return list(names)[:: 1 if number % 2 == 0 else -1]
 
 
 def _sample(call: Callable[[], object], repeats: int, clock: Callable[[], float]) -> float:
@@ -213,7 +216,7 @@ class Suite:
         def run(options: argparse.Namespace) -> Figure:
             samples: dict[str, list[float]] = {name: [] for name in contenders}
             for number in range(rounds):
-                for name in list(contenders) if number % 2 == 0 else list(reversed(contenders)):
+                for name in _order(contenders, number):
                     samples[name].append(contenders[name]())
             return self._figure(case, unit, samples, targets or {}, note)
 
