@@ -18,7 +18,7 @@ from pickle import (
 )
 
 from safepickle.backend import backend
-from safepickle.errors import WeakReferenceError, WeakReferenceWarning
+from safepickle.errors import ChecksumError, WeakReferenceError, WeakReferenceWarning
 from safepickle.pickler import Pickler, dump, dumps
 from safepickle.rebuild import StrongRef, Tombstone
 from safepickle.reducers.table import register
@@ -32,6 +32,7 @@ DEFAULT_PROTOCOL = HIGHEST_PROTOCOL
 __all__ = [
     "DEFAULT_PROTOCOL",
     "HIGHEST_PROTOCOL",
+    "ChecksumError",
     "PickleBuffer",
     "PickleError",
     "Pickler",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 
-__all__ = ["WeakReferenceError", "WeakReferenceWarning"]
+__all__ = ["ChecksumError", "WeakReferenceError", "WeakReferenceWarning"]
 
 
 class WeakReferenceError(pickle.PicklingError):
@@ -71,3 +71,33 @@ class WeakReferenceWarning(UserWarning):
 
 def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} to {name}" for name, count in counts.items())
+
+
+class ChecksumError(pickle.UnpicklingError):
+    """A pickle that is not what its checksum says, or that has none where one is required.
+
+    Attributes:
+        reason: ``"mismatch"``, ``"truncated"``, ``"header"`` (the checksum itself is damaged) or ``"missing"``.
+        found: How many bytes there are, or None.
+        expected: How many bytes there ought to be, or None.
+    """
+
+    def __init__(self, reason: str, found: int | None = None, expected: int | None = None) -> None:
+        super().__init__(reason, found, expected)
+        self.reason = reason
+        self.found = found
+        self.expected = expected
+
+    def __str__(self) -> str:
+        if self.reason == "missing":
+            return (
+                'the pickle carries no checksum, and checksum="require" asks for one. Write it with '
+                'safepickle.dump(..., checksum=True), or pass checksum="check" to load it all the same.'
+            )
+        if self.reason == "truncated":
+            return (
+                f"the pickle is truncated: {self.found:,} of {self.expected:,} bytes are there. Nothing was loaded; "
+                "get a whole copy of the file."
+            )
+        part = "the header of its checksum is damaged" if self.reason == "header" else "its checksum does not match"
+        return f"the pickle is damaged: {part}. Nothing was loaded; get an undamaged copy of the file."

@@ -5,18 +5,25 @@ It knows files and bytes, nothing of objects.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import io
 import os
-from collections.abc import Iterator
-from typing import IO, Any, TypeAlias
+import stat
+import sys
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias
 
-__all__ = ["FileOrPath", "Output", "is_path", "replacing"]
+if TYPE_CHECKING:
+    from safepickle.checksum import Digest
+
+__all__ = ["FileOrPath", "Output", "is_path", "write_all"]
 
 FileOrPath: TypeAlias = "str | os.PathLike[str] | IO[bytes]"
 
 SPOOL_BYTES = 64 * 2**20
-"""How much of a dump to an unseekable file stays in memory before it goes to a temporary file, in bytes."""
+"""How much of a dump stays in memory, in bytes, before a spool moves to a temporary file."""
+
+_COPY_BYTES = 2**20
 
 
 class Output:
@@ -28,20 +35,23 @@ class Output:
 
     Args:
         file: Anything with a ``write`` method.
+        checksum: Put a checksum before each pickle.
 
     Raises:
-        TypeError: `file` has no ``write`` method.
+        TypeError: `file` has no ``write`` method, or takes text.
     """
 
-    def __init__(self, file: Any) -> None:
-        try:
-            self._file_write = file.write
-        except AttributeError:
-            raise TypeError("file must have a 'write' attribute") from None
+    def __init__(self, file: Any, *, checksum: bool = False) -> None:
+        if not hasattr(file, "write"):
+            raise TypeError("file must have a 'write' attribute")
+        if isinstance(file, io.TextIOBase):
+            raise TypeError("file must be open in binary mode, such as 'wb': a pickle is bytes, not text")
         self._file = file
-        self._write = self._file_write
-        self._start: int | None = None
-        self._spool: Any = None
+        self._checksum = checksum
+        self._digest: Digest | None = None
+        self._sink: _Sink | None = None
+        self._write: Callable[[Any], object] = _write_nowhere
+        self._process = 0
 
     def write(self, data: Any) -> None:
         """Write bytes, or any other buffer."""
@@ -49,12 +59,9 @@ class Output:
 
     def begin(self) -> None:
         """Remember where the file stands."""
-        self._start = _end_position(self._file)
-        if self._start is None:
-            self._spool = _new_spool()
-            self._write = self._spool.write
-        else:
-            self._write = self._file_write
+        self._process = os.getpid()
+        self._sink = _straight_through(self._file, self._checksum) or _Spool(self._file)
+        self._start()
 
     def discard(self) -> None:
         """Let what is written from now on go nowhere, until `rewind`."""
@@ -62,35 +69,177 @@ class Output:
 
     def rewind(self) -> None:
         """Take back all that was written since `begin`."""
-        if self._spool is not None:
-            self._spool.seek(0)
-            self._spool.truncate()
-            self._write = self._spool.write
-        else:
-            assert self._start is not None  # begin() has set it, or else the spool
-            self._file.seek(self._start)
-            self._file.truncate()
-            self._write = self._file_write
+        self._opened_sink().rewind()
+        self._start()
 
     def commit(self) -> None:
-        """Hand over to the file what was spooled."""
-        if self._spool is not None:
-            self._spool.seek(0)
-            while chunk := self._spool.read(2**20):
-                self._file_write(chunk)
-        self._close()
+        """Hand the pickle over to the file."""
+        sink = self._opened_sink()
+        if self._digest is not None:
+            sink.overwrite_start(self._digest.header())
+        sink.commit()
+        self._end()
 
     def roll_back(self) -> None:
-        """Leave the file as it stood at `begin`."""
-        if self._spool is None:
-            self.rewind()
-        self._close()
+        """Leave the file as it stood at `begin`.
 
-    def _close(self) -> None:
-        if self._spool is not None:
-            self._spool.close()
-            self._spool = None
-        self._write = self._file_write
+        A failure to do so is added as a note to the exception that is being handled, which matters more.
+        """
+        sink, error = self._sink, sys.exception()
+        # A child that was forked in the middle of a dump shares the file with its parent, to whom it belongs.
+        if sink is None or self._process != os.getpid():
+            return
+        try:
+            sink.roll_back()
+        except Exception as failure:
+            if error is not None:
+                error.add_note(
+                    f"The file could not be set back to where it stood and holds a partial pickle: {failure}"
+                )
+        self._end()
+
+    def _start(self) -> None:
+        sink = self._opened_sink()
+        if not self._checksum:
+            self._write = sink.write
+            return
+        from safepickle.checksum import HEADER_SIZE, Digest
+
+        sink.write(bytes(HEADER_SIZE))
+        self._digest = Digest()
+        self._write = self._write_and_digest
+
+    def _write_and_digest(self, data: Any) -> None:
+        assert self._digest is not None  # _start() has set both
+        self._digest.update(data)
+        self._opened_sink().write(data)
+
+    def _opened_sink(self) -> _Sink:
+        if self._sink is None:
+            raise RuntimeError("nothing can be written outside a dump")
+        return self._sink
+
+    def _end(self) -> None:
+        self._sink = None
+        self._write = _write_nowhere
+
+
+class _Sink(Protocol):
+    """Takes the bytes of one dump."""
+
+    def write(self, data: Any) -> object: ...
+    def overwrite_start(self, data: bytes) -> None: ...
+    def rewind(self) -> None: ...
+    def commit(self) -> None: ...
+    def roll_back(self) -> None: ...
+
+
+class _InMemory:
+    """The end of an `io.BytesIO`."""
+
+    def __init__(self, file: io.BytesIO, start: int) -> None:
+        self._file = file
+        self._start = start
+        self.write = file.write
+
+    def overwrite_start(self, data: bytes) -> None:
+        self._file.seek(self._start)
+        self._file.write(data)
+        self._file.seek(0, os.SEEK_END)
+
+    def rewind(self) -> None:
+        self._file.seek(self._start)
+        self._file.truncate()
+
+    def commit(self) -> None:
+        pass
+
+    roll_back = rewind
+
+
+class _OnDisk:
+    """The end of a regular file, written below its buffer.
+
+    A buffer that cannot be flushed, because the disk is full, cannot be emptied either, and would spill its partial
+    pickle later. So it is flushed before the dump and stays empty: the pickler hands over large blocks anyway.
+
+    Args:
+        raw: What is below the buffer.
+        resume: Tells the buffer that the file below it has moved to a position.
+        start: Where the dump begins: the end of the file, or beyond.
+        position: Where the caller had left the file.
+        size: The size of the file.
+    """
+
+    def __init__(self, raw: io.FileIO, resume: Callable[[int], object], start: int, position: int, size: int) -> None:
+        self._raw = raw
+        self._resume = resume
+        self._start = start
+        self._position = position
+        self._size = size
+
+    def write(self, data: Any) -> None:
+        write_all(self._raw, data)
+
+    def overwrite_start(self, data: bytes) -> None:
+        end = self._raw.tell()
+        self._raw.seek(self._start)
+        write_all(self._raw, data)
+        self._raw.seek(end)
+
+    def rewind(self) -> None:
+        self._raw.truncate(self._start)
+        self._raw.seek(self._start)
+
+    def commit(self) -> None:
+        self._resume(self._raw.tell())
+
+    def roll_back(self) -> None:
+        self._raw.truncate(self._size)
+        self._resume(self._position)
+
+
+class _Spool:
+    """Holds the bytes back from a file that may not be able to return them."""
+
+    def __init__(self, file: Any) -> None:
+        import tempfile
+
+        self._file = file
+        self._held = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115 (commit and roll_back close it)
+
+    def write(self, data: Any) -> None:
+        try:
+            self._held.write(data)
+        except OSError as error:
+            import tempfile
+
+            error.add_note(
+                f"Until the dump has succeeded, its bytes lie in a temporary file in {tempfile.gettempdir()}, because "
+                f"the {type(self._file).__qualname__} could not take them back; TMPDIR chooses another folder."
+            )
+            raise
+
+    def overwrite_start(self, data: bytes) -> None:
+        self._held.seek(0)
+        self._held.write(data)
+
+    def rewind(self) -> None:
+        self._held.seek(0)
+        self._held.truncate()
+
+    def commit(self) -> None:
+        with self._held as held:
+            middle = _middle(self._file)
+            if middle is None:
+                held.seek(0)
+                while chunk := held.read(_COPY_BYTES):
+                    write_all(self._file, chunk)
+            else:
+                _overwrite(held, *middle)
+
+    def roll_back(self) -> None:
+        self._held.close()
 
 
 def is_path(file: Any) -> bool:
@@ -98,45 +247,96 @@ def is_path(file: Any) -> bool:
     return isinstance(file, (str, os.PathLike))
 
 
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a file beside `path` that replaces it once the block has ended well."""
-    import tempfile
-
-    target = os.path.realpath(path)
-    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(target), prefix=".safepickle-")
-    try:
-        with open(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+def write_all(file: Any, data: Any) -> None:
+    """Write a buffer wholly: one call of an unbuffered file takes at most 2 GiB, and a socket or pipe may take less."""
+    written = file.write(data)
+    if not isinstance(file, io.RawIOBase):
+        return
+    view = memoryview(data).cast("B")
+    while written is not None and written < len(view):
+        view = view[written:]
+        written = file.write(view)
+    if written is None:
+        raise BlockingIOError(errno.EAGAIN, "the file does not block and took only a part of the pickle")
 
 
 def _write_nowhere(data: Any) -> None:
     pass
 
 
-def _new_spool() -> Any:
-    import tempfile
+def _straight_through(file: Any, checksum: bool) -> _Sink | None:
+    """Return a sink for a file that ends at its position and can be truncated, or None.
 
-    return tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)
-
-
-def _end_position(file: Any) -> int | None:
-    """Return the position of a file that can be truncated back to it, or None."""
+    A checksum is filled in when the pickle is complete, and a file that appends can be written at its end alone.
+    """
     if type(file) is io.BytesIO:
         start = file.tell()
-        return start if start == file.getbuffer().nbytes else None
-    plain = getattr(file, "file", file)  # what the wrappers of tempfile wrap
-    if not isinstance(plain, (io.BytesIO, io.FileIO, io.BufferedWriter, io.BufferedRandom)) or not plain.seekable():
+        with file.getbuffer() as view:
+            return _InMemory(file, start) if start == view.nbytes else None
+    raw = _regular(file)
+    if raw is None:
         return None
-    position: int = file.tell()
-    end = file.seek(0, os.SEEK_END)
-    if position == end:
-        return position
-    file.seek(position)
-    return None
+    position = file.tell()
+    size = os.fstat(raw.fileno()).st_size
+    appends = _appends(raw)
+    start = size if appends else position
+    if start < size or (appends and checksum):
+        return None
+    raw.seek(start)
+    return _OnDisk(raw, file.seek, start, position, size)
+
+
+def _regular(file: Any) -> io.FileIO | None:
+    """Return what is below the buffer of a regular file on disk, its buffer flushed, or None for any other file.
+
+    Exact types only: a subclass may count, compress or encrypt what is written to it.
+    """
+    if type(file).__module__ == "tempfile" and type(file).__name__ == "_TemporaryFileWrapper":
+        file = file.file
+    if type(file) in (io.BufferedWriter, io.BufferedRandom):
+        raw = file.raw
+    else:
+        raw = file
+    if type(raw) is not io.FileIO or not raw.writable() or not stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
+        return None
+    file.flush()
+    return raw
+
+
+def _middle(file: Any) -> tuple[io.FileIO, Callable[[int], object], int, int] | None:
+    """Return what `_overwrite` needs to write into the middle of a regular file, or None for any other file."""
+    raw = _regular(file)
+    if raw is None:
+        return None
+    size = os.fstat(raw.fileno()).st_size
+    return raw, file.seek, size if _appends(raw) else file.tell(), size
+
+
+def _appends(raw: io.FileIO) -> bool:
+    """Tell whether all that is written goes to the end, wherever the file stands."""
+    return "a" in raw.mode
+
+
+def _overwrite(held: IO[bytes], raw: io.FileIO, resume: Callable[[int], object], start: int, end: int) -> None:
+    """Write into the middle of a file, what lies beyond its end first: only that can meet a full disk."""
+    try:
+        _copy(held, end - start, raw, end)
+    except BaseException:
+        raw.truncate(end)
+        resume(start)
+        raise
+    held.seek(0)
+    raw.seek(start)
+    left = end - start
+    while left and (chunk := held.read(min(left, SPOOL_BYTES))):
+        write_all(raw, chunk)
+        left -= len(chunk)
+    held.seek(0, os.SEEK_END)
+    resume(start + held.tell())
+
+
+def _copy(held: IO[bytes], offset: int, raw: io.FileIO, position: int) -> None:
+    held.seek(offset)
+    raw.seek(position)
+    while chunk := held.read(_COPY_BYTES):
+        write_all(raw, chunk)

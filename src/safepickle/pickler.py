@@ -19,8 +19,9 @@ from typing import Any, ClassVar
 import cloudpickle
 
 from safepickle import rebuild
+from safepickle.atomic import replacing
 from safepickle.buffers import BufferCallback, BufferRelay
-from safepickle.files import FileOrPath, Output, is_path, replacing
+from safepickle.files import FileOrPath, Output, is_path
 from safepickle.passes import Dump
 from safepickle.policy import Unpicklable, WeakReferencePolicy, check_unpicklable, check_weakrefs
 from safepickle.reducers.classes import has_own_reduce, new_object
@@ -86,7 +87,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             protocol = bound.get("protocol")
         if protocol is None or protocol < 0:
             protocol = pickle.HIGHEST_PROTOCOL
-        self._output = Output(file)
+        self._output = file if type(file) is Output else Output(file)
         self._relay = None if buffer_callback is None else BufferRelay(buffer_callback, self._is_certain)
         # cloudpickle's own constructor cannot pass fix_imports on; the two attributes are all that it sets.
         pickle.Pickler.__init__(self, self._output, protocol, fix_imports=fix_imports, buffer_callback=self._relay)
@@ -257,18 +258,35 @@ def dump(
     buffer_callback: BufferCallback | None = None,
     weakrefs: WeakReferencePolicy = "relink",
     unpicklable: Unpicklable = "raise",
+    checksum: bool = False,
+    fsync: bool = True,
 ) -> None:
     """Write the pickle of `obj` to an open binary file, or to a path, which is replaced atomically.
 
-    A dump that fails leaves the file as it stood. See `Pickler` for the arguments and the errors.
+    A dump that fails leaves the file as it stood. See `Pickler` for the other arguments and the errors.
+
+    Args:
+        obj: The object.
+        file: An open binary file, or a path.
+        protocol: 0 to 5; None is ``HIGHEST_PROTOCOL``.
+        fix_imports: As for `Pickler`.
+        buffer_callback: As for `Pickler`.
+        weakrefs: As for `Pickler`.
+        unpicklable: As for `Pickler`.
+        checksum: Put a checksum before the pickle, which `load` verifies and any other unpickler passes over. It is
+            about the bytes of the file, and knows nothing of out-of-band buffers.
+        fsync: Return only once a replaced path is on disk, so that it also survives a power cut.
+
+    Raises:
+        OSError: The file cannot be written or replaced. What was there before is there still.
     """
     options: dict[str, Any] = {"fix_imports": fix_imports, "buffer_callback": buffer_callback}
     options |= {"weakrefs": weakrefs, "unpicklable": unpicklable}
     if is_path(file):
-        with replacing(file) as opened:  # type: ignore[arg-type]
-            Pickler(opened, protocol, **options).dump(obj)
+        with replacing(file, fsync=fsync) as opened:  # type: ignore[arg-type]
+            Pickler(Output(opened, checksum=checksum), protocol, **options).dump(obj)
     else:
-        Pickler(file, protocol, **options).dump(obj)
+        Pickler(Output(file, checksum=checksum), protocol, **options).dump(obj)
 
 
 def dumps(

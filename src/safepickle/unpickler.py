@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Iterable
 from typing import Any
 
+from safepickle.checksum import ChecksumPolicy, check_buffer, check_file
 from safepickle.files import FileOrPath, is_path
 
 __all__ = ["Unpickler", "load", "loads"]
@@ -33,13 +34,27 @@ def load(
     encoding: str = "ASCII",
     errors: str = "strict",
     buffers: Iterable[Any] | None = (),
+    checksum: ChecksumPolicy = "check",
 ) -> Any:
-    """Load an object from an open binary file or from a path."""
+    """Load an object from an open binary file or from a path.
+
+    Args:
+        file: An open binary file, or a path.
+        fix_imports: As for `pickle.load`.
+        encoding: As for `pickle.load`.
+        errors: As for `pickle.load`.
+        buffers: As for `pickle.load`.
+        checksum: ``"check"``: a checksum that the file carries is verified before anything is loaded, unless the file
+            cannot seek. ``"require"``: it is an error if there is none. ``"ignore"``: it is passed over.
+
+    Raises:
+        ChecksumError: The file is damaged or truncated.
+    """
     options: dict[str, Any] = {"fix_imports": fix_imports, "encoding": encoding, "errors": errors, "buffers": buffers}
     if is_path(file):
         with open(file, "rb") as opened:  # type: ignore[arg-type]
-            return Unpickler(opened, **options).load()
-    return Unpickler(file, **options).load()
+            return Unpickler(check_file(opened, checksum), **options).load()
+    return Unpickler(check_file(file, checksum), **options).load()  # type: ignore[arg-type]
 
 
 def loads(
@@ -50,6 +65,8 @@ def loads(
     encoding: str = "ASCII",
     errors: str = "strict",
     buffers: Iterable[Any] | None = (),
+    checksum: ChecksumPolicy = "check",
 ) -> Any:
-    """Load an object from bytes, or from any other buffer."""
+    """Load an object from bytes, or from any other buffer. See `load` for the arguments and the errors."""
+    data = check_buffer(data, checksum)
     return pickle.loads(data, fix_imports=fix_imports, encoding=encoding, errors=errors, buffers=buffers)

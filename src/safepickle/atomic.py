@@ -1,0 +1,157 @@
+"""Replace a file as a whole: whatever happens, the old one or the new one is there.
+
+It knows files, and neither pickles nor objects.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import stat
+from collections.abc import Iterator
+
+from safepickle.files import write_all
+
+__all__ = ["replacing"]
+
+_COPY_BYTES = 2**20
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str], *, fsync: bool = True) -> Iterator[io.FileIO]:
+    """Open a file that takes the place of `path` once the block has ended well.
+
+    It has no name until it is whole, where the file system can do that, so that not even a killed process leaves
+    litter; elsewhere it is named beside the target. Symbolic links are followed; the permissions and, as far as the
+    process may set it, the owner of an existing file are kept.
+
+    Args:
+        path: What to replace. What is no regular file (a device, a named pipe) is written to instead.
+        fsync: Wait until the file and its folder's entry are on disk.
+
+    Raises:
+        OSError: The file cannot be made, written or put in place; what was there is left as it was.
+    """
+    target = os.path.realpath(path)
+    try:
+        existing = os.stat(target)
+    except FileNotFoundError:
+        existing = None
+    if existing is not None and not stat.S_ISREG(existing.st_mode):
+        with open(target, "wb", buffering=0) as device:
+            yield device
+        return
+    try:
+        if existing is not None and not _is_writable(target):
+            raise PermissionError(errno.EACCES, "the file is read-only", target)
+        with _Replacement(target) as replacement:
+            yield replacement.file
+            replacement.publish(existing, fsync)
+    except OSError as error:
+        error.add_note(f"{target} was left as it was.")
+        raise
+    if fsync:
+        _fsync_folder(os.path.dirname(target))
+
+
+def _is_writable(path: str) -> bool:
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+class _Replacement:
+    """A new file in the folder of `target`, without a name for as long as the system allows."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._folder = os.path.dirname(target)
+        self._temporary = os.path.join(self._folder, f".safepickle-{os.urandom(8).hex()}")
+        self._process = os.getpid()
+        self._has_name = False
+        self.file = self._open_nameless() or self._open_named()
+
+    def publish(self, existing: os.stat_result | None, fsync: bool) -> None:
+        """Put the file in the place of the target, in one step."""
+        self._finish(self.file, existing, fsync)
+        if not self._has_name and not self._link():
+            with self._open_named() as named:
+                self.file.seek(0)
+                while chunk := self.file.read(_COPY_BYTES):
+                    write_all(named, chunk)
+                self._finish(named, existing, fsync)
+        os.replace(self._temporary, self._target)
+        self._has_name = False
+
+    def __enter__(self) -> _Replacement:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.file.close()
+        if self._has_name and self._process == os.getpid():
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._temporary)
+
+    def _open_nameless(self) -> io.FileIO | None:
+        flag = getattr(os, "O_TMPFILE", 0)
+        if not flag:
+            return None
+        try:
+            return io.FileIO(os.open(self._folder, flag | os.O_RDWR | os.O_CLOEXEC, 0o666), "r+b")
+        except OSError:
+            # Not every file system can do this; a real obstacle is met again, and reported, under a name.
+            return None
+
+    def _open_named(self) -> io.FileIO:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        try:
+            descriptor = os.open(self._temporary, flags, 0o666)
+        except OSError as error:
+            raise OSError(error.errno, f"cannot make a file in this folder: {error.strerror}", self._folder) from error
+        self._has_name = True
+        return io.FileIO(descriptor, "r+b")
+
+    def _link(self) -> bool:
+        """Give the nameless file its temporary name; return False where ``/proc`` is missing or links are forbidden."""
+        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            # With a dst_dir_fd Python follows the symbolic link in /proc, rather than making a link to the link.
+            os.link(f"/proc/self/fd/{self.file.fileno()}", os.path.basename(self._temporary), dst_dir_fd=folder)
+            self._has_name = True
+        except OSError:
+            return False
+        finally:
+            os.close(folder)
+        return True
+
+    @staticmethod
+    def _finish(file: io.FileIO, existing: os.stat_result | None, fsync: bool) -> None:
+        if existing is not None:
+            _take_over(existing, file.fileno())
+        if fsync:
+            os.fsync(file.fileno())
+
+
+def _take_over(existing: os.stat_result, descriptor: int) -> None:
+    """Give a file the owner, where the process may, and the permissions of the one that it replaces."""
+    mine = os.fstat(descriptor)
+    if hasattr(os, "fchown") and (mine.st_uid, mine.st_gid) != (existing.st_uid, existing.st_gid):
+        for owner, group in ((-1, existing.st_gid), (existing.st_uid, -1)):
+            with contextlib.suppress(PermissionError):
+                os.fchown(descriptor, owner, group)
+    if hasattr(os, "fchmod"):
+        os.fchmod(descriptor, stat.S_IMODE(existing.st_mode))
+
+
+def _fsync_folder(folder: str) -> None:
+    """Wait until the folder's entries are on disk, where folders can be flushed."""
+    flags = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
+    with contextlib.suppress(PermissionError):
+        descriptor = os.open(folder, flags)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
+        finally:
+            os.close(descriptor)
