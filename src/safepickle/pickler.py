@@ -126,7 +126,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
         Raises:
             WeakReferenceError: The policy is ``"strict"`` and a referent is not in the pickle.
-            pickle.PicklingError, TypeError, ...: What plain pickle would raise. Nothing is written then.
+            pickle.PicklingError, TypeError, ...: What plain pickle would raise. Nothing is written then. The path of
+                the object that caused it is the exception's ``pickle_path``, and a note.
 
         Warns:
             WeakReferenceWarning: The policy is ``"relink"`` and referents were left outside.
@@ -141,9 +142,10 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 warnings.warn(warning, stacklevel=_level_of_caller())
             self._output.commit()
             self._memo_is_empty = False
-        except BaseException:
+        except BaseException as error:
             self.memo = memo
             self._output.roll_back()
+            _tell_path(error, obj, self)
             raise
         finally:
             self._dump = None
@@ -328,6 +330,13 @@ def _shielded(persistent_id: Callable[[Any, Any], Any]) -> Callable[[Any, Any], 
         return persistent
 
     return shielded
+
+
+def _tell_path(error: BaseException, root: Any, pickler: Pickler) -> None:
+    """Add to the error of a failed dump where in the graph its cause is."""
+    from safepickle.report.paths import annotate
+
+    annotate(error, root, pickler)
 
 
 def _once_built(known: Dump, obj: object, items: Iterator[Any] | None) -> Iterator[Any]:

@@ -1,0 +1,1 @@
+"""Reports on objects and files. They return data and print nothing."""

@@ -1,0 +1,88 @@
+"""Shorter ways to what frameworks keep deep inside: ``$.model.encoder`` for ``$.model._modules['encoder']``.
+
+A shortcut leads to an object that the pickler reaches as well, by a way that nobody would type. Frameworks are known
+by the names of their classes: nothing is imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, TypeAlias
+
+from safepickle.report.naming import Edge, attribute_edge, instance_dict, key_edge
+
+__all__ = ["shortcuts"]
+
+_Shortcuts: TypeAlias = Iterable[tuple[Edge, Any]]
+_IN_PLACE: Final = frozenset({str, bytes, int, float, bool, type(None)})
+
+
+def shortcuts(obj: Any, shown: list[tuple[Edge, Any]]) -> list[tuple[Edge, Any]]:
+    """Return edges and objects that can be reached more shortly from `obj`.
+
+    Args:
+        obj: Any object.
+        shown: What the pickler goes on to from there. What is not behind it gets no shortcut.
+    """
+    if not shown:
+        return []
+    for base in type(obj).__mro__:
+        find = _FINDERS.get((str(base.__module__).partition(".")[0], base.__name__))
+        if find is not None:
+            return list(find(obj, {id(child) for _, child in shown}))
+    return []
+
+
+def _in_module(module: Any, shown: set[int]) -> _Shortcuts:
+    """Name submodules, parameters and buffers as ``torch.nn.Module.__getattr__`` finds them."""
+    names = {base.__name__ for base in type(module).__mro__ if str(base.__module__).startswith("torch.")}
+    own = instance_dict(module)
+    for holder in ("_modules", "_parameters", "_buffers"):
+        members = own.get(holder)
+        if type(members) is not dict or id(members) not in shown:
+            continue
+        for position, (name, child) in enumerate(members.items()):
+            if child is None or type(name) is not str:
+                continue
+            if name.isdecimal() and names & {"Sequential", "ModuleList", "ParameterList"}:
+                yield position, child
+            elif names & {"ModuleDict", "ParameterDict"}:
+                yield key_edge(members, name, position), child
+            elif name.isidentifier():
+                yield attribute_edge(name), child
+
+
+def _in_frame(frame: Any, shown: set[int]) -> _Shortcuts:
+    labels = list(frame.columns)
+    for number, label in enumerate(labels):
+        if frame.dtypes.iloc[number].kind != "O":
+            continue
+        edge = key_edge(frame, label, number) if labels.count(label) == 1 else None
+        prefix = edge if isinstance(edge, str) else None
+        for row, child in _worth_naming(frame.iloc[:, number].array):
+            yield (f".iloc[{row}, {number}]" if prefix is None else f"{prefix}.iloc[{row}]"), child
+    yield ".index", frame.index
+    yield ".columns", frame.columns
+
+
+def _in_series(series: Any, shown: set[int]) -> _Shortcuts:
+    if series.dtype.kind == "O":
+        yield from ((f".iloc[{row}]", child) for row, child in _worth_naming(series.array))
+    yield ".index", series.index
+
+
+def _in_index(index: Any, shown: set[int]) -> _Shortcuts:
+    if index.dtype.kind == "O" and not hasattr(index, "levels"):
+        yield from _worth_naming(index.array)
+
+
+def _worth_naming(values: Any) -> Iterator[tuple[int, Any]]:
+    return ((row, child) for row, child in enumerate(values) if type(child) not in _IN_PLACE)
+
+
+_FINDERS: Final[dict[tuple[str, str], Callable[[Any, set[int]], _Shortcuts]]] = {
+    ("torch", "Module"): _in_module,
+    ("pandas", "DataFrame"): _in_frame,
+    ("pandas", "Series"): _in_series,
+    ("pandas", "Index"): _in_index,
+}
