@@ -21,6 +21,7 @@ ChecksumPolicy: TypeAlias = Literal["check", "require", "ignore"]
 _OPENING = b"\x80\x02U\x71"  # PROTO 2, SHORT_BINSTRING of the 113 bytes that follow
 _MAGIC = b"safepickle checksum blake2b-256 "
 _CLOSING = b"0"  # POP
+_WORDS = ((4, 14, b"safepickle"), (15, 23, b"checksum"), (24, 35, b"blake2b-256"))
 _DIGEST_BYTES = 32
 HEADER_SIZE = len(_OPENING) + len(_MAGIC) + 16 + 1 + 2 * _DIGEST_BYTES + len(_CLOSING)
 """Size of every header, in bytes."""
@@ -135,10 +136,10 @@ def _read_and_check(file: IO[bytes], header: _Header) -> IO[bytes]:
 def _parse(start: bytes) -> _Header | None:
     """Return the header that `start` begins with, or None where there is none.
 
-    The magic words alone decide whether there is one, so that damage to the bytes around them is not overlooked. Damage
-    to the words themselves is harmless: the opcodes still pass over them, to an unharmed pickle.
+    Two of the three magic words in their places decide whether there is one, so that damage to the bytes around them,
+    or to a word itself, is not overlooked.
     """
-    if start[len(_OPENING) : len(_OPENING) + len(_MAGIC)] != _MAGIC:
+    if sum(start[first:end] == word for first, end, word in _WORDS) < 2:
         return None
     length, space, digest = start[len(_OPENING) + len(_MAGIC) : -len(_CLOSING)].partition(b" ")
     try:
