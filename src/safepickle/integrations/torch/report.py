@@ -1,0 +1,75 @@
+"""What a `load_state_dict` did: data, and its table. Knows nothing of modules and loads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+__all__ = ["LoadReport", "Mismatch"]
+
+
+class Mismatch(NamedTuple):
+    """One key whose value in the state dict does not fit the module."""
+
+    key: str
+    #: Shape of the module's tensor, as text.
+    module: str
+    #: Shape of the state dict's tensor, or the type of what stands in its place.
+    state: str
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every key of a state dict, and of every key of the module.
+
+    Attributes:
+        loaded: Keys of the module that took a value from the state dict.
+        missing: Keys of the module that the state dict has no value for.
+        unexpected: Keys of the state dict that the module has no place for.
+        mismatched: Keys that both have, with shapes that differ.
+        renamed: From the key in the state dict to the key in the module, where a wrapper's prefix was stripped or added.
+        initial: Keys of the module that keep the value they had: the missing, the mismatched, and extra states that the
+            checkpoint does not know of yet.
+        likely: For a missing key, the unexpected key that it was probably called when the state dict was saved.
+    """
+
+    loaded: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    mismatched: tuple[Mismatch, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    initial: tuple[str, ...] = ()
+    likely: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every key of either side found its place."""
+        return not (self.missing or self.unexpected or self.mismatched)
+
+    def rows(self) -> Iterator[tuple[str, str, str]]:
+        """Yield ``(what, key, detail)`` for each key that was not simply loaded under its own name."""
+        guessed = {old: new for new, old in self.likely.items()}
+        for key in self.missing:
+            yield "missing", key, f"perhaps {self.likely[key]!r}, renamed" if key in self.likely else ""
+        for key in self.unexpected:
+            yield "unexpected", key, f"perhaps {guessed[key]!r} now" if key in guessed else ""
+        for mismatch in self.mismatched:
+            yield "mismatched", mismatch.key, f"module {mismatch.module}, state {mismatch.state}"
+        for old, new in self.renamed.items():
+            yield "renamed", old, f"loaded as {new!r}"
+        told = {*self.missing, *(mismatch.key for mismatch in self.mismatched)}
+        for key in self.initial:
+            if key not in told:
+                yield "initial", key, "not in the state dict, left as it was"
+
+    def __str__(self) -> str:
+        """Return a table, one line for each key that was not simply loaded under its own name."""
+        rows = list(self.rows())
+        loaded = f"{len(self.loaded)} of {len(self.loaded) + len(self.initial)} keys loaded"
+        if not rows:
+            return loaded
+        rows.insert(0, ("what", "key", "detail"))
+        first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
+        lines = (f"{what:<{first}}  {key:<{second}}  {detail}".rstrip() for what, key, detail in rows)
+        return "\n".join([loaded, *lines])
