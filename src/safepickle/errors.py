@@ -7,8 +7,9 @@ and multiprocessing. This module knows nothing of the rest of the package.
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
-__all__ = ["ChecksumError", "WeakReferenceError", "WeakReferenceWarning"]
+__all__ = ["ChecksumError", "StateDictError", "StateDictWarning", "WeakReferenceError", "WeakReferenceWarning"]
 
 
 class WeakReferenceError(pickle.PicklingError):
@@ -39,6 +40,42 @@ class WeakReferenceError(pickle.PicklingError):
             f"cannot pickle the weak reference{where}: its referent ({self.referent_type}) is not in the pickle. "
             'Pickle its owner too, or pass weakrefs="strong" to carry a copy, or weakrefs="relink" to leave a '
             "tombstone. safepickle.explain(obj) lists every such reference."
+        )
+
+
+class StateDictError(RuntimeError):
+    """A state dict that does not fit the module; the module is as it was. torch raises a `RuntimeError` here as well.
+
+    Attributes:
+        report: What fits and what does not: a `safepickle.integrations.torch.LoadReport`.
+    """
+
+    def __init__(self, message: str, report: Any) -> None:
+        super().__init__(message, report)
+        self.report = report
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class StateDictWarning(UserWarning):
+    """Entries that a state dict leaves out, because nothing but a weak proxy holds them.
+
+    Attributes:
+        module: Dotted name of the module's type.
+        reasons: Why each is left out, by key.
+    """
+
+    def __init__(self, module: str, reasons: dict[str, str]) -> None:
+        super().__init__(module, reasons)
+        self.module = module
+        self.reasons = reasons
+
+    def __str__(self) -> str:
+        listed = ", ".join(f"{key} ({reason})" for key, reason in self.reasons.items())
+        return (
+            f"the state dict of {self.module} leaves out what it holds through weak proxies alone: {listed}. "
+            "Keep a strong reference to it where it is registered, or register the object itself."
         )
 
 

@@ -1,8 +1,8 @@
 """Values that are no parameters or buffers, carried in a module's state dict.
 
-torch asks a module for one such value (`get_extra_state`), refuses every older checkpoint that lacks it, and has no answer
-for a tensor that does not exist yet when the module is built. `ExtraState` and `track_extra_state` carry named attributes
-instead, whatever they hold at the time.
+torch asks a module for one such value (`get_extra_state`), refuses every older checkpoint that lacks it, and has no
+answer for a tensor that does not exist yet when the module is built. `ExtraState` and `track_extra_state` carry named
+attributes instead, whatever they hold at the time.
 
 The payload is plain dictionaries, so a state dict that holds it can be read under ``weights_only=True`` as long as the
 attributes can.
@@ -11,7 +11,7 @@ attributes can.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import torch
 from torch import nn
@@ -35,9 +35,10 @@ class ExtraState:
         class Model(ExtraState, nn.Module):
             extra_state = ("prototypes", "vocabulary")
 
-    An attribute may be None in one module and a tensor in the other, in either direction and of any shape; a tensor arrives on
-    the device of the module that loads it. Subclasses add names to those of their bases. A checkpoint from before the
-    attributes were tracked loads as it is, also under ``strict=True``, and leaves them as the constructor made them.
+    An attribute may be None in one module and a tensor in the other, in either direction and of any shape; a tensor
+    arrives on the device of the module that loads it. Subclasses add names to those of their bases. A checkpoint from
+    before the attributes were tracked loads as it is, also under ``strict=True``, and leaves them as the constructor
+    made them.
     """
 
     extra_state: ClassVar[tuple[str, ...]] = ()
@@ -92,8 +93,8 @@ class ExtraState:
 def track_extra_state(module: nn.Module, *names: str) -> None:
     """Carry attributes of a module that one does not own in its state dict, as `ExtraState` does for one's own classes.
 
-    The tracking is part of this instance: it survives `copy.deepcopy` and pickling of the whole module, and a module that is
-    built anew has to be tracked again before it loads. Call it again to track further names.
+    The tracking is part of this instance: it survives `copy.deepcopy` and pickling of the whole module, and a module
+    that is built anew has to be tracked again before it loads. Call it again to track further names.
 
     Args:
         module: Any module. What its class returns from a `get_extra_state` of its own keeps working beside this.
@@ -103,7 +104,9 @@ def track_extra_state(module: nn.Module, *names: str) -> None:
         TypeError: No name is given, or one names a submodule, whose state has keys of its own.
     """
     if not names or not all(isinstance(name, str) for name in names):
-        raise TypeError("track_extra_state needs the names of the attributes, as strings: track_extra_state(module, 'p')")
+        raise TypeError(
+            "track_extra_state needs the names of the attributes, as strings: track_extra_state(module, 'p')"
+        )
     for name in names:
         _refuse_submodule(module, name)
     tracked: tuple[str, ...] = module.__dict__.get(_TRACKED, ())
@@ -163,7 +166,7 @@ def _names(module: ExtraState) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for names in listed for name in names))
 
 
-def _is_payload(value: object) -> bool:
+def _is_payload(value: Any) -> TypeGuard[dict[str, Any]]:
     return isinstance(value, dict) and _FORMAT in value
 
 
@@ -256,7 +259,7 @@ def _restore(module: Any, names: Iterable[str], payload: dict[str, Any]) -> None
 def _device(module: Any, current: object) -> torch.device | None:
     """Return where a tensor of `module` belongs: where the attribute's tensor is now, else where its parameters are."""
     if _is_tensor(current):
-        return current.device  # type: ignore[attr-defined]
+        return current.device
     for _, owned in owned_modules(module):
         for tensor in (*owned._parameters.values(), *owned._buffers.values()):
             if type(tensor) in (nn.Parameter, torch.Tensor) and tensor.device.type != "meta":
@@ -273,6 +276,6 @@ def _map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> 
     return change(value) if _is_tensor(value) else value
 
 
-def _is_tensor(value: object) -> bool:
+def _is_tensor(value: Any) -> TypeGuard[torch.Tensor]:
     """Ask the type: `isinstance` asks the referent of a weak proxy, or raises when that is gone."""
     return issubclass(type(value), torch.Tensor)

@@ -1,7 +1,7 @@
 """Load a state dict all or nothing, or as far as it fits, and say what became of every key.
 
-torch's own machinery does the loading, with the hooks and overrides of every module. This decides which keys to hand it, and
-makes sure that a load which fails has touched nothing.
+torch's own machinery does the loading, with the hooks and overrides of every module. This decides which keys to hand
+it, and makes sure that a load which fails has touched nothing.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from safepickle.integrations.torch.report import LoadReport, Mismatch
 __all__ = ["WRAPPER_PREFIXES", "load_state_dict"]
 
 WRAPPER_PREFIXES = ("module.", "_orig_mod.", "_forward_module.", "model.")
-"""What `DataParallel` and `DistributedDataParallel`, `torch.compile`, Lightning's strategies and a `LightningModule` that
-holds its network as ``self.model`` put before the names of what they wrap."""
+"""What `DataParallel` and `DistributedDataParallel`, `torch.compile`, Lightning's strategies and a `LightningModule`
+that holds its network as ``self.model`` put before the names of what they wrap."""
 
 
 def load_state_dict(
@@ -38,8 +38,8 @@ def load_state_dict(
 ) -> LoadReport:
     """Load `state` into `module`.
 
-    Keys that carry a wrapper's prefix on one side only are matched without it, wherever in the key it stands. A missing extra
-    state is no error: a checkpoint from before it existed leaves the module's as it is.
+    Keys that carry a wrapper's prefix on one side only are matched without it, wherever in the key it stands. A
+    missing extra state is no error: a checkpoint from before it existed leaves the module's as it is.
 
     Args:
         module: Any module. Buffers held through a `weakref.proxy` are loaded into their tensors.
@@ -52,8 +52,8 @@ def load_state_dict(
         What was loaded, renamed, and left at its initial value. Prints as a table.
 
     Raises:
-        StateDictError: `strict`, and some keys are missing, unexpected or of another shape; or the module's own loading code
-            failed. It lists everything at once, and the module is as it was.
+        StateDictError: `strict`, and some keys are missing, unexpected or of another shape; or the module's own
+            loading code failed. It lists everything at once, and the module is as it was.
     """
     with resolved_proxies(module):
         expected = module.state_dict(keep_vars=True)
@@ -108,7 +108,8 @@ def _load(module: nn.Module, state: Mapping[str, Any], *, assign: bool) -> _Outc
 def _fit_keys(
     state: Mapping[str, Any], expected: Collection[str], prefixes: Sequence[str]
 ) -> tuple[OrderedDict[str, Any], dict[str, str]]:
-    """Give each key of `state` the name that `module` expects, where only wrapper prefixes differ and only one name fits."""
+    """Give each key of `state` the name that `module` expects, where only wrapper prefixes differ and only one name
+    fits."""
     wanted: dict[str, str | None] = {}
     for key in expected:
         bare = _bare(key, prefixes)
@@ -156,8 +157,8 @@ def _bare(key: str, prefixes: Sequence[str]) -> str:
 
 def _mismatches(fitted: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Mismatch]:
     for key, value in fitted.items():
-        current = expected.get(key)
-        if not issubclass(type(current), torch.Tensor) or torch.nn.parameter.is_lazy(current):  # type: ignore[no-untyped-call]
+        current: Any = expected.get(key)
+        if not issubclass(type(current), torch.Tensor) or torch.nn.parameter.is_lazy(current):
             continue
         if not torch.overrides.is_tensor_like(value):
             yield Mismatch(key, _shape(current), type(value).__qualname__)
@@ -225,13 +226,15 @@ def _message(module: nn.Module, report: LoadReport, outcome: _Outcome, remedy: s
 
 
 def _is_stock(module: nn.Module) -> bool:
-    """Whether all the code that runs while `module` loads is torch's or ours, so that a rehearsal without data tells the truth."""
+    """Whether only torch's code and ours runs while `module` loads, so that a rehearsal without data tells the truth."""
     for _, owned in owned_modules(module):
         cls = type(owned)
         code = [getattr(cls, name, None) for name in ("load_state_dict", "_load_from_state_dict", "set_extra_state")]
         hooks = (*owned._load_state_dict_pre_hooks.values(), *owned._load_state_dict_post_hooks.values())
         code += [getattr(hook, "hook", hook) for hook in hooks]
-        if not all((getattr(part, "__module__", None) or "").partition(".")[0] in ("torch", "safepickle") for part in code):
+        if not all(
+            (getattr(part, "__module__", None) or "").partition(".")[0] in ("torch", "safepickle") for part in code
+        ):
             return False
     return True
 
@@ -257,7 +260,7 @@ def _rehearsal(module: nn.Module) -> Iterator[None]:
 def _without_data(value: Any) -> Any:
     if not issubclass(type(value), torch.Tensor):
         return value
-    if torch.nn.parameter.is_lazy(value):  # type: ignore[no-untyped-call]
+    if torch.nn.parameter.is_lazy(value):
         return type(value)(device="meta", dtype=value.dtype)
     bare = torch.empty_like(value.detach(), device="meta")
     return nn.Parameter(bare, requires_grad=value.requires_grad) if isinstance(value, nn.Parameter) else bare
@@ -278,7 +281,7 @@ def _rollback(module: nn.Module) -> Iterator[None]:
         id(tensor): (tensor, tensor.detach().clone())
         for _, owned in owned_modules(module)
         for tensor in (*owned._parameters.values(), *owned._buffers.values())
-        if tensor is not None and not torch.nn.parameter.is_lazy(tensor)  # type: ignore[no-untyped-call]
+        if tensor is not None and not torch.nn.parameter.is_lazy(tensor)
     }
     restore = _remember_attributes(module)
     try:

@@ -1,8 +1,8 @@
 """Modules that hold tensors or other modules through a `weakref.proxy`, seen as torch needs them.
 
-A proxy passes torch's `isinstance` checks, so `register_buffer`, and an assignment of a parameter or a module, put it into the
-module's registries; there it raises `ReferenceError` when its referent is gone, and sends `state_dict` round in circles when it
-is a parent pointer.
+A proxy passes torch's `isinstance` checks, so `register_buffer`, and an assignment of a parameter or a module, put it
+into the module's registries; there it raises `ReferenceError` when its referent is gone, and sends `state_dict` round
+in circles when it is a parent pointer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from safepickle.reducers.weak import proxy_referent
+from safepickle.reducers._proxies import look_behind
 
 __all__ = ["LeftOut", "owned_modules", "resolved_proxies"]
 
@@ -47,8 +47,8 @@ def _owned_modules(module: nn.Module, prefix: str, above: tuple[nn.Module, ...])
 def resolved_proxies(module: nn.Module) -> Iterator[list[LeftOut]]:
     """For the length of the block, let registries hold the tensors themselves where they hold proxies to them.
 
-    Dead proxies, and proxies to modules, are not there at all during the block. Afterwards every registry is the one that it was,
-    with the changes that the block made to other entries.
+    Dead proxies, and proxies to modules, are not there at all during the block. Afterwards every registry is the one
+    that it was, with the changes that the block made to other entries.
 
     Yields:
         What is not there and whose state nothing else in the tree brings along.
@@ -79,7 +79,7 @@ class _Swap:
         self._kind = kind
         self._registry: dict[str, Any] = module.__dict__[kind]
         self._referents = {
-            name: proxy_referent(value) for name, value in self._registry.items() if type(value) in weakref.ProxyTypes
+            name: look_behind(value)[0] for name, value in self._registry.items() if type(value) in weakref.ProxyTypes
         }
         stand_in = type(self._registry)()
         for name, value in self._registry.items():
@@ -91,7 +91,9 @@ class _Swap:
 
     def absent(self, owned: set[int]) -> Iterator[tuple[str, str]]:
         """Yield name and reason of each entry that the stand-in lacks, unless its referent is one of the `owned`."""
-        persistent = set(self._registry) - (self._module._non_persistent_buffers_set if self._kind == "_buffers" else set())
+        persistent = set(self._registry) - (
+            self._module._non_persistent_buffers_set if self._kind == "_buffers" else set()
+        )
         for name, referent in self._referents.items():
             if name in self._stand_in or name not in persistent or id(referent) in owned:
                 continue

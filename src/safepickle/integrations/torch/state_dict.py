@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from safepickle.errors import WeakReferenceWarning
+from safepickle.errors import StateDictWarning
 from safepickle.integrations.torch.proxies import resolved_proxies
 
 __all__ = ["state_dict"]
@@ -18,8 +18,8 @@ def state_dict(
 ) -> dict[str, Any]:
     """Return the state dict of `module`, also where its buffers or parameters are held through a `weakref.proxy`.
 
-    A live proxy gives its tensor. A dead one is left out, where torch raises `ReferenceError`. A submodule held through a
-    proxy, such as a parent pointer, is left out too: its state belongs to its owner.
+    A live proxy gives its tensor. A dead one is left out, where torch raises `ReferenceError`. A submodule held
+    through a proxy, such as a parent pointer, is left out too: its state belongs to its owner.
 
     Args:
         module: Any module; hooks and overrides of `state_dict` run as ever.
@@ -29,18 +29,13 @@ def state_dict(
         What `torch.nn.Module.state_dict` returns.
 
     Warns:
-        WeakReferenceWarning: Once, naming every key that was left out, unless its owner is in the state dict as well.
+        StateDictWarning: Once, naming every key that was left out, unless its owner is in the state dict as well.
     """
     keywords: dict[str, Any] = {} if destination is None else {"destination": destination}
     with resolved_proxies(module) as left_out:
         state: dict[str, Any] = module.state_dict(prefix=prefix, keep_vars=keep_vars, **keywords)
     if left_out:
-        keys = ", ".join(f"{prefix}{entry.key!s} ({entry.reason})" for entry in left_out)
-        warnings.warn(
-            WeakReferenceWarning(
-                f"the state dict of {type(module).__module__}.{type(module).__qualname__} leaves out what only weak proxies "
-                f"hold: {keys}. Keep a strong reference to it where it is registered, or register the object itself."
-            ),
-            stacklevel=2,
-        )
+        name = f"{type(module).__module__}.{type(module).__qualname__}"
+        reasons = {prefix + entry.key: entry.reason for entry in left_out}
+        warnings.warn(StateDictWarning(name, reasons), stacklevel=2)
     return state
