@@ -20,12 +20,16 @@ class BufferRelay:
 
     Args:
         callback: The caller's; what it returns decides between in band (true) and out of band (false).
-        is_certain: Tells whether the last walk will write all that this one has written.
+
+    Attributes:
+        is_certain: Tells whether the last walk will write all that this one has written. The pickler sets it for the
+            length of a dump only: it leads back to the pickler, whose memo would else wait for the cycle collector.
     """
 
-    def __init__(self, callback: BufferCallback, is_certain: Callable[[], bool]) -> None:
+    is_certain: Callable[[], bool] | None = None
+
+    def __init__(self, callback: BufferCallback) -> None:
         self._callback = callback
-        self._is_certain = is_certain
         self._answers: list[bool] = []
         self._deferred: list[PickleBuffer] = []
         self._position = 0
@@ -38,7 +42,7 @@ class BufferRelay:
         self._position += 1
         if self._position <= len(self._answers):
             return self._answers[self._position - 1]
-        if self._deferred or not self._is_certain():
+        if self._deferred or (self.is_certain is not None and not self.is_certain()):
             self._deferred.append(buffer)
             return False
         return self._ask(buffer)

@@ -88,7 +88,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if protocol is None or protocol < 0:
             protocol = pickle.HIGHEST_PROTOCOL
         self._output = file if type(file) is Output else Output(file)
-        self._relay = None if buffer_callback is None else BufferRelay(buffer_callback, self._is_certain)
+        self._relay = None if buffer_callback is None else BufferRelay(buffer_callback)
         # cloudpickle's own constructor cannot pass fix_imports on; the two attributes are all that it sets.
         pickle.Pickler.__init__(self, self._output, protocol, fix_imports=fix_imports, buffer_callback=self._relay)
         self.globals_ref: dict[int, Any] = {}
@@ -134,6 +134,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         """
         self._dump = known = Dump(self, self._weakrefs, self.proto, self._has_persistent_id)
         memo = {} if self._memo_is_empty else self.memo.copy()
+        if self._relay is not None:
+            self._relay.is_certain = self._is_certain
         self._output.begin()
         try:
             self._walk_until_settled(obj, known, memo)
@@ -149,6 +151,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             raise
         finally:
             self._dump = None
+            if self._relay is not None:
+                self._relay.is_certain = None
 
     def clear_memo(self) -> None:
         """Forget the objects that earlier dumps have written."""
