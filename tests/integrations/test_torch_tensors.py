@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import re
 import warnings
 import weakref
 from typing import Any
 
 import pytest
-import safepickle
 import torch
 from torch import nn
+
+import safepickle
 
 
 def round_trip(obj: Any, protocol: int | None = None) -> Any:
@@ -226,7 +228,7 @@ def test_a_second_walk_hands_over_each_buffer_once() -> None:
     data = safepickle.dumps(graph, buffer_callback=buffers.append)
     assert len(buffers) == 3
     loaded = safepickle.loads(data, buffers=buffers)
-    assert [reference() is tensor for reference, tensor in zip(loaded["refs"], loaded["tensors"], strict=True)] == [True] * 3
+    assert all(reference() is tensor for reference, tensor in zip(loaded["refs"], loaded["tensors"], strict=True))
     assert [int(tensor[0]) for tensor in loaded["tensors"]] == [0, 1, 2]
 
 
@@ -315,7 +317,7 @@ def test_other_tensors_do_as_well_as_with_plain_pickle(make: Any) -> None:
     try:
         expected = pickle.loads(pickle.dumps(tensor, 5))
     except Exception as error:
-        with pytest.raises(type(error), match=".*"):
+        with pytest.raises(type(error), match=re.escape(str(error))):
             round_trip(tensor)
         return
     loaded = round_trip(tensor)
@@ -370,7 +372,7 @@ BAD_CLAIMS = {
 
 @pytest.mark.parametrize("claim", BAD_CLAIMS.values(), ids=BAD_CLAIMS)
 def test_claims_beyond_the_buffer_raise(claim: dict[str, Any]) -> None:
-    with pytest.raises(pickle.UnpicklingError, match="cannot load a tensor: .* The pickle is damaged"):
+    with pytest.raises(pickle.UnpicklingError, match=r"cannot load a tensor: .* The pickle is damaged"):
         safepickle.loads(arguments_of(**claim))
 
 

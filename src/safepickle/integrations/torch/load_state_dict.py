@@ -226,7 +226,7 @@ def _message(module: nn.Module, report: LoadReport, outcome: _Outcome, remedy: s
 
 
 def _is_stock(module: nn.Module) -> bool:
-    """Whether only torch's code and ours runs while `module` loads, so that a rehearsal without data tells the truth."""
+    """Whether only torch's code and ours runs while `module` loads, so that a rehearsal without data tells all."""
     for _, owned in owned_modules(module):
         cls = type(owned)
         code = [getattr(cls, name, None) for name in ("load_state_dict", "_load_from_state_dict", "set_extra_state")]
