@@ -21,6 +21,7 @@ from safepickle.backend import backend
 from safepickle.errors import ChecksumError, WeakReferenceError, WeakReferenceWarning
 from safepickle.pickler import Pickler, dump, dumps
 from safepickle.rebuild import StrongRef, Tombstone
+from safepickle.recomputed import Recomputed
 from safepickle.reducers.table import register
 from safepickle.unpickler import Unpickler, load, loads
 
@@ -37,6 +38,7 @@ __all__ = [
     "PickleError",
     "Pickler",
     "PicklingError",
+    "Recomputed",
     "StrongRef",
     "Tombstone",
     "Unpickler",

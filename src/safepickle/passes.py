@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import types
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,15 +17,17 @@ from cloudpickle.cloudpickle import _should_pickle_by_reference
 
 from safepickle.errors import WeakReferenceError, WeakReferenceWarning
 from safepickle.policy import OutsideFate, WeakReferencePolicy, check_fate
+from safepickle.recomputed import recipe_of, recipes_exist
 
 if TYPE_CHECKING:
     from safepickle.pickler import Pickler
 
-__all__ = ["CYCLE", "DEAD", "OUTSIDE", "POLICY", "RELINK", "STRONG", "Dump", "dotted_name"]
+__all__ = ["CYCLE", "DEAD", "OUTSIDE", "POLICY", "RECIPE", "RELINK", "STRONG", "Dump", "dotted_name"]
 
-# The fates that `Dump.decide` answers with; all but the first two are a tombstone's reason.
+# The fates that `Dump.decide` answers with; all but the first three are a tombstone's reason.
 RELINK: Final = "relink"
 STRONG: Final = "strong"
+RECIPE: Final = "recipe"
 DEAD: Final = "dead"
 OUTSIDE: Final = "outside"
 CYCLE: Final = "cycle"
@@ -46,6 +49,7 @@ class Dump:
         dirty: This walk met a cyclic referent that it had not known of, so its bytes are wrong.
         left_out: References of this walk to what is outside, counted by the referent's type.
         cycles: The same for references to what is still under construction.
+        scratch: What a room of reducers remembers of this walk, under a name of its own.
     """
 
     def __init__(self, pickler: Pickler, policy: WeakReferencePolicy, protocol: int, has_persistent_id: bool) -> None:
@@ -59,6 +63,7 @@ class Dump:
         self.dirty = False
         self.left_out: dict[type, int] = {}
         self.cycles: dict[type, int] = {}
+        self.scratch: dict[str, Any] = {}
         # Objects that a subclass's persistent_id stored, held so that their ids stay theirs.
         self.persisted: dict[int, object] = {}
         self._kept: dict[int, Any] | None = None
@@ -100,8 +105,9 @@ class Dump:
             *dependents: What goes into the pickle only if the referent is kept: a callback, the value of an ephemeron.
 
         Returns:
-            ``RELINK``: make a weak reference to the referent. ``STRONG``: make one that owns it. Else a tombstone's
-            reason, which may be provisional: the walk is then repeated.
+            ``RELINK``: make a weak reference to the referent. ``STRONG``: make one that owns it. ``RECIPE``, to a
+            `weakref.ref` alone: make one that builds it again. Else a tombstone's reason, which may be provisional:
+            the walk is then repeated.
 
         Raises:
             WeakReferenceError: The policy is ``"strict"`` and the reference cannot be relinked.
@@ -152,6 +158,7 @@ class Dump:
         self.dirty = False
         self.left_out.clear()
         self.cycles.clear()
+        self.scratch.clear()
         self._pending.clear()
         self._dependents.clear()
         self._under_construction.clear()
@@ -183,12 +190,22 @@ class Dump:
             WeakReferenceError: The policy is ``"strict"``, or a callable says so, and a referent is outside.
         """
         again = False
-        while found := self._take_kept():
+        recipes = self._pending_recipes()
+        restored: set[int] = set()
+        while (found := self._take_kept()) or recipes:
             again = True
             for key in found:
                 for dependent in self._dependents.pop(key, ()):
                     walk(dependent)
-        for reference, referent in self._pending.values():
+            if not found:
+                # Last, since the recipe of a referent that turns out to be kept is not in the pickle.
+                key, recipe = recipes.popitem()
+                if key in self._pending:
+                    restored.add(key)
+                    walk(recipe)
+        for key, (reference, referent) in self._pending.items():
+            if key in restored:
+                continue
             fate = self._fate(referent)
             if fate == "strict":
                 raise self.error(reference, referent, OUTSIDE)
@@ -245,7 +262,15 @@ class Dump:
         memo.update(self.persisted)
         return memo
 
+    def _pending_recipes(self) -> dict[int, object]:
+        if not recipes_exist():
+            return {}
+        recipes = {key: recipe_of(referent) for key, (_, referent) in self._pending.items()}
+        return {key: recipe for key, recipe in recipes.items() if recipe is not None}
+
     def _decide_outside(self, reference: object, referent: object) -> str:
+        if type(reference) is weakref.ref and recipe_of(referent) is not None:
+            return RECIPE
         fate = self._fate(referent)
         if fate == "strong":
             self.expected = referent

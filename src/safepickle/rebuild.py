@@ -21,6 +21,7 @@ __all__ = [
     "Owner",
     "OwningFinalize",
     "OwningWeakMethod",
+    "RecipeRef",
     "StrongRef",
     "Tombstone",
     "rebuild_dead_finalize",
@@ -31,6 +32,7 @@ __all__ = [
     "rebuild_owning_finalize",
     "rebuild_owning_reference",
     "rebuild_proxy_referent",
+    "rebuild_recomputed",
     "rebuild_reference",
     "rebuild_set_members",
     "rebuild_torch_attributes",
@@ -41,6 +43,8 @@ __all__ = [
     "rebuild_weak_container",
     "rebuild_weak_entries",
 ]
+
+from safepickle.recomputed import Recomputed
 
 T = TypeVar("T")
 
@@ -119,21 +123,25 @@ class StrongRef(weakref.ref[T]):
     holds, ``x()`` gives the copy, and deleting the reference lets the copy go.
     """
 
-    __slots__ = ("_referent",)
-
-    _referent: T
+    # The callback owns the referent, not a slot: slots are cleared while the reference is still in the referent's list
+    # of references, and CPython 3.11 and 3.12 crash when the referent dies then (PyObject_ClearWeakRefs drops the
+    # callback of a dying reference without asking whether it has one).
+    __slots__ = ()
 
     def __new__(cls, referent: T, callback: Callable[[Any], object] | None = None) -> StrongRef[T]:
-        reference = super().__new__(cls, referent, callback)
-        reference._referent = referent
-        return reference
+        return super().__new__(cls, referent, Owner(referent, callback))
+
+    @property
+    def __callback__(self) -> Callable[[Any], object] | None:  # type: ignore[override]
+        owner = _owner(self)
+        return None if owner is None else owner.callback
 
     def __repr__(self) -> str:
-        return f"<safepickle.StrongRef to {type(self._referent).__qualname__}>"
+        return f"<safepickle.StrongRef to {type(self()).__qualname__}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         callback = self.__callback__
-        return type(self), (self._referent,) if callback is None else (self._referent, callback)
+        return type(self), (self(),) if callback is None else (self(), callback)
 
 
 class Owner:
@@ -152,6 +160,11 @@ class Owner:
     def __call__(self, reference: Any) -> None:
         if self.callback is not None:
             self.callback(reference)
+
+
+def _owner(reference: weakref.ref[Any]) -> Any:
+    """The `Owner` that is the callback of a reference, or None once the collector has cleared it."""
+    return weakref.ref.__callback__.__get__(reference)  # type: ignore[misc]
 
 
 class OwningWeakMethod(weakref.WeakMethod[Any]):
@@ -424,3 +437,41 @@ def _standard_base(cls: type[Any]) -> Any:
         if issubclass(cls, base):
             return base
     raise TypeError(f"{cls.__module__}.{cls.__qualname__} is no weak container of the standard library")
+
+
+class RecipeRef(weakref.ref[Any]):
+    """A weak reference by type whose call builds its referent: it owns the `Recomputed` that knows how.
+
+    It stands where a weak reference to a recomputed value stood whose owner stayed outside the pickle.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, recomputed: Recomputed[Any], callback: Callable[[Any], object] | None = None) -> RecipeRef:
+        return super().__new__(cls, recomputed, Owner(recomputed, callback))
+
+    @property
+    def recomputed(self) -> Recomputed[Any]:
+        """The recipe, shared with every other reference to the same value."""
+        recomputed: Recomputed[Any] = _owner(self).referent
+        return recomputed
+
+    @property
+    def __callback__(self) -> Callable[[Any], object] | None:  # type: ignore[override]
+        owner = _owner(self)
+        return None if owner is None else owner.callback
+
+    def __call__(self) -> Any:
+        return self.recomputed.value
+
+    def __repr__(self) -> str:
+        return f"<safepickle.RecipeRef to the value of {self.recomputed!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        callback = self.__callback__
+        return type(self), (self.recomputed,) if callback is None else (self.recomputed, callback)
+
+
+def rebuild_recomputed(cls: type[Recomputed[Any]] | None = None) -> Recomputed[Any]:
+    """Build a `Recomputed`, or an instance of a subclass, that has no recipe yet; state follows."""
+    return object.__new__(Recomputed if cls is None else cls)

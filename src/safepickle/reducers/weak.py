@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from safepickle import rebuild
-from safepickle.passes import DEAD, RELINK, STRONG, Dump, dotted_name
+from safepickle.passes import DEAD, RECIPE, RELINK, STRONG, Dump, dotted_name
+from safepickle.recomputed import recipe_of
 from safepickle.reducers.classes import has_own_reduce, new_object
 
 __all__ = [
@@ -32,7 +33,7 @@ def reduce_weakref(reference: weakref.ref[Any], dump: Dump) -> Any:
         dump: What this dump knows so far.
 
     Returns:
-        ``(weakref.ref, (referent,))`` when the referent is kept, else a `Tombstone` or a `StrongRef`.
+        ``(weakref.ref, (referent,))`` when the referent is kept, else a `Tombstone`, a `StrongRef`, or a `RecipeRef`.
 
     Raises:
         WeakReferenceError: The policy is ``"strict"`` and the referent is outside.
@@ -49,6 +50,8 @@ def reduce_weakref(reference: weakref.ref[Any], dump: Dump) -> Any:
         return weakref.ref, arguments
     if fate == STRONG:
         return rebuild.StrongRef, arguments
+    if fate == RECIPE:
+        return rebuild.RecipeRef, (recipe_of(referent), *arguments[1:])
     return rebuild.Tombstone, (fate, dotted_name(type(referent)))
 
 
@@ -153,6 +156,7 @@ REDUCERS: Final[dict[type, Callable[[Any, Dump], Any]]] = {
     weakref.CallableProxyType: reduce_proxy,
     weakref.finalize: reduce_finalize,
     rebuild.Tombstone: _left_to_itself,
+    rebuild.RecipeRef: _left_to_itself,
     rebuild.StrongRef: _left_to_itself,
     rebuild.OwningWeakMethod: _left_to_itself,
     rebuild.OwningFinalize: _left_to_itself,
