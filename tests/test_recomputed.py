@@ -374,7 +374,7 @@ def test_recipe_and_reference_work_in_a_process_that_never_saw_the_factory(tmp_p
 def test_examples_in_the_documentation_run() -> None:
     page = (Path(__file__).parents[1] / "docs" / "recomputed.md").read_text(encoding="utf-8")
     program = "\n".join(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL))
-    assert program.count("assert") > 10
+    assert program.count("assert") >= 10
     command = [sys.executable, "-W", "error", "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
