@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 import cloudpickle
 
 from safepickle.passes import Dump
-from safepickle.reducers import weak, weak_containers
+from safepickle.reducers import leaves, weak, weak_containers
 
 __all__ = ["LAZY", "ReduceValue", "Reducer", "TypeTable", "register"]
 
@@ -66,7 +66,11 @@ def register(cls: type, reducer: Callable[[Any], ReduceValue]) -> None:
 
 def _reduce_function_or_class(obj: Any, dump: Dump) -> Any:
     """Reduce a function or a class: by value where it cannot be imported, else by reference."""
-    return cloudpickle.Pickler.reducer_override(dump.pickler, obj)
+    value = cloudpickle.Pickler.reducer_override(dump.pickler, obj)
+    # By value, a class that is written in C gives a pickle that cannot be loaded.
+    if value is not NotImplemented and isinstance(obj, type) and obj.__flags__ & leaves.IMMUTABLE_TYPE:
+        return leaves.reduce_builtin_class(obj)
+    return value
 
 
 def _from_cloudpickle(cls: type) -> Reducer:
@@ -96,6 +100,9 @@ def _find_reducer(cls: type) -> Reducer | None:
                 return found
     if cls is types.FunctionType:
         return _reduce_function_or_class
+    leaf = leaves.find_reducer(cls)
+    if leaf is not None:
+        return leaf
     if cls in cloudpickle.Pickler._dispatch_table:
         return _from_cloudpickle(cls)
     return None

@@ -1,0 +1,357 @@
+"""Reduce values of leaves: locks, files, memory views, queues and the like, which neither pickle nor cloudpickle keep.
+
+`find_reducer` is asked once for each type. What is written here is what a new process can make good use of: a lock
+that nobody holds, a file that is reopened where it stood. What needs no such thought comes from dill, by way of
+`dill_leaves`, which is imported when such a type is first met. Never a raw pointer: a capsule is refused.
+"""
+
+from __future__ import annotations
+
+import _thread
+import collections
+import copyreg
+import gc
+import io
+import sys
+import threading
+import types
+from collections.abc import Callable
+from typing import Any, Final
+
+import cloudpickle
+
+from safepickle import rebuild
+from safepickle.passes import Dump, dotted_name
+
+__all__ = ["IMMUTABLE_TYPE", "find_reducer", "reduce_builtin_class"]
+
+Reducer = Callable[[Any, Dump], Any]
+
+IMMUTABLE_TYPE = 1 << 8
+"""``Py_TPFLAGS_IMMUTABLETYPE``: set on every class that is written in C and cannot be rebuilt from its attributes."""
+
+
+def find_reducer(cls: type) -> Reducer | None:
+    """Return the reducer for a leaf of exactly this type, or None when the type is none.
+
+    A class that says itself how it is pickled is left to say so.
+    """
+    if cls in _EXACT:
+        return _EXACT[cls]
+    name = dotted_name(cls)
+    if name in _EXACT_BY_NAME:
+        return _EXACT_BY_NAME[name]
+    if name in _THROUGH_DILL:
+        return _reduce_through_dill
+    if not _has_own_reduce(cls):
+        for base in cls.__mro__:
+            if base in _INHERITED:
+                return _INHERITED[base]
+        if _is_opaque(cls) and name not in _REFUSED and cls not in cloudpickle.Pickler._dispatch_table:
+            return _reduce_through_dill
+    return None
+
+
+def reduce_builtin_class(cls: type) -> Any:
+    """Reduce a class that is written in C and whose own name cannot be imported, such as ``dict_keys``.
+
+    Returns:
+        NotImplemented for every other class.
+    """
+    if not cls.__flags__ & IMMUTABLE_TYPE or _is_importable(cls):
+        return NotImplemented
+    for module in (types, _thread):
+        for name, value in vars(module).items():
+            if value is cls:
+                return getattr, (module, name)
+    if cls in _VIEWS:
+        return type, (_VIEWS[cls],)
+    return _reduce_through_dill(cls, None)
+
+
+def reduce_lock(lock: Any, dump: Dump) -> Any:
+    """Reduce a lock to an open one: nobody in the new process holds it."""
+    return _thread.allocate_lock, ()
+
+
+def reduce_rlock(lock: Any, dump: Dump) -> Any:
+    """Reduce a re-entrant lock to an open one."""
+    return threading.RLock, ()
+
+
+def reduce_local(local: threading.local, dump: Dump) -> Any:
+    """Reduce thread-local data to what the dumping thread sees of it; the loading thread will see that."""
+    return copyreg.__newobj__, (type(local),), dict(local.__dict__)  # type: ignore[attr-defined]
+
+
+def reduce_condition(condition: threading.Condition, dump: Dump) -> Any:
+    """Reduce a condition without the threads that wait for it."""
+    return _with_state(condition, _waiters=collections.deque())
+
+
+def reduce_bounded_semaphore(semaphore: Any, dump: Dump) -> Any:
+    """Reduce a bounded semaphore to one with every place free."""
+    return _with_state(semaphore, _value=semaphore._initial_value)
+
+
+def reduce_barrier(barrier: Any, dump: Dump) -> Any:
+    """Reduce a barrier without the threads that wait at it; a broken one stays broken."""
+    broken = -2
+    return _with_state(barrier, _count=0, _state=broken if barrier._state == broken else 0)
+
+
+def reduce_thread(thread: Any, dump: Dump) -> Any:
+    """Reduce a thread that has not started, or that has ended.
+
+    Raises:
+        TypeError: It is running.
+    """
+    if thread.is_alive():
+        raise TypeError(
+            f"cannot pickle a running thread ({dotted_name(type(thread))}): nothing runs it in the new process. "
+            'Stop it, leave it out of the state, or pass unpicklable="tombstone".'
+        )
+    ended = thread.ident is not None
+    plain = vars(threading.Thread(name=thread.name))
+    state = {name: value for name, value in vars(thread).items() if name not in plain}
+    if not ended:
+        # Not arguments: the target is often a method of what holds the thread.
+        state |= {"_target": thread._target, "_args": thread._args, "_kwargs": thread._kwargs}
+    return rebuild.rebuild_thread, (type(thread), thread.name, thread.daemon, ended), state
+
+
+def reduce_thread_pool(pool: Any, dump: Dump) -> Any:
+    """Reduce a pool of threads to a fresh one with the same settings, shut down if it was. Its tasks stay behind."""
+    arguments = (pool._max_workers, pool._thread_name_prefix, pool._initializer, pool._initargs)
+    return type(pool), arguments, {"_shutdown": True} if pool._shutdown else None
+
+
+def reduce_simple_queue(queue: Any, dump: Dump) -> Any:
+    """Reduce a `queue.SimpleQueue` with what is in it, which has no public way to be read without being taken out.
+
+    Source:
+        ``simplequeue_traverse`` in CPython Modules/_queuemodule.c: up to 3.12 it visits one list, whose first places
+        are already taken; from 3.13 on the items, in order, and then the type.
+    """
+    found: list[Any] = gc.get_referents(queue)
+    size = queue.qsize()
+    if sys.version_info < (3, 13):
+        items = next(item for item in found if type(item) is list)
+        found = items[len(items) - size :]
+    # State and not an argument: what is in a queue may lead back to it.
+    return type(queue), (), found[:size], None, None, rebuild.rebuild_queue_items
+
+
+def reduce_temporary_file(file: Any, dump: Dump) -> Any:
+    """Refuse a temporary file: closing it, or the copy of it, deletes what the other one reads."""
+    raise TypeError(
+        "cannot pickle a temporary file: it is deleted when it is closed. Read what is in it, or open a file with a "
+        "name that stays."
+    )
+
+
+def reduce_struct(struct: Any, dump: Dump) -> Any:
+    """Reduce a `struct.Struct` to its format."""
+    return type(struct), (struct.format,)
+
+
+def reduce_memoryview(view: memoryview, dump: Dump) -> Any:
+    """Reduce a memory view: over the same buffer when it shows the whole of one, else over a copy of what it shows."""
+    whole = _whole_buffer(view)
+    if whole is not None and not (view.readonly and not memoryview(whole).readonly):
+        return memoryview, (whole,)
+    if whole is None:
+        whole = bytes(view) if view.readonly else bytearray(view)
+    return rebuild.rebuild_memoryview, (whole, view.format, view.shape, view.readonly)
+
+
+def reduce_dict_view(view: Any, dump: Dump) -> Any:
+    """Reduce ``keys()``, ``values()`` or ``items()`` of a dict to those of the copy of that dict.
+
+    cloudpickle copies what the view shows, and dill does when the dict is of a subclass: the copy then no longer sees
+    what is added to the dict.
+    """
+    (mapping,) = gc.get_referents(view)
+    kind = type(view).__name__.rpartition("_")[2]
+    base = collections.OrderedDict if type(view).__name__.startswith("o") else dict
+    return getattr(base, kind), (mapping,)
+
+
+def reduce_mapping_proxy(proxy: types.MappingProxyType[Any, Any], dump: Dump) -> Any:
+    """Reduce the ``__dict__`` of a class to just that, and any other proxy to one of the copy of its mapping."""
+    for value in proxy.values():
+        owner = getattr(value, "__objclass__", None) if type(value) in _DESCRIPTORS else None
+        # A class makes a new proxy whenever it is asked; equal ones show the same attributes.
+        if owner is not None and owner.__dict__ == proxy:
+            return vars, (owner,)
+    (mapping,) = gc.get_referents(proxy)
+    return types.MappingProxyType, (mapping,)
+
+
+def reduce_file(file: Any, dump: Dump) -> Any:
+    """Reduce an open file to its name, mode and position.
+
+    What is still in its buffer is written out first, so that the new process can read it.
+
+    Raises:
+        TypeError: The file has no name to be reopened by.
+    """
+    for name in ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__"):
+        stream = getattr(sys, name)
+        if file is stream:
+            return getattr, (sys, name)
+        if file is getattr(stream, "buffer", None):
+            return getattr, (stream, "buffer")
+    raw = file.buffer if type(file) is io.TextIOWrapper else file
+    if type(raw) is not io.FileIO:
+        raw = getattr(raw, "raw", raw)
+    if type(raw) is not io.FileIO:
+        raise TypeError(
+            f"cannot pickle a {dotted_name(type(file))} over a {dotted_name(type(raw))}: only files that "
+            "were opened by name can be reopened."
+        )
+    if not isinstance(raw.name, (str, bytes)):
+        raise TypeError(
+            f"cannot pickle a {dotted_name(type(file))} that was opened from a file descriptor: it has no name to be "
+            "reopened by."
+        )
+    if file.closed:
+        position = None
+    else:
+        if file.writable():
+            file.flush()
+        position = file.tell() if file.seekable() else None
+        if position is None:
+            raise TypeError(f"cannot pickle a {dotted_name(type(file))} without a position, such as a pipe or terminal")
+    if type(file) is io.TextIOWrapper:
+        # Of the arguments of open(), newline alone cannot be read back.
+        text = (file.encoding, file.errors, file.line_buffering)
+        return rebuild.rebuild_file, (raw.name, getattr(file, "mode", raw.mode), position, -1, *text)
+    buffering = 0 if type(file) is io.FileIO else -1
+    return rebuild.rebuild_file, (raw.name, raw.mode, position, buffering)
+
+
+def reduce_descriptor(descriptor: Any, dump: Dump) -> Any:
+    """Reduce a descriptor of a class, also one that looking it up on the class would not give."""
+    cls, name = descriptor.__objclass__, descriptor.__name__
+    if getattr(cls, name, None) is descriptor:
+        return getattr, (cls, name)
+    return rebuild.rebuild_descriptor, (cls, name)
+
+
+def _reduce_through_dill(obj: Any, dump: Dump | None) -> Any:
+    from safepickle.reducers import dill_leaves
+
+    return dill_leaves.reduce_leaf(obj)
+
+
+def _reduce_lru_cache(cache: Any, dump: Dump) -> Any:
+    """Leave a cache that can be imported to its own ``__reduce__``, which gives its name."""
+    if _is_importable(cache) and cache.__module__ != "__main__":
+        return NotImplemented
+    return _reduce_through_dill(cache, dump)
+
+
+def _with_state(obj: Any, **changed: Any) -> Any:
+    return copyreg.__newobj__, (type(obj),), {**obj.__dict__, **changed}  # type: ignore[attr-defined]
+
+
+def _has_own_reduce(cls: Any) -> bool:
+    return (
+        cls.__reduce_ex__ is not object.__reduce_ex__
+        or cls.__reduce__ is not object.__reduce__
+        or cls.__getstate__ is not object.__getstate__
+        or cls in copyreg.dispatch_table
+    )
+
+
+def _is_opaque(cls: type[Any]) -> bool:
+    """Whether an instance holds more than Python can see, so that pickle refuses it.
+
+    Source:
+        ``object_getstate_default`` in CPython Objects/typeobject.c.
+    """
+    if hasattr(cls, "__getnewargs_ex__") or hasattr(cls, "__getnewargs__") or issubclass(cls, (list, dict)):
+        return False
+    if cls.__itemsize__:
+        return True
+    pointer = tuple.__itemsize__
+    visible = len(copyreg._slotnames(cls))  # type: ignore[attr-defined]
+    visible += (cls.__dictoffset__ > 0) + (cls.__weakrefoffset__ > 0)
+    return cls.__basicsize__ > object.__basicsize__ + visible * pointer
+
+
+def _is_importable(obj: Any) -> bool:
+    """Whether the name of a class or a cached function leads back to it."""
+    module = sys.modules.get(obj.__module__)
+    try:
+        found: Any = module
+        for name in obj.__qualname__.split("."):
+            found = getattr(found, name)
+    except AttributeError:
+        return False
+    return found is obj
+
+
+def _whole_buffer(view: memoryview) -> Any:
+    """Return the object that a view shows, if it shows the whole of it and the object is plain data."""
+    owner = view.obj
+    if type(owner) not in (bytes, bytearray) and dotted_name(type(owner)) not in ("array.array", "numpy.ndarray"):
+        return None
+    whole = memoryview(owner)
+    shown = (view.format, view.shape, view.strides)
+    return owner if shown == (whole.format, whole.shape, whole.strides) else None
+
+
+_DESCRIPTORS: Final = (types.GetSetDescriptorType, types.MemberDescriptorType, types.WrapperDescriptorType)
+
+_VIEWS: Final[dict[type, Any]] = {
+    type(view): view
+    for mapping in (dict[Any, Any](), collections.OrderedDict[Any, Any]())
+    for view in (mapping.keys(), mapping.values(), mapping.items())
+}
+
+# Exactly these types.
+_EXACT: Final[dict[type, Reducer]] = {
+    _thread.LockType: reduce_lock,
+    _thread.RLock: reduce_rlock,
+    io.FileIO: reduce_file,
+    io.BufferedReader: reduce_file,
+    io.BufferedWriter: reduce_file,
+    io.BufferedRandom: reduce_file,
+    io.TextIOWrapper: reduce_file,
+    memoryview: reduce_memoryview,
+    types.GetSetDescriptorType: reduce_descriptor,
+    types.MemberDescriptorType: reduce_descriptor,
+    types.ClassMethodDescriptorType: reduce_descriptor,
+    types.MappingProxyType: reduce_mapping_proxy,
+    **dict.fromkeys(_VIEWS, reduce_dict_view),
+}
+# The same, where importing the type for this table would cost.
+_EXACT_BY_NAME: Final[dict[str, Reducer]] = {
+    "_queue.SimpleQueue": reduce_simple_queue,
+    "_struct.Struct": reduce_struct,
+    "concurrent.futures.thread.ThreadPoolExecutor": reduce_thread_pool,
+    "functools._lru_cache_wrapper": _reduce_lru_cache,
+    "tempfile._TemporaryFileWrapper": reduce_temporary_file,
+}
+# These and their subclasses, unless one says itself how it is pickled.
+_INHERITED: Final[dict[type, Reducer]] = {
+    threading.local: reduce_local,
+    threading.Condition: reduce_condition,
+    threading.BoundedSemaphore: reduce_bounded_semaphore,
+    threading.Barrier: reduce_barrier,
+    threading.Thread: reduce_thread,
+}
+# Pickle would write these, but not what they are: dill does better.
+_THROUGH_DILL: Final = frozenset(
+    {
+        "abc.abstractproperty",
+        "builtins.super",
+        "dataclasses._HAS_DEFAULT_FACTORY_CLASS",
+        "dataclasses._KW_ONLY_TYPE",
+        "dataclasses._MISSING_TYPE",
+    }
+)
+# A capsule is a raw pointer, which dill would write. Its context cannot be loaded: what it holds goes by identity.
+_REFUSED: Final = frozenset({"builtins.PyCapsule", "_contextvars.Context", "_contextvars.ContextVar"})
