@@ -50,12 +50,13 @@ _layout_is_known = _check_layout()
 
 if sys.version_info >= (3, 13):
     _get_ref = ctypes.pythonapi.PyWeakref_GetRef
-    _get_ref.argtypes = (ctypes.py_object, ctypes.c_void_p)
+    # By address: ctypes asks what it takes for a py_object for its __class__, which a dead proxy cannot tell.
+    _get_ref.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
     _get_ref.restype = ctypes.c_int
 
     def _referent(proxy: Any) -> Any:
         holder = ctypes.py_object()
-        if _get_ref(proxy, ctypes.addressof(holder)) <= 0:
+        if _get_ref(id(proxy), ctypes.addressof(holder)) <= 0:
             return None
         referent = holder.value
         # PyWeakref_GetRef handed over a reference of its own, which nobody else gives back.

@@ -1,0 +1,59 @@
+"""backend(**options): shaped like a module, picklable, and good as a pickle_module."""
+
+import io
+import pickle
+import weakref
+
+import pytest
+
+import safepickle
+
+
+class Node:
+    pass
+
+
+OUTSIDE = Node()
+
+
+def test_options_are_bound_to_every_way_of_dumping():
+    strong = safepickle.backend(weakrefs="strong")
+    assert strong.__name__ == "safepickle"
+    reference = weakref.ref(OUTSIDE)
+    file, other = io.BytesIO(), io.BytesIO()
+    strong.dump(reference, file)
+    strong.Pickler(other, 2).dump(reference)
+    for data in (strong.dumps(reference), file.getvalue(), other.getvalue()):
+        assert isinstance(strong.loads(data)(), Node)
+    file.seek(0)
+    assert isinstance(strong.load(file), safepickle.StrongRef)
+    assert strong.Unpickler is not None
+
+
+def test_its_pickler_can_be_subclassed_as_torch_does():
+    class Derived(safepickle.backend(weakrefs="strong").Pickler):
+        def persistent_id(self, obj):
+            return None
+
+    file = io.BytesIO()
+    Derived(file, protocol=2).dump(weakref.ref(OUTSIDE))
+    assert isinstance(safepickle.loads(file.getvalue()), safepickle.StrongRef)
+
+
+def test_an_argument_wins_over_a_bound_option():
+    tombstone = safepickle.backend(weakrefs="strong").dumps(weakref.ref(OUTSIDE), weakrefs="tombstone")
+    assert isinstance(safepickle.loads(tombstone), safepickle.Tombstone)
+
+
+@pytest.mark.parametrize("pickler", [pickle, safepickle])
+def test_it_survives_pickling(pickler):
+    strong = pickler.loads(pickler.dumps(safepickle.backend(weakrefs="strong")))
+    assert isinstance(strong.loads(strong.dumps(weakref.ref(OUTSIDE))), safepickle.StrongRef)
+    assert repr(strong) == "safepickle.backend(weakrefs='strong')"
+
+
+def test_unknown_options_and_values_are_refused():
+    with pytest.raises(TypeError, match="unknown options: weakref"):
+        safepickle.backend(weakref="strong")
+    with pytest.raises(ValueError, match="is no weak-reference policy"):
+        safepickle.backend(weakrefs="weak")
