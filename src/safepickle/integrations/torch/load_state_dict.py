@@ -200,15 +200,21 @@ def _likely_renames(
     """Pair missing keys with the unexpected keys of the same shape whose names are closest."""
     candidates: dict[Any, list[str]] = {}
     for key in unexpected:
-        candidates.setdefault(getattr(fitted.get(key), "shape", None), []).append(key)
+        candidates.setdefault(_comparable(fitted.get(key)), []).append(key)
     likely: dict[str, str] = {}
     for key in missing:
-        same_shape = candidates.get(getattr(expected.get(key), "shape", None), [])
+        same_shape = candidates.get(_comparable(expected.get(key)), [])
         close = difflib.get_close_matches(key, same_shape, n=1, cutoff=0.5)
         if close:
             likely[key] = close[0]
             same_shape.remove(close[0])
     return likely
+
+
+def _comparable(value: Any) -> Any:
+    """Return the shape of a tensor; None stands for what has none, or none yet."""
+    is_lazy = torch.nn.parameter.is_lazy(value)
+    return None if is_lazy else getattr(value, "shape", None)
 
 
 def _refuse_incomplete(module: nn.Module, report: LoadReport, outcome: _Outcome) -> None:
@@ -222,7 +228,7 @@ def _message(module: nn.Module, report: LoadReport, outcome: _Outcome, remedy: s
     counts = ", ".join(f"{len(keys)} {what}" for what, keys in groups if keys)
     cause = f"keys that do not fit ({counts})" if counts else "the module's own loading code failed"
     head = f"cannot load the state dict into {type(module).__module__}.{type(module).__qualname__}: {cause}. {remedy}"
-    return "\n".join(part for part in (head, str(report), outcome.errors) if part)
+    return "\n".join(part for part in (head, report.table(), outcome.errors) if part)
 
 
 def _is_stock(module: nn.Module) -> bool:

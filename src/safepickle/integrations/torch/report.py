@@ -65,12 +65,16 @@ class LoadReport:
                 yield "initial", key, "not in the state dict, left as it was"
 
     def __str__(self) -> str:
-        """Return a table, one line for each key that was not simply loaded under its own name."""
-        rows = list(self.rows())
+        """Return how many keys were loaded, and the table of the others."""
         loaded = f"{len(self.loaded)} of {len(self.loaded) + len(self.initial)} keys loaded"
+        return "\n".join(filter(None, (loaded, self.table())))
+
+    def table(self) -> str:
+        """Return one line for each of `rows` under a heading, or nothing."""
+        rows = list(self.rows())
         if not rows:
-            return loaded
+            return ""
         rows.insert(0, ("what", "key", "detail"))
         first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
         lines = (f"{what:<{first}}  {key:<{second}}  {detail}".rstrip() for what, key, detail in rows)
-        return "\n".join([loaded, *lines])
+        return "\n".join(lines)
