@@ -18,6 +18,7 @@ from pickle import (
 )
 
 from safepickle.backend import backend
+from safepickle.deepcopy import deepcopy
 from safepickle.errors import ChecksumError, WeakReferenceError, WeakReferenceWarning
 from safepickle.pickler import Pickler, dump, dumps
 from safepickle.rebuild import StrongRef, Tombstone
@@ -46,6 +47,7 @@ __all__ = [
     "WeakReferenceError",
     "WeakReferenceWarning",
     "backend",
+    "deepcopy",
     "dump",
     "dumps",
     "load",

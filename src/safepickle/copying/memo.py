@@ -1,0 +1,198 @@
+"""What one deep copy knows. No type is named here: `strong` and `weak` say how each is copied.
+
+A weak reference may be met before its referent (a *forward* reference). Nobody knows then whether the referent will be
+copied, so the reference itself is put in its place, which is right for a referent that stays outside, and the place is
+noted. When the walk has ended, the notes whose referent was copied are settled. Where the place can't be written again
+(inside a tuple, an argument of a constructor, a state that a `__setstate__` consumed), the reference is *sealed*, and
+if its referent turns out to be copied the whole walk is done once more, now with that knowledge.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+Copier = Callable[[Any, "Memo"], Any]
+Setter = Callable[[Any, Any, Any], None]
+
+MISSING: Any = object()
+
+_dict_get = dict.get
+
+
+class Plans(dict[type, "Copier | None"]):
+    """How each type is copied in this call; ``None`` for what is shared as it is.
+
+    Kept for one call only: between two calls a class may gain a `__deepcopy__` or an entry in `copyreg`.
+    """
+
+    def __init__(self, known: dict[type, Copier | None], find: Callable[[type], Copier | None]) -> None:
+        super().__init__(known)
+        self._find = find
+
+    def __missing__(self, cls: type) -> Copier | None:
+        copier = self[cls] = self._find(cls)
+        return copier
+
+
+class Pending(NamedTuple):
+    """A live reference whose copy waits for the end of the walk.
+
+    Attributes:
+        referent: What the original points to, held until the walk has ended.
+        callback: The callback that its owner gave, or None.
+        make: Called with the new referent and the new callback: the copies where there are any, else the old ones.
+    """
+
+    referent: Any
+    callback: Any
+    make: Callable[[Any, Any], Any]
+
+
+class Memo(dict[Any, Any]):
+    """The memo that `__deepcopy__` methods are given: ids of originals to copies, as in `copy.deepcopy`.
+
+    A `__deepcopy__` usually hands its parts to `copy.deepcopy(part, memo)`, which asks `memo.get` first: there the walk
+    comes back to us, so that weak references below such methods are relinked as well.
+
+    Attributes:
+        plans: Copier by exact type.
+        alive: Originals, so that no id is used twice during the walk.
+        unplaced: The pending reference that was just returned, until its holder notes where it put it. One at most.
+        places: Notes ``(setter, holder, key, reference)`` of pending references.
+        sealed: Pending references whose place can't be written again.
+        pending: What is known of each pending reference, by its id.
+        later: What must wait for the end of the walk, such as filling weak containers.
+        ephemerons: ``(key, value, store)`` of entries whose value is copied only once it is known whether the key is.
+        copied_for_sure: Ids of what an earlier walk has shown to be copied. Its `alive` is kept: no id is used again.
+        building: Ids of objects whose constructor's arguments are being copied.
+        handed_out: What `copy.deepcopy` was given for the parts that a running `__deepcopy__` asked for.
+    """
+
+    __slots__ = (
+        "alive",
+        "building",
+        "copied_for_sure",
+        "ephemerons",
+        "handed_out",
+        "later",
+        "pending",
+        "places",
+        "plans",
+        "sealed",
+        "unplaced",
+    )
+
+    def __init__(self, plans: Plans) -> None:
+        self.plans = plans
+        self.alive: list[Any] = []
+        self.copied_for_sure: frozenset[Any] = frozenset()
+        self.keep(())
+        self.forget_notes()
+
+    def keep(self, entries: Iterable[tuple[Any, Any]]) -> None:
+        """Forget all copies but these."""
+        entries = list(entries)
+        self.clear()
+        self.update(entries)
+        self[id(self)] = self.alive  # where `copy.deepcopy` looks for it
+
+    def start_again(self, outer: dict[Any, Any]) -> None:
+        """Prepare to walk once more, with what the first walk has shown.
+
+        Tensors and arrays that hold no other object are not copied again, and what stays outside is not copied now.
+        """
+        self.copied_for_sure = frozenset(self)
+        leaves = {id(original) for original in self.alive if _is_leaf(original)}
+        self.forget_notes()
+        self.keep(
+            (key, copied) for key, copied in self.items() if key in leaves or type(key) is str or id(copied) == key
+        )
+        self.update(outer)
+
+    def forget_notes(self) -> None:
+        """Forget what a walk noted, but not what it copied."""
+        self.unplaced: list[Any] = []
+        self.places: list[tuple[Setter, Any, Any, Any]] = []
+        self.sealed: list[Any] = []
+        self.pending: dict[int, Pending] = {}
+        self.later: list[Callable[[Memo], None]] = []
+        self.ephemerons: list[tuple[Any, Any, Callable[[Any, Any], None]]] = []
+        self.building: set[int] = set()
+        self.handed_out: list[Any] = []
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """The copy of the original with this id; asked by `copy.deepcopy`, the copy is made now."""
+        found = _dict_get(self, key, MISSING)
+        if found is not MISSING:
+            return found
+        frame = sys._getframe(1)
+        if frame.f_code is not _STDLIB_DEEPCOPY:
+            return default
+        original = frame.f_locals["x"]
+        if id(original) != key:
+            return default
+        return self.copy_part(original)
+
+    def copy_part(self, original: Any, copier: Copier | None = None) -> Any:
+        """Copy a part for a running `__deepcopy__`, by ``copier`` if one is given."""
+        if copier is None:
+            copied = self.copy_sealed(original)
+        else:
+            copied = copier(original, self)
+        self.handed_out.append(copied)
+        return copied
+
+    def copy_sealed(self, original: Any) -> Any:
+        """Copy ``original`` for a place that can't be written again."""
+        copier = self.plans[type(original)]
+        if copier is None:
+            return original
+        copied = copier(original, self)
+        if self.unplaced:
+            self.sealed.append(self.unplaced.pop())
+        return copied
+
+    def place(self, setter: Setter, holder: Any, key: Any) -> None:
+        """Note that the reference just returned went to ``holder[key]`` or ``holder.key``."""
+        self.places.append((setter, holder, key, self.unplaced.pop()))
+
+    def seal(self, places: int) -> None:
+        """Distrust the notes made since there were ``places`` of them: their holders went through another's code.
+
+        That code may have emptied a list or a dict into one of its own. An instance stays what it is, and so do the
+        places among its attributes.
+        """
+        self.sealed.extend(ref for setter, _, _, ref in self.places[places:] if setter is operator.setitem)
+
+    def wait(self, reference: Any, pending: Pending) -> Any:
+        """Leave ``reference`` as it is until the walk has ended."""
+        self.pending[id(reference)] = pending
+        self.alive.append(reference)
+        self.unplaced.append(reference)
+        return reference
+
+    def remember(self, original: Any, copied: Any) -> None:
+        """Record a copy. What is its own copy is not recorded, as in `copy.deepcopy`."""
+        if copied is not original:
+            self[id(original)] = copied
+            self.alive.append(original)
+
+
+def _is_leaf(original: Any) -> bool:
+    cls = type(original)
+    library = cls.__module__.partition(".")[0]
+    if library == "numpy":
+        return not getattr(getattr(original, "dtype", None), "hasobject", True)
+    return library == "torch" and not getattr(original, "__dict__", True)
+
+
+def set_attribute(attributes: dict[str, Any], name: str, value: Any) -> None:
+    """The setter of what was placed among an instance's attributes; see `Memo.seal`."""
+    attributes[name] = value
+
+
+_STDLIB_DEEPCOPY = copy.deepcopy.__code__

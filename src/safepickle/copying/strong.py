@@ -1,0 +1,393 @@
+"""How everything but weak references is copied: the rules of `copy.deepcopy`, with one Python frame per level.
+
+The tables of `copy.deepcopy` are honoured (`copyreg.dispatch_table`, `__deepcopy__`, `__reduce_ex__`), in its order.
+"""
+
+from __future__ import annotations
+
+import copy
+import copyreg
+import operator
+import types
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from safepickle.copying.memo import MISSING, Copier, Memo, Setter, set_attribute
+
+_dict_get = dict.get
+_stdlib_dispatch: dict[type, Copier] = getattr(copy, "_deepcopy_dispatch", {})
+_stdlib_atomic = getattr(copy, "_deepcopy_atomic", None)
+
+SHARED: tuple[type, ...] = (
+    types.NoneType,
+    types.EllipsisType,
+    types.NotImplementedType,
+    bool,
+    int,
+    float,
+    complex,
+    bytes,
+    str,
+    type,
+    range,
+    property,
+    types.CodeType,
+    types.FunctionType,
+    types.BuiltinFunctionType,
+)
+
+
+def find_strong_copier(cls: type) -> Copier | None:
+    """Choose how instances of exactly ``cls`` are copied; asked once per type and call."""
+    stdlib = _stdlib_dispatch.get(cls)
+    if stdlib is not None:
+        return None if stdlib is _stdlib_atomic else _by_foreign_copier(stdlib)
+    if issubclass(cls, type):
+        return None
+    if _own_method(cls) is not None:
+        return _copy_by_method
+    if cls in copyreg.dispatch_table or _has_dynamic_attributes(cls):
+        return _copy_by_reduction
+    return copy_plain_instance if _is_plain(cls) else _copy_by_reduction
+
+
+def _own_method(cls: type) -> Any:
+    """The `__deepcopy__` of a class, unless it is ours: a class may say ``__deepcopy__ = safepickle.deepcopy``."""
+    method = getattr(cls, "__deepcopy__", None)
+    return None if getattr(method, "__safepickle__", False) else method
+
+
+def _has_dynamic_attributes(cls: Any) -> bool:
+    return hasattr(cls, "__getattr__") or cls.__getattribute__ is not object.__getattribute__
+
+
+def _is_plain(cls: Any) -> bool:
+    """Whether an instance is its ``__dict__`` and nothing else, so that its reduce value need not be built."""
+    return (
+        cls.__new__ is object.__new__
+        and cls.__reduce_ex__ is object.__reduce_ex__
+        and cls.__reduce__ is object.__reduce__
+        and getattr(cls, "__getstate__", None) is _DEFAULT_GETSTATE
+        and not hasattr(cls, "__setstate__")
+        and not hasattr(cls, "__getnewargs_ex__")
+        and not hasattr(cls, "__getnewargs__")
+        and cls.__dictoffset__ != 0
+        and type(_look_up(cls, "__dict__")) is types.GetSetDescriptorType
+        and not copyreg._slotnames(cls)  # type: ignore[attr-defined]
+        and cls.__flags__ & _HEAP_TYPE != 0
+        and not _holds_hidden_state(cls)
+    )
+
+
+_DEFAULT_GETSTATE = object.__getstate__
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE
+
+
+def _look_up(cls: type, name: str) -> Any:
+    return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
+
+
+def _holds_hidden_state(cls: type) -> bool:
+    """Whether C code may keep state outside ``__dict__``: `object.__reduce_ex__` refuses then, which we leave to it."""
+    words = (cls.__dictoffset__ > 0) + (cls.__weakrefoffset__ > 0)
+    return cls.__itemsize__ != 0 or cls.__basicsize__ > object.__basicsize__ + words * _WORD
+
+
+_WORD = tuple.__itemsize__
+
+
+def _copy_list(original: list[Any], memo: Memo) -> list[Any]:
+    found = _dict_get(memo, id(original), MISSING)
+    if found is not MISSING:
+        return found  # type: ignore[no-any-return]
+    copied: list[Any] = []
+    memo[id(original)] = copied
+    memo.alive.append(original)
+    plans, unplaced, append = memo.plans, memo.unplaced, copied.append
+    for item in original:
+        copier = plans[type(item)]
+        if copier is None:
+            append(item)
+        else:
+            append(copier(item, memo))
+            if unplaced:
+                memo.place(operator.setitem, copied, len(copied) - 1)
+    return copied
+
+
+def _copy_dict(original: dict[Any, Any], memo: Memo) -> dict[Any, Any]:
+    found = _dict_get(memo, id(original), MISSING)
+    if found is not MISSING:
+        return found  # type: ignore[no-any-return]
+    copied: dict[Any, Any] = {}
+    memo[id(original)] = copied
+    memo.alive.append(original)
+    _fill(copied, original.items(), memo)
+    return copied
+
+
+def _fill(
+    copied: dict[Any, Any], items: Iterable[tuple[Any, Any]], memo: Memo, setter: Setter = operator.setitem
+) -> None:
+    plans, unplaced = memo.plans, memo.unplaced
+    for key, value in items:
+        if plans[type(key)] is not None:
+            key = memo.copy_sealed(key)
+        copier = plans[type(value)]
+        if copier is None:
+            copied[key] = value
+        else:
+            copied[key] = copier(value, memo)
+            if unplaced:
+                memo.place(setter, copied, key)
+
+
+def copy_plain_instance(original: Any, memo: Memo) -> Any:
+    found = _dict_get(memo, id(original), MISSING)
+    if found is not MISSING:
+        return found
+    attributes = original.__dict__
+    if "__deepcopy__" in attributes:
+        return _copy_by_method(original, memo)
+    copied = object.__new__(type(original))
+    memo[id(original)] = copied
+    memo.alive.append(original)
+    filled = copied.__dict__
+    memo[id(attributes)] = filled
+    # This is `_fill`, written out: a frame less per level, and attribute names need no copier.
+    plans, unplaced = memo.plans, memo.unplaced
+    for name, value in attributes.items():
+        copier = plans[type(value)]
+        if copier is None:
+            filled[name] = value
+        else:
+            filled[name] = copier(value, memo)
+            if unplaced:
+                memo.place(set_attribute, filled, name)
+    return copied
+
+
+def _copy_items(items: Iterable[Any], memo: Memo) -> list[Any]:
+    """Copies of ``items`` for a holder that can't be written again."""
+    plans = memo.plans
+    return [item if plans[type(item)] is None else memo.copy_sealed(item) for item in items]
+
+
+def _copy_immutable(original: Any, memo: Memo) -> Any:
+    """Copy a tuple or a frozenset; one whose items are all their own copies is its own copy."""
+    found = _dict_get(memo, id(original), MISSING)
+    if found is not MISSING:
+        return found
+    plans, unplaced, sealed = memo.plans, memo.unplaced, memo.sealed
+    items = []
+    is_changed = False
+    for item in original:
+        copier = plans[type(item)]
+        if copier is not None:
+            part = copier(item, memo)
+            if unplaced:
+                sealed.append(unplaced.pop())
+            is_changed |= part is not item
+            item = part
+        items.append(item)
+    found = _dict_get(memo, id(original), MISSING)
+    if found is not MISSING:  # an item led back to this tuple, and copied it
+        return found
+    if not is_changed:
+        return original
+    copied = type(original)(items)
+    memo.remember(original, copied)
+    return copied
+
+
+def _copy_set(original: set[Any], memo: Memo) -> set[Any]:
+    found = _dict_get(memo, id(original), MISSING)
+    if found is not MISSING:
+        return found  # type: ignore[no-any-return]
+    copied: set[Any] = set()
+    memo[id(original)] = copied
+    memo.alive.append(original)
+    copied.update(_copy_items(original, memo))
+    return copied
+
+
+def _copy_method(original: types.MethodType, memo: Memo) -> types.MethodType:
+    found = _dict_get(memo, id(original), MISSING)
+    if found is not MISSING:
+        return found  # type: ignore[no-any-return]
+    copied = types.MethodType(original.__func__, memo.copy_sealed(original.__self__))
+    memo.remember(original, copied)
+    return copied
+
+
+def _by_foreign_copier(copier: Copier) -> Copier:
+    """A copier that somebody registered with the `copy` module."""
+
+    def copy_by_foreign_copier(original: Any, memo: Memo) -> Any:
+        found = _dict_get(memo, id(original), MISSING)
+        if found is not MISSING:
+            return found
+        places = len(memo.places)
+        copied = copier(original, memo)
+        memo.seal(places)
+        memo.remember(original, copied)
+        return copied
+
+    return copy_by_foreign_copier
+
+
+def _copy_by_method(original: Any, memo: Memo) -> Any:
+    """Call `__deepcopy__`."""
+    found = _dict_get(memo, id(original), MISSING)
+    if found is not MISSING:
+        return found
+    places, sealed, handed_out = len(memo.places), len(memo.sealed), len(memo.handed_out)
+    copied = original.__deepcopy__(memo)
+    if len(memo.sealed) > sealed:
+        _place_attributes(copied, memo, sealed)
+    if len(memo.places) > places and not _keeps(copied, memo.handed_out[handed_out:]):
+        memo.seal(places)
+    del memo.handed_out[handed_out:]
+    memo.remember(original, copied)
+    return copied
+
+
+def _place_attributes(copied: Any, memo: Memo, sealed: int) -> None:
+    """Give a place to those references, sealed since there were ``sealed``, that are attributes of ``copied``."""
+    attributes = getattr(copied, "__dict__", {})
+    waiting = memo.sealed[sealed:]
+    del memo.sealed[sealed:]
+    for reference in waiting:
+        names = [name for name, value in attributes.items() if value is reference]
+        memo.places.extend((set_attribute, attributes, name, reference) for name in names)
+        if not names:
+            memo.sealed.append(reference)
+
+
+def _keeps(copied: Any, parts: Iterable[Any]) -> bool:
+    """Whether the containers among ``parts`` became attributes as they are, so that what was noted of them holds."""
+    attributes = getattr(copied, "__dict__", None)
+    kept = {id(attributes), *map(id, attributes.values())} if type(attributes) is dict else set()
+    return all(id(part) in kept for part in parts if issubclass(type(part), (list, dict, set, deque)))
+
+
+def _copy_by_reduction(original: Any, memo: Memo) -> Any:
+    """Copy by the reduce value, or by a `__deepcopy__` that only the instance can tell of."""
+    found = _dict_get(memo, id(original), MISSING)
+    if found is not MISSING:
+        return found
+    method = getattr(original, "__deepcopy__", None)
+    if method is not None and not getattr(method, "__safepickle__", False):
+        return _copy_by_method(original, memo)
+    return copy_without_method(original, memo)
+
+
+def copy_without_method(original: Any, memo: Memo) -> Any:
+    """Copy by the reduce value, whatever `__deepcopy__` there is."""
+    reduce = copyreg.dispatch_table.get(type(original))
+    value = original.__reduce_ex__(4) if reduce is None else reduce(original)
+    if isinstance(value, str):
+        return original
+    memo.building.add(id(original))
+    try:
+        return _rebuild(original, memo, *value)
+    finally:
+        memo.building.discard(id(original))
+
+
+def _rebuild(
+    original: Any,
+    memo: Memo,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    state: Any = None,
+    list_items: Iterable[Any] | None = None,
+    dict_items: Iterable[tuple[Any, Any]] | None = None,
+    set_state: Callable[[Any, Any], Any] | None = None,
+) -> Any:
+    """Make the copy that a reduce value describes. The arguments are those of the pickle documentation."""
+    if args:
+        places = len(memo.places)
+        args = tuple(_copy_items(args, memo))
+        memo.seal(places)
+    copied = function(*args)
+    memo[id(original)] = copied
+    memo.alive.append(original)
+    memo.building.discard(id(original))
+    if state is not None:
+        set_state = set_state or _find_set_state(copied)
+        if set_state is None:
+            _set_attributes(copied, state, memo)
+        else:
+            _set_state(copied, state, memo, set_state)
+    if list_items is not None:
+        _append_items(copied, list_items, memo)
+    if dict_items is not None:
+        if isinstance(copied, dict):
+            _fill(copied, dict_items, memo)
+        else:
+            for key, item in dict_items:
+                copied[memo.copy_sealed(key)] = memo.copy_sealed(item)
+    return copied
+
+
+def _find_set_state(copied: Any) -> Callable[[Any, Any], Any] | None:
+    method = getattr(copied, "__setstate__", None)
+    return None if method is None else lambda _, state: method(state)
+
+
+def _set_state(copied: Any, state: Any, memo: Memo, set_state: Callable[[Any, Any], Any]) -> None:
+    places, sealed = len(memo.places), len(memo.sealed)
+    copied_state = memo.copy_sealed(state)
+    set_state(copied, copied_state)
+    if len(memo.places) == places and len(memo.sealed) == sealed:
+        return
+    if isinstance(copied_state, dict) and _keeps(copied, copied_state.values()):
+        # What was noted of the state's own items concerns a dict that has gone: find them among the attributes.
+        memo.sealed.extend(ref for _, holder, _, ref in memo.places[places:] if holder is copied_state)
+    else:
+        memo.seal(places)
+    _place_attributes(copied, memo, sealed)
+
+
+def _set_attributes(copied: Any, state: Any, memo: Memo) -> None:
+    """What `object.__setstate__` would do: fill ``__dict__``, then the slots."""
+    attributes, slots = state if isinstance(state, tuple) and len(state) == 2 else (state, None)
+    if attributes is not None:
+        found = _dict_get(memo, id(attributes), MISSING)
+        if found is MISSING:
+            memo.alive.append(attributes)
+            memo[id(attributes)] = copied.__dict__
+            _fill(copied.__dict__, attributes.items(), memo, set_attribute)
+        else:
+            copied.__dict__.update(found)
+    if slots is not None:
+        for name, value in slots.items():
+            copier = memo.plans[type(value)]
+            setattr(copied, name, value if copier is None else copier(value, memo))
+            if memo.unplaced:
+                memo.place(setattr, copied, name)
+
+
+def _append_items(copied: Any, items: Iterable[Any], memo: Memo) -> None:
+    indexed = isinstance(copied, (list, deque))
+    for item in items:
+        copier = memo.plans[type(item)]
+        copied.append(item if copier is None else copier(item, memo))
+        if memo.unplaced:
+            if indexed:
+                memo.place(operator.setitem, copied, len(copied) - 1)
+            else:
+                memo.sealed.append(memo.unplaced.pop())
+
+
+STRONG_COPIERS: dict[type, Copier | None] = {
+    **dict.fromkeys(SHARED),
+    list: _copy_list,
+    dict: _copy_dict,
+    tuple: _copy_immutable,
+    set: _copy_set,
+    frozenset: _copy_immutable,
+    types.MethodType: _copy_method,
+}

@@ -1,0 +1,377 @@
+"""How weak references are copied: those whose referent is copied lead to the copy, all others stay as they are.
+
+Weak containers are filled at the end of the walk, when it is known what was copied. A callback belongs to whoever made
+it: it is shared, except that what it is bound to is replaced where the walk has copied that.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import operator
+import sys
+import types
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from safepickle.copying.memo import MISSING, Copier, Memo, Pending
+from safepickle.copying.strong import copy_plain_instance
+from safepickle.rebuild import Owner, weak_method_callback
+
+_dict_get = dict.get
+
+
+def find_weak_copier(cls: type) -> Copier | None:
+    """Choose how instances of ``cls`` are copied, or return None for a class that is not weak or copies itself."""
+    for base, copier in _weak_bases():
+        if base in cls.__mro__:  # not `issubclass`: some of these are abstract base classes, which keep a cache
+            return None if _copies_itself(cls, base) else copier
+    return None
+
+
+def _weak_bases() -> Iterable[tuple[type, Copier]]:
+    yield weakref.WeakMethod, _copy_weak_method
+    yield weakref.ref, _copy_ref_subclass
+    yield weakref.WeakSet, _copy_weak_set
+    yield weakref.WeakValueDictionary, _copy_weak_value_dictionary
+    yield weakref.WeakKeyDictionary, _copy_weak_key_dictionary
+    yield weakref.finalize, _copy_finalize
+    # What torch has is looked up only where somebody has imported it.
+    torch_weak = sys.modules.get("torch.utils.weak")
+    if torch_weak is not None:
+        yield torch_weak.WeakIdKeyDictionary, _copy_weak_id_key_dictionary
+    torch_hooks = sys.modules.get("torch.utils.hooks")
+    if torch_hooks is not None:
+        yield torch_hooks.RemovableHandle, copy_plain_instance
+
+
+def _copies_itself(cls: type, base: type) -> bool:
+    """Whether a class below ``base`` says itself how it is copied; what ``base`` says is what we mend."""
+    own = cls.__mro__[: cls.__mro__.index(base)]
+    names = ("__deepcopy__", "__reduce_ex__", "__reduce__", "__getstate__")
+    found = [vars(each)[name] for each in own for name in names if name in vars(each)]
+    return cls in copyreg.dispatch_table or any(not getattr(method, "__safepickle__", False) for method in found)
+
+
+def _copied(original: Any, memo: Memo) -> Any:
+    """The copy of an object if the walk makes one, ``MISSING`` as long as nobody knows."""
+    found = _dict_get(memo, id(original), MISSING)
+    if found is MISSING and id(original) in memo.copied_for_sure and id(original) not in memo.building:
+        memo.copy_sealed(original)
+        found = _dict_get(memo, id(original), MISSING)
+    return found
+
+
+def _copy_or_same(original: Any, memo: Memo) -> Any:
+    copied = _copied(original, memo)
+    return original if copied is MISSING else copied
+
+
+def _copied_callback(callback: Any, memo: Memo) -> Any:
+    """The same callback, with the parts that were copied replaced by their copies."""
+    copied = _copied(callback, memo)
+    if copied is not MISSING:
+        return copied
+    kind = type(callback)
+    if kind is types.MethodType:
+        owner = _copy_or_same(callback.__self__, memo)
+        return callback if owner is callback.__self__ else types.MethodType(callback.__func__, owner)
+    if kind is types.BuiltinMethodType:
+        owner = _copy_or_same(callback.__self__, memo)
+        return callback if owner is callback.__self__ else getattr(owner, callback.__name__)
+    if kind is Owner:
+        return Owner(_copy_or_same(callback.referent, memo), _copied_callback(callback.callback, memo))
+    if kind is functools.partial:
+        function = _copied_callback(callback.func, memo)
+        args = [_copy_or_same(arg, memo) for arg in callback.args]
+        keywords = {name: _copy_or_same(arg, memo) for name, arg in callback.keywords.items()}
+        before = (callback.func, *callback.args, *callback.keywords.values())
+        is_same = all(map(operator.is_, before, (function, *args, *keywords.values())))
+        return callback if is_same else functools.partial(function, *args, **keywords)
+    return callback
+
+
+def _relink(reference: Any, pending: Pending, memo: Memo) -> Any:
+    """Copy a live reference now if everything is known, else at the end of the walk.
+
+    One with a callback waits in any case, unless this walk is the last: were the walk to be repeated, the callback
+    would see the first walk's copies die.
+    """
+    is_early = pending.callback is not None and not memo.copied_for_sure
+    if is_early or _copied(pending.referent, memo) is MISSING:
+        return memo.wait(reference, pending)
+    copied = _make(pending, memo)
+    memo.remember(reference, copied)
+    return copied
+
+
+def _make(pending: Pending, memo: Memo) -> Any:
+    return pending.make(_copy_or_same(pending.referent, memo), _copied_callback(pending.callback, memo))
+
+
+def _known(reference: Any, memo: Memo) -> Any:
+    """The copy of a reference that was met before, the pending reference itself, or ``MISSING``."""
+    if id(reference) in memo.pending:
+        memo.unplaced.append(reference)
+        return reference
+    return _dict_get(memo, id(reference), MISSING)
+
+
+def _copy_ref(reference: weakref.ref[Any], memo: Memo) -> Any:
+    referent = reference()
+    if referent is None:
+        return reference
+    callback = reference.__callback__
+    if callback is None:
+        target = _dict_get(memo, id(referent), MISSING)
+        if target is not MISSING:  # the parent pointer, by far the commonest case
+            return weakref.ref(target)
+    known = _known(reference, memo)
+    if known is not MISSING:
+        return known
+
+    def make(target: Any, new_callback: Any) -> Any:
+        is_same = target is referent and new_callback is callback
+        return reference if is_same else weakref.ref(target, new_callback)
+
+    return _relink(reference, Pending(referent, callback, make), memo)
+
+
+def _copy_ref_subclass(reference: weakref.ref[Any], memo: Memo) -> Any:
+    known = _known(reference, memo)
+    if known is not MISSING:
+        return known
+    referent = weakref.ref.__call__(reference)
+    if referent is None:
+        return reference
+    callback = reference.__callback__
+    if type(callback) is Owner:
+        memo.copy_sealed(referent)
+    cls = type(reference)
+
+    def make(target: Any, new_callback: Any) -> Any:
+        copied = weakref.ref.__new__(cls, target, new_callback)
+        for name, value in state.items():
+            # An identity kept for hashing is that of the new referent.
+            is_identity = type(value) is int and value == id(referent)
+            object.__setattr__(copied, name, id(target) if is_identity else value)
+        return copied
+
+    state = _copy_state(reference, (), memo)
+    known = _known(reference, memo)  # its own attributes may have led back to it
+    return _relink(reference, Pending(referent, callback, make), memo) if known is MISSING else known
+
+
+def _copy_weak_method(reference: weakref.WeakMethod[Any], memo: Memo) -> Any:
+    known = _known(reference, memo)
+    if known is not MISSING:
+        return known
+    method = weakref.WeakMethod.__call__(reference)
+    if method is None:
+        return reference
+    cls = type(reference)
+
+    def make(target: Any, new_callback: Any) -> Any:
+        copied = weakref.WeakMethod.__new__(cls, type(method)(method.__func__, target), new_callback)
+        for name, value in state.items():
+            object.__setattr__(copied, name, value)
+        return copied
+
+    state = _copy_state(reference, weakref.WeakMethod.__slots__, memo)
+    return _relink(reference, Pending(method.__self__, weak_method_callback(reference), make), memo)
+
+
+def _copy_proxy(proxy: Any, memo: Memo) -> Any:
+    from safepickle.reducers._proxies import look_behind  # it draws in ctypes
+
+    known = _known(proxy, memo)
+    if known is not MISSING:
+        return known
+    referent, callback = look_behind(proxy)
+    if referent is None:
+        return proxy
+
+    def make(target: Any, new_callback: Any) -> Any:
+        is_same = target is referent and new_callback is callback
+        return proxy if is_same else weakref.proxy(target, new_callback)
+
+    return _relink(proxy, Pending(referent, callback, make), memo)
+
+
+def _copy_finalize(finalizer: Any, memo: Memo) -> Any:
+    known = _known(finalizer, memo)
+    if known is not MISSING:
+        return known
+    alive = finalizer.peek()
+    if alive is None:
+        return finalizer
+    referent, function, args, keywords = alive
+
+    def make(target: Any, _: Any) -> Any:
+        if target is referent:
+            return finalizer
+        copied = object.__new__(type(finalizer))
+        for name, value in state.items():
+            object.__setattr__(copied, name, value)
+
+        def arm(memo: Memo) -> None:
+            call = _copied_callback(functools.partial(function, *args, **keywords), memo)
+            weakref.finalize.__init__(copied, target, call.func, *call.args, **call.keywords)
+            copied.atexit = finalizer.atexit
+
+        # Not before the walk has succeeded: a copy that is thrown away must not be finalized.
+        memo.later.append(arm)
+        return copied
+
+    state = _copy_state(finalizer, (), memo)
+    return _relink(finalizer, Pending(referent, None, make), memo)
+
+
+def _copy_weak_set(original: Any, memo: Memo) -> Any:
+    found = _dict_get(memo, id(original), MISSING)
+    if found is not MISSING:
+        return found
+    elements = [reference() for reference in list(original.data)]
+    copied = _new_container(original, weakref.WeakSet.__init__, memo)
+
+    def fill(memo: Memo) -> None:
+        for element in elements:
+            if element is not None:
+                weakref.WeakSet.add(copied, _copy_or_same(element, memo))
+
+    memo.later.append(fill)
+    return copied
+
+
+def _copy_weak_value_dictionary(original: Any, memo: Memo) -> Any:
+    found = _dict_get(memo, id(original), MISSING)
+    if found is not MISSING:
+        return found
+    entries = [(key, reference()) for key, reference in list(original.data.items())]
+    copied = _new_container(original, weakref.WeakValueDictionary.__init__, memo)
+    copied_entries = [(memo.copy_sealed(key), value) for key, value in entries if value is not None]
+
+    def fill(memo: Memo) -> None:
+        for key, value in copied_entries:
+            weakref.WeakValueDictionary.__setitem__(copied, key, _copy_or_same(value, memo))
+
+    memo.later.append(fill)
+    return copied
+
+
+def _copy_weak_key_dictionary(original: Any, memo: Memo) -> Any:
+    return _copy_ephemerons(original, weakref.WeakKeyDictionary, weakref.WeakKeyDictionary.__init__, memo)
+
+
+def _copy_weak_id_key_dictionary(original: Any, memo: Memo) -> Any:
+    base = sys.modules["torch.utils.weak"].WeakIdKeyDictionary
+    return _copy_ephemerons(original, base, functools.partial(base.__init__, ref_type=original.ref_type), memo)
+
+
+def _copy_ephemerons(original: Any, base: Any, init: Callable[[Any], None], memo: Memo) -> Any:
+    found = _dict_get(memo, id(original), MISSING)
+    if found is not MISSING:
+        return found
+    entries = [(reference(), value) for reference, value in list(original.data.items())]
+    copied = _new_container(original, init, memo)
+    store = functools.partial(base.__setitem__, copied)
+    memo.ephemerons.extend((key, value, store) for key, value in entries if key is not None)
+    return copied
+
+
+def _new_container(original: Any, init: Callable[[Any], None], memo: Memo) -> Any:
+    """An empty container of the same class, with the attributes that its class added."""
+    copied = object.__new__(type(original))
+    init(copied)
+    memo.remember(original, copied)
+    for name, value in _state_of(original, vars(copied)).items():
+        copier = memo.plans[type(value)]
+        object.__setattr__(copied, name, value if copier is None else copier(value, memo))
+        if memo.unplaced:
+            memo.place(setattr, copied, name)
+    return copied
+
+
+def _copy_state(original: Any, known: Iterable[str], memo: Memo) -> dict[str, Any]:
+    return {name: memo.copy_sealed(value) for name, value in _state_of(original, known).items()}
+
+
+def _state_of(original: Any, known: Iterable[str]) -> dict[str, Any]:
+    """Attributes, in ``__dict__`` and in slots, that are not among the ``known`` ones of a base class."""
+    state = dict(getattr(original, "__dict__", {}))
+    for name in copyreg._slotnames(type(original)):  # type: ignore[attr-defined]
+        value = getattr(original, name, MISSING)
+        if value is not MISSING:
+            state[name] = value
+    return {name: value for name, value in state.items() if name not in known}
+
+
+def finish(memo: Memo) -> bool:
+    """Do what had to wait for the end of the walk.
+
+    Returns:
+        Whether every reference can be right. If not, one sits where it can't be replaced: the walk must be repeated.
+    """
+    while memo.ephemerons:
+        _copy_values_of_copied_keys(memo)
+        _copy_values_of_outside_keys(memo)
+    if not memo.copied_for_sure and any(_is_wrong(reference, memo) for reference in memo.sealed):
+        return False
+    for setter, holder, key, reference in memo.places:
+        setter(holder, key, settle(reference, memo))
+    for finish_one in memo.later:
+        finish_one(memo)
+    return True
+
+
+def settle(reference: Any, memo: Memo) -> Any:
+    """What a pending reference becomes, now that the walk has ended; anything else is left as it is."""
+    if id(reference) not in memo.pending:
+        return reference
+    settled = _dict_get(memo, id(reference), MISSING)
+    if settled is MISSING:
+        settled = memo[id(reference)] = _make(memo.pending[id(reference)], memo)
+    return settled
+
+
+def _is_wrong(reference: Any, memo: Memo) -> bool:
+    """Whether a pending reference must not stay as it is."""
+    referent, callback, _ = memo.pending[id(reference)]
+    return _copy_or_same(referent, memo) is not referent or _copied_callback(callback, memo) is not callback
+
+
+def _copy_values_of_copied_keys(memo: Memo) -> None:
+    """Copy the values whose key is copied, again and again, as they may lead to further keys."""
+    has_found = True
+    while has_found:
+        has_found = False
+        entries, memo.ephemerons = memo.ephemerons, []
+        for entry in entries:
+            if _copied(entry[0], memo) is MISSING:
+                memo.ephemerons.append(entry)
+            else:
+                _copy_value(*entry, memo)
+                has_found = True
+
+
+def _copy_values_of_outside_keys(memo: Memo) -> None:
+    """Copy the other values. Their keys stay outside: a value that leads to its own key is no reason to copy it."""
+    entries, memo.ephemerons = memo.ephemerons, []
+    for key, _, _ in entries:
+        memo[id(key)] = key
+        memo.alive.append(key)
+    for entry in entries:
+        _copy_value(*entry, memo)
+
+
+def _copy_value(key: Any, value: Any, store: Callable[[Any, Any], None], memo: Memo) -> None:
+    copied_value = memo.copy_sealed(value)
+    memo.later.append(lambda memo: store(_copy_or_same(key, memo), copied_value))
+
+
+WEAK_COPIERS: dict[type, Copier | None] = {
+    weakref.ref: _copy_ref,
+    weakref.ProxyType: _copy_proxy,
+    weakref.CallableProxyType: _copy_proxy,
+}

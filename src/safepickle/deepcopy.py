@@ -1,0 +1,99 @@
+"""`deepcopy`: `copy.deepcopy`, with the weak references inside pointing into the copy."""
+
+from __future__ import annotations
+
+import sys
+from types import FrameType
+from typing import Any, TypeVar, cast
+
+from safepickle.copying.memo import Copier, Memo, Plans
+from safepickle.copying.strong import STRONG_COPIERS, copy_without_method, find_strong_copier
+from safepickle.copying.weak import WEAK_COPIERS, find_weak_copier, finish, settle
+
+__all__ = ["deepcopy"]
+
+T = TypeVar("T")
+
+_COPIERS: dict[type, Copier | None] = {**STRONG_COPIERS, **WEAK_COPIERS}
+
+
+def deepcopy(obj: T, memo: dict[Any, Any] | None = None) -> T:
+    """Copy an object and what it holds, as `copy.deepcopy` does, and relink the weak references inside.
+
+    A weak reference (`weakref.ref`, its subclasses, proxies, `WeakMethod`, weak containers, `weakref.finalize`) whose
+    referent is copied leads to the copy. One whose referent is not reached from ``obj`` without following weak
+    references leads to the same object as before. A callback stays the same; one bound to a copied object is bound to
+    the copy.
+
+    Everything else follows `copy.deepcopy`: `__deepcopy__`, `__reduce_ex__` and `copyreg` are honoured, functions and
+    classes are shared. A class can say ``__deepcopy__ = safepickle.deepcopy``; whoever calls `copy.deepcopy` on its
+    instances then gets this.
+
+    Args:
+        obj: What to copy. It is not changed.
+        memo: For use inside a `__deepcopy__` method: the memo that it was given.
+
+    Returns:
+        The copy.
+
+    Raises:
+        RecursionError: The object is nested deeper than Python's recursion limit allows.
+    """
+    # A method that calls `super().__deepcopy__(memo)` wants its own object copied without being asked again.
+    copier = copy_without_method if memo is not None and _is_own_method(sys._getframe(1), obj) else None
+    if isinstance(memo, Memo):
+        return cast("T", memo.copy_part(obj, copier))
+    return cast("T", _copy_root(obj, memo, copier))
+
+
+deepcopy.__safepickle__ = True  # type: ignore[attr-defined]  # so that the walk doesn't take it for a class's own way
+
+
+def _is_own_method(frame: FrameType, obj: Any) -> bool:
+    code = frame.f_code
+    return code.co_name == "__deepcopy__" and code.co_argcount > 0 and frame.f_locals[code.co_varnames[0]] is obj
+
+
+def _find_copier(cls: type) -> Copier | None:
+    return find_weak_copier(cls) or find_strong_copier(cls)
+
+
+def _walk(obj: Any, memo: Memo, copier: Copier | None) -> Any:
+    return memo.copy_sealed(obj) if copier is None else copier(obj, memo)
+
+
+def _copy_root(obj: Any, outer: dict[Any, Any] | None, copier: Copier | None) -> Any:
+    """Copy ``obj`` and settle its references.
+
+    Args:
+        obj: What to copy.
+        outer: The memo of a walk of `copy.deepcopy` that led here, which gets to know what is copied.
+        copier: How to copy ``obj`` itself, or None for the usual way.
+    """
+    memo = Memo(Plans(_COPIERS, _find_copier))
+    if outer:
+        memo.update(outer)
+    try:
+        copied = _walk(obj, memo, copier)
+        if not finish(memo):
+            memo.start_again(outer or {})
+            copied = _walk(obj, memo, copier)
+            finish(memo)
+        copied = settle(copied, memo)
+        if outer is not None:
+            del memo[id(memo)]
+            outer.update(memo)
+            outer.setdefault(id(outer), []).extend(memo.alive)
+        return copied
+    except RecursionError as error:
+        error.add_note(
+            f"safepickle.deepcopy: {type(obj).__module__}.{type(obj).__qualname__} is nested too deep to be copied "
+            f"under the recursion limit of {sys.getrecursionlimit()}. Raise it with sys.setrecursionlimit(), or give "
+            "the class at fault a __deepcopy__ that copies in a loop."
+        )
+        raise
+    finally:
+        # Whoever kept the memo shall not keep the originals by it.
+        memo.forget_notes()
+        memo.alive = []
+        memo.clear()
