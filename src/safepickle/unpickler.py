@@ -8,6 +8,7 @@ from typing import Any
 
 from safepickle.checksum import ChecksumPolicy, check_buffer, check_file
 from safepickle.files import FileOrPath, is_path
+from safepickle.torch_files import is_torch_file, load_torch_file
 
 __all__ = ["Unpickler", "load", "loads"]
 
@@ -38,6 +39,8 @@ def load(
 ) -> Any:
     """Load an object from an open binary file or from a path.
 
+    A path to a file that ``torch.save`` wrote is given to ``torch.load``.
+
     Args:
         file: An open binary file, or a path.
         fix_imports: As for `pickle.load`.
@@ -53,6 +56,9 @@ def load(
     options: dict[str, Any] = {"fix_imports": fix_imports, "encoding": encoding, "errors": errors, "buffers": buffers}
     if is_path(file):
         with open(file, "rb") as opened:  # type: ignore[arg-type]
+            # Of paths alone: torch.load hands open files of its own to this function, one pickle after the other.
+            if is_torch_file(opened):
+                return load_torch_file(opened)
             return Unpickler(check_file(opened, checksum), **options).load()
     return Unpickler(check_file(file, checksum), **options).load()  # type: ignore[arg-type]
 
