@@ -73,8 +73,12 @@ def reduce_weakref_subclass(reference: weakref.ref[Any], dump: Dump) -> Any:
     arguments = (cls, referent) if callback is None else (cls, referent, callback)
     fate = dump.decide(reference, *arguments[1:])
     if fate == RELINK:
-        if cls.__new__ is weakref.ref.__new__:
+        constructor: Any = cls.__new__
+        if constructor is weakref.ref.__new__:
             return new_object, arguments, state
+        if constructor is weakref.KeyedRef.__new__:
+            # The key is in the state: as an argument it might lead back to this reference.
+            return new_object, (cls, referent, callback, None), state
         return rebuild.rebuild_reference, arguments, state
     if fate == STRONG:
         return rebuild.rebuild_owning_reference, (cls, referent, callback), state
@@ -124,8 +128,8 @@ def reduce_finalize(finalizer: weakref.finalize[Any, Any], dump: Dump) -> Any:
     referent, func, args, kwargs = found
     fate = dump.decide(finalizer, referent, func, args, kwargs)
     if fate == RELINK:
-        if not kwargs and finalizer.atexit:
-            return cls, (referent, func, *args)
+        if not kwargs:
+            return cls, (referent, func, *args), None if finalizer.atexit else (None, {"atexit": False})
         return rebuild.rebuild_finalize, (cls, referent, func, args, kwargs, finalizer.atexit)
     if fate == STRONG:
         return rebuild.rebuild_owning_finalize, (referent, func, args, kwargs, finalizer.atexit)
