@@ -64,7 +64,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         persistent_id = cls.__dict__.get("persistent_id")
-        if callable(persistent_id):
+        if persistent_id is not None:
             cls._has_persistent_id = True
             cls.persistent_id = _shielded(persistent_id)
 
@@ -132,6 +132,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         Warns:
             WeakReferenceWarning: The policy is ``"relink"`` and referents were left outside.
         """
+        if "_output" not in self.__dict__:
+            raise pickle.PicklingError(f"Pickler.__init__() was not called by {type(self).__qualname__}.__init__()")
         self._dump = known = Dump(self, self._weakrefs, self.proto, self._has_persistent_id)
         memo = {} if self._memo_is_empty else self.memo.copy()
         if self._relay is not None:
@@ -317,18 +319,23 @@ def dumps(
     return file.getvalue()
 
 
-def _shielded(persistent_id: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+def _shielded(persistent_id: Any) -> Callable[[Any, Any], Any]:
     """Keep proxies from a subclass's `persistent_id`, and note what it stores.
 
     Most begin with ``isinstance``, which asks a proxy's referent: a dead proxy raises ReferenceError there, and a
     live one passes for its referent.
     """
+    ask: Callable[[Any, Any], Any] = persistent_id
+    if isinstance(persistent_id, staticmethod | classmethod):
+
+        def ask(self: Pickler, obj: Any) -> Any:
+            return persistent_id.__get__(self, type(self))(obj)
 
     @functools.wraps(persistent_id)
     def shielded(self: Pickler, obj: Any) -> Any:
         if type(obj) in _PROXIES:
             return None
-        persistent = persistent_id(self, obj)
+        persistent = ask(self, obj)
         if persistent is not None and self._dump is not None:
             self._dump.note_persisted(obj)
         return persistent

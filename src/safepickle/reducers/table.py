@@ -6,6 +6,7 @@ framework. This module knows no reducer of a single type but those that it lists
 
 from __future__ import annotations
 
+import copyreg
 import importlib
 import types
 import weakref
@@ -65,12 +66,31 @@ def register(cls: type, reducer: Callable[[Any], ReduceValue]) -> None:
 
 
 def _reduce_function_or_class(obj: Any, dump: Dump) -> Any:
-    """Reduce a function or a class: by value where it cannot be imported, else by reference."""
+    """Reduce a function or a class: by value where it cannot be imported, else by reference.
+
+    A reducer that someone has set for a metaclass goes first, as with plain pickle.
+    """
+    cls = type(obj)
+    if cls is not type and (cls in copyreg.dispatch_table or cls in dump.pickler.own_dispatch_table):
+        return NotImplemented
     value = cloudpickle.Pickler.reducer_override(dump.pickler, obj)
     # By value, a class that is written in C gives a pickle that cannot be loaded.
     if value is not NotImplemented and isinstance(obj, type) and obj.__flags__ & leaves.IMMUTABLE_TYPE:
         return leaves.reduce_builtin_class(obj)
     return value
+
+
+def _reduce_method(method: types.MethodType, dump: Dump) -> Any:
+    """Reduce a bound method; one of a class is found there by its name, as with plain pickle.
+
+    cloudpickle would carry its function by value, because a class gives no access to the bare function.
+    """
+    if types.MethodType in dump.pickler.own_dispatch_table:
+        return NotImplemented
+    owner, name = method.__self__, method.__func__.__name__
+    if issubclass(type(owner), type) and getattr(owner, name, None) == method:
+        return getattr, (owner, name)
+    return types.MethodType, (method.__func__, owner)
 
 
 def _from_cloudpickle(cls: type) -> Reducer:
@@ -100,6 +120,8 @@ def _find_reducer(cls: type) -> Reducer | None:
                 return found
     if cls is types.FunctionType:
         return _reduce_function_or_class
+    if cls is types.MethodType:
+        return _reduce_method
     leaf = leaves.find_reducer(cls)
     if leaf is not None:
         return leaf
