@@ -13,9 +13,9 @@ __all__ = ["register"]
 def register() -> Callable[[], None]:
     """Make loky pickle calls and results with safepickle, here and in its workers.
 
-    It is loky's own switch, the one that the environment variable ``LOKY_PICKLER=safepickle`` sets as well. joblib goes
-    on memory-mapping large arrays, and its other reducers stay in force. `joblib.dump` and `joblib.Memory` have picklers
-    of their own and are not concerned.
+    It is loky's own switch, the one that the environment variable ``LOKY_PICKLER=safepickle`` sets as well. joblib
+    goes on memory-mapping large arrays, and its other reducers stay in force. `joblib.dump` and `joblib.Memory` have
+    picklers of their own and are not concerned.
 
     Returns:
         A function that puts back the pickler that was set before.
