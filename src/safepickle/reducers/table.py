@@ -23,7 +23,11 @@ __all__ = ["LAZY", "ReduceValue", "Reducer", "TypeTable", "register"]
 ReduceValue: TypeAlias = "tuple[Any, ...] | str"
 Reducer: TypeAlias = Callable[[Any, Dump], Any]
 
-LAZY: Final[dict[str, str]] = {"torch": "safepickle.reducers.tensors"}
+LAZY: Final[dict[str, str]] = {
+    "lightning": "safepickle.reducers.lightning",
+    "pytorch_lightning": "safepickle.reducers.lightning",
+    "torch": "safepickle.reducers.tensors",
+}
 """Top-level module of a type, or of a class it inherits from -> the room whose ``find_reducer(cls)`` knows it."""
 
 _registered: dict[type, Reducer] = {}
