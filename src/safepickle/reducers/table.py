@@ -10,13 +10,14 @@ import copyreg
 import importlib
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 import cloudpickle
 
 from safepickle.passes import Dump
 from safepickle.reducers import leaves, weak, weak_containers
+from safepickle.reducers.classes import is_ordinary, leave_to_itself
 
 __all__ = ["LAZY", "ReduceValue", "Reducer", "TypeTable", "register"]
 
@@ -39,14 +40,23 @@ _decided: weakref.WeakKeyDictionary[type, Reducer | None] = weakref.WeakKeyDicti
 class TypeTable(dict[type, "Reducer | None"]):
     """One dump's view of the table: a plain dict for the types that it has met.
 
-    None stands for a type that is left to the C pickler, as nearly every type is.
+    None stands for an ordinary type, as nearly every type is: its instances are left to the C pickler, and are in the
+    memo before their state is written.
+
+    Attributes:
+        own_dispatch_table: The reducers by exact type that the pickler's caller or subclass has set.
     """
+
+    def __init__(self) -> None:
+        self.own_dispatch_table: Mapping[type, Any] = {}
 
     def __missing__(self, cls: type) -> Reducer | None:
         try:
             reducer = _decided[cls]
         except KeyError:
             reducer = _decided[cls] = _find_reducer(cls)
+        if reducer is None and (cls in self.own_dispatch_table or cls in copyreg.dispatch_table):
+            reducer = leave_to_itself
         self[cls] = reducer
         return reducer
 
@@ -115,7 +125,7 @@ def _find_reducer(cls: type) -> Reducer | None:
         if base in _registered:
             return _registered[base]
         if base in _BUILT_IN:
-            return _BUILT_IN[base]
+            return weak.reduce_weakref_subclass if base is weakref.ref and cls is not base else _BUILT_IN[base]
         room = LAZY.get(str(base.__module__).partition(".")[0])
         if room is not None and room not in rooms:
             rooms.add(room)
@@ -131,4 +141,4 @@ def _find_reducer(cls: type) -> Reducer | None:
         return leaf
     if cls in cloudpickle.Pickler._dispatch_table:
         return _from_cloudpickle(cls)
-    return None
+    return None if is_ordinary(cls) else leave_to_itself

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from safepickle import rebuild
-from safepickle.passes import DEAD, RECIPE, RELINK, STRONG, Dump, dotted_name
+from safepickle.passes import DEAD, RECIPE, RELINK, STRONG, Dump
 from safepickle.recomputed import recipe_of
-from safepickle.reducers.classes import has_own_reduce, new_object
+from safepickle.reducers.classes import has_own_reduce, leave_to_itself, new_object
 
 __all__ = [
     "REDUCERS",
@@ -29,7 +29,7 @@ def reduce_weakref(reference: weakref.ref[Any], dump: Dump) -> Any:
     """Reduce a weak reference without making its referent strong.
 
     Args:
-        reference: Live or dead, of exactly `weakref.ref` or of a subclass.
+        reference: Live or dead. Subclasses go to `reduce_weakref_subclass`.
         dump: What this dump knows so far.
 
     Returns:
@@ -38,8 +38,6 @@ def reduce_weakref(reference: weakref.ref[Any], dump: Dump) -> Any:
     Raises:
         WeakReferenceError: The policy is ``"strict"`` and the referent is outside.
     """
-    if type(reference) is not weakref.ref:
-        return reduce_weakref_subclass(reference, dump)
     referent = reference()
     if referent is None:
         return rebuild.Tombstone, (DEAD, None)
@@ -52,7 +50,7 @@ def reduce_weakref(reference: weakref.ref[Any], dump: Dump) -> Any:
         return rebuild.StrongRef, arguments
     if fate == RECIPE:
         return rebuild.RecipeRef, (recipe_of(referent), *arguments[1:])
-    return rebuild.Tombstone, (fate, dotted_name(type(referent)))
+    return rebuild.Tombstone, (fate, dump.name_of(type(referent)))
 
 
 def reduce_weakref_subclass(reference: weakref.ref[Any], dump: Dump) -> Any:
@@ -136,11 +134,6 @@ def reduce_finalize(finalizer: weakref.finalize[Any, Any], dump: Dump) -> Any:
     return rebuild.rebuild_dead_finalize, (cls,)
 
 
-def _left_to_itself(obj: Any, dump: Dump) -> Any:
-    """Leave an object to its own ``__reduce__``."""
-    return NotImplemented
-
-
 def _look_behind(proxy: Any) -> tuple[Any, Callable[[Any], object] | None]:
     """Return the referent of a proxy, or None when it is dead, and its callback.
 
@@ -159,9 +152,9 @@ REDUCERS: Final[dict[type, Callable[[Any, Dump], Any]]] = {
     weakref.ProxyType: reduce_proxy,
     weakref.CallableProxyType: reduce_proxy,
     weakref.finalize: reduce_finalize,
-    rebuild.Tombstone: _left_to_itself,
-    rebuild.RecipeRef: _left_to_itself,
-    rebuild.StrongRef: _left_to_itself,
-    rebuild.OwningWeakMethod: _left_to_itself,
-    rebuild.OwningFinalize: _left_to_itself,
+    rebuild.Tombstone: leave_to_itself,
+    rebuild.RecipeRef: leave_to_itself,
+    rebuild.StrongRef: leave_to_itself,
+    rebuild.OwningWeakMethod: leave_to_itself,
+    rebuild.OwningFinalize: leave_to_itself,
 }
