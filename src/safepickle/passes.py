@@ -33,6 +33,8 @@ OUTSIDE: Final = "outside"
 CYCLE: Final = "cycle"
 POLICY: Final = "policy"
 
+_NONE: set[int] = set()
+
 
 class Dump:
     """What one call of `Pickler.dump` knows.
@@ -70,6 +72,8 @@ class Dump:
         self.scratch: dict[str, Any] = {}
         # Objects that a subclass's persistent_id stored, held so that their ids stay theirs.
         self.persisted: dict[int, object] = {}
+        # Ids of referents that can be relinked at once: what was visited, or all that is kept when that is known.
+        self._linkable: set[int] = _NONE
         self._kept: set[int] | None = None
         # The memo of the walk that found out what is kept, so that the ids in `_kept` stay its objects'.
         self._kept_memo: dict[int, Any] = {}
@@ -119,22 +123,29 @@ class Dump:
         Raises:
             WeakReferenceError: The policy is ``"strict"`` and the reference cannot be relinked.
         """
+        key = id(referent)
+        # The parent pointer, by far the commonest case, ends here.
+        if key in self._linkable and not self._under_construction:
+            self.expected = referent
+            return RELINK
+        return self._decide(key, reference, referent, dependents)
+
+    def _decide(self, key: int, reference: object, referent: object, dependents: tuple[object, ...]) -> str:
         if self.policy == "tombstone":
             return POLICY
         if not self.tracking:
             self.track()
-        key = id(referent)
-        if self._under_construction and key in self._under_construction:
+        if key in self._under_construction:
             if self.policy == "strict":
                 raise self.error(reference, referent, CYCLE)
             self._count(self.cycles, referent)
             return CYCLE
         if self._kept is not None:
-            if key in self._kept or self._is_by_reference(referent):
+            if key in self._linkable or self._is_by_reference(referent):
                 self.expected = referent
                 return RELINK
             return self._decide_outside(reference, referent)
-        if key in self.visited or key in self._met or key in self.persisted:  # type: ignore[operator]
+        if key in self._linkable or key in self._met or key in self.persisted:
             self.expected = referent
             return RELINK
         if key not in self._pending:
@@ -156,6 +167,9 @@ class Dump:
             self._kept = set()
         if self._kept is None:
             self.visited = set(self.pickler.memo.copy())
+            self._linkable = self.visited
+        else:
+            self._linkable = self._kept
 
     def enter(self, obj: object) -> None:
         """Note an object that may be under construction while it is written: it has a reducer, or one of its own."""
@@ -167,6 +181,7 @@ class Dump:
         """Forget what the last walk has met, but not what was learnt from it."""
         self.tracking = False
         self.visited = None
+        self._linkable = _NONE
         self.entered.clear()
         self._met = set()
         self.expected = None
@@ -264,7 +279,8 @@ class Dump:
 
     def _take_kept(self) -> list[int]:
         """Take out the pending referents that have been met since, and return their ids."""
-        newly_met, self.visited = self.visited or set(), set()
+        newly_met = self.visited or set()
+        self.visited = self._linkable = set()
         if len(self._pending) < len(newly_met):
             found = [key for key in self._pending if key in newly_met]
         else:

@@ -42,8 +42,10 @@ def reduce_weakref(reference: weakref.ref[Any], dump: Dump) -> Any:
     if referent is None:
         return rebuild.Tombstone, (DEAD, None)
     callback = reference.__callback__
-    arguments = (referent,) if callback is None else (referent, callback)
-    fate = dump.decide(reference, *arguments)
+    if callback is None:
+        arguments, fate = (referent,), dump.decide(reference, referent)
+    else:
+        arguments, fate = (referent, callback), dump.decide(reference, referent, callback)
     if fate == RELINK:
         return weakref.ref, arguments
     if fate == STRONG:
