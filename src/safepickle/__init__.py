@@ -16,6 +16,7 @@ from pickle import (
     PicklingError,
     UnpicklingError,
 )
+from typing import TYPE_CHECKING
 
 from safepickle.backend import backend
 from safepickle.deepcopy import deepcopy
@@ -25,6 +26,9 @@ from safepickle.rebuild import StrongRef, Tombstone
 from safepickle.recomputed import Recomputed
 from safepickle.reducers.table import register
 from safepickle.unpickler import Unpickler, load, loads
+
+if TYPE_CHECKING:
+    from safepickle.report.explain import explain
 
 __version__ = "0.1.0"
 
@@ -50,7 +54,21 @@ __all__ = [
     "deepcopy",
     "dump",
     "dumps",
+    "explain",
     "load",
     "loads",
     "register",
 ]
+
+_REPORTS = {"explain": "safepickle.report.explain"}
+
+
+def __getattr__(name: str) -> object:
+    """Import a report when it is first asked for: whoever only pickles does not pay for it."""
+    if name not in _REPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    report: object = getattr(importlib.import_module(_REPORTS[name]), name)
+    globals()[name] = report
+    return report

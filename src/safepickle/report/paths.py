@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from safepickle.errors import WeakReferenceError
-from safepickle.report.naming import Edge, join, shorten, weak_edges
-from safepickle.report.probe import Expansion, Probe
-from safepickle.report.survey import Question, Survey, surveying
-from safepickle.report.walk import Walk
+from safepickle.policy import OutsideFate
+from safepickle.report.naming import Edge, join, shorten
+from safepickle.report.probe import Probe
+from safepickle.report.survey import surveying
+from safepickle.report.tour import MAX_OBJECTS, Tour
 
 if TYPE_CHECKING:
     from safepickle.pickler import Pickler
 
 __all__ = ["annotate", "find_path", "locate_failure"]
-
-_MAX_OBJECTS: Final = 5_000_000
-"""Where a search gives up: an object whose reducer always makes new ones has no end."""
 
 
 def find_path(root: Any, target: object, pickler: Pickler | None = None) -> str | None:
@@ -41,11 +38,11 @@ def find_path(root: Any, target: object, pickler: Pickler | None = None) -> str 
     if root is target:
         return "$"
     pickler = _new_pickler() if pickler is None else pickler
-    with surveying(pickler) as survey:
-        walk = Walk(root, _probe(pickler))
-        for _ in _visits(walk, survey, everything=True):
-            if id(target) in walk.numbers:
-                return walk.path(walk.numbers[id(target)])
+    tour = Tour(root, pickler, _leave, outside=True)
+    walk = tour.walk
+    for _ in tour:
+        if id(target) in walk.numbers:
+            return walk.path(walk.numbers[id(target)])
     return None
 
 
@@ -67,13 +64,13 @@ def locate_failure(root: Any, error: BaseException, pickler: Pickler | None = No
     if isinstance(error, RecursionError):
         return _deepest_path(root, pickler)
     similar: str | None = None
-    with surveying(pickler) as survey:
-        walk = Walk(root, _probe(pickler))
-        for number, expansion in _visits(walk, survey, everything=_makes_strong_copies(pickler)):
-            if type(expansion.error) is type(error):
-                if str(expansion.error) == str(error):
-                    return walk.path(number)
-                similar = similar or walk.path(number)
+    tour = Tour(root, pickler, _copy if _makes_strong_copies(pickler) else _leave)
+    for number, expansion in tour:
+        if type(expansion.error) is type(error):
+            path = tour.walk.path(number)
+            if str(expansion.error) == str(error):
+                return path
+            similar = similar or path
     return similar
 
 
@@ -118,44 +115,15 @@ def _is_about_an_object(error: BaseException) -> bool:
     return True
 
 
-def _visits(walk: Walk, survey: Survey, everything: bool) -> Iterator[tuple[int, Expansion]]:
-    """Visit what is reached without following a weak reference, then what hangs on kept referents.
-
-    Args:
-        walk: The walk.
-        survey: What its reducers ask.
-        everything: Follow weak references to outside referents as well, but last.
-    """
-    waiting: list[tuple[int, Question]] = []
-    while True:
-        for number, expansion in walk:
-            waiting.extend((number, question) for question in survey.take())
-            yield number, expansion
-            if len(walk.objects) > _MAX_OBJECTS:
-                return
-        due = [(number, asked) for number, asked in waiting if id(asked.referent) in walk.numbers]
-        if not due and everything:
-            due = waiting
-        if not due:
-            return
-        done = {id(asked) for _, asked in due}
-        waiting = [entry for entry in waiting if id(entry[1]) not in done]
-        for number, asked in due:
-            edges = weak_edges(asked.reference)
-            parent = walk.numbers.get(id(asked.reference), number)
-            for child in (asked.referent, *asked.dependents):
-                walk.enter(parent, edges.get(id(child), ""), child)
-
-
 def _deepest_path(root: Any, pickler: Pickler) -> str:
     """Walk as the pickler does, depth first, and return the path at which objects are nested deepest."""
     deepest: list[Edge] = []
     with surveying(pickler):
-        probe = _probe(pickler)
+        probe = Probe(pickler, pickler.proto, getattr(pickler, "persistent_id", None))
         seen: dict[int, Any] = {id(root): root}
         stack = [iter(probe.expand(root).children)]
         edges: list[Edge] = []
-        while stack and len(edges) < sys.getrecursionlimit() and len(seen) < _MAX_OBJECTS:
+        while stack and len(edges) < sys.getrecursionlimit() and len(seen) < MAX_OBJECTS:
             edge, child = next(stack[-1], (None, stack))
             if child is stack:
                 stack.pop()
@@ -172,7 +140,7 @@ def _deepest_path(root: Any, pickler: Pickler) -> str:
 
 
 def _makes_strong_copies(pickler: Pickler) -> bool:
-    return pickler._weakrefs == "strong" or callable(pickler._weakrefs)
+    return callable(pickler._weakrefs) or pickler._weakrefs == "strong"
 
 
 def _new_pickler() -> Pickler:
@@ -183,5 +151,9 @@ def _new_pickler() -> Pickler:
     return Pickler(io.BytesIO())
 
 
-def _probe(pickler: Pickler) -> Probe:
-    return Probe(pickler, pickler.proto, getattr(pickler, "persistent_id", None))
+def _copy(referent: Any) -> OutsideFate:
+    return "strong"
+
+
+def _leave(referent: Any) -> OutsideFate:
+    return "tombstone"

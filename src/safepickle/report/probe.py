@@ -19,7 +19,7 @@ from safepickle.report.shortcuts import shortcuts
 if TYPE_CHECKING:
     from safepickle.pickler import Pickler
 
-__all__ = ["MAX_INLINE", "Expansion", "Probe"]
+__all__ = ["ENVELOPE", "MAX_INLINE", "Expansion", "Probe", "fetch_size"]
 
 MAX_INLINE: Final = 256
 """Strings and bytes up to this length belong to what holds them; longer ones are children in their own right."""
@@ -30,11 +30,17 @@ _CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset})
 _PARTS: Final = frozenset({list, tuple, dict})
 # What a child costs in a probe: the number 0, and the code that makes a persistent id of it.
 _CHILD_BYTES: Final = 3
-# PROTO, FRAME and STOP; below four bytes there is no frame.
-_ENVELOPE: Final = 12
+ENVELOPE: Final = 12
+"""Bytes of PROTO, FRAME and STOP. Below four bytes there is no frame."""
+
 # The first protocol with opcodes of their own for sets and bytes.
 _SETS_AND_BYTES: Final = 4
 _FRAME: Final = 9
+
+
+def fetch_size(place: int) -> int:
+    """Return the size of the opcode that fetches an object from its place in the memo."""
+    return 2 if place < 256 else 5
 
 
 class Expansion:
@@ -73,7 +79,8 @@ class Probe:
         self._persistent_id = persistent_id
         self._dispatch_table: Any = getattr(pickler, "dispatch_table", {})
         # Strings that have been written, held so that their ids stay theirs: the memo writes each of them once.
-        self._strings: dict[int, object] = {}
+        # With how many were written before, by which the place of a string in the memo is guessed.
+        self._strings: dict[int, tuple[object, int]] = {}
         self._one_level = _OneLevel(self)
         self.typed = False
 
@@ -136,7 +143,7 @@ class _OneLevel(pickle.Pickler):
     def run(self, obj: Any, expansion: Expansion) -> None:
         """Write `obj` alone, and tell what it took and what it leads to."""
         self.calls = -1
-        self._held = 0
+        self._fetched = 0
         self._buffers = 0
         self._sink.count = 0
         self._value: Any = None
@@ -146,8 +153,8 @@ class _OneLevel(pickle.Pickler):
         self.clear_memo()
         self.dump(obj)
         written = self._sink.count
-        written -= _ENVELOPE if written >= _ENVELOPE + 3 else _ENVELOPE - _FRAME
-        expansion.size = written - _CHILD_BYTES * len(self._children)
+        written -= ENVELOPE if written >= ENVELOPE + 3 else ENVELOPE - _FRAME
+        expansion.size = written - _CHILD_BYTES * len(self._children) + self._fetched
         expansion.buffers = self._buffers
         expansion.value = self._value
         expansion.children = self._name(obj)
@@ -162,9 +169,13 @@ class _OneLevel(pickle.Pickler):
             self._entered.discard(key)
             return None
         if cls in _STRINGS and len(obj) <= MAX_INLINE:
-            if key in self._strings:
+            strings = self._strings
+            if key in strings:
+                self._fetched += fetch_size(strings[key][1]) - _CHILD_BYTES
                 return 0
-            self._strings[key] = obj
+            strings[key] = (obj, len(strings))
+            return None
+        if cls is tuple and not obj:
             return None
         self._children.append((self.calls, obj))
         return 0

@@ -1,0 +1,347 @@
+"""What a dump of a live object would do: `explain` tells, and writes nothing.
+
+What it says is found by the pickler itself: `Tour` has every object pickled alone, and `rehearse` dumps to nowhere and
+takes down what becomes of each weak reference. This module puts the findings together.
+"""
+
+from __future__ import annotations
+
+import io
+import types
+import weakref
+from collections.abc import Iterator
+from typing import Any, Final
+
+from safepickle import rebuild
+from safepickle.passes import CYCLE, DEAD, OUTSIDE, RELINK, STRONG, dotted_name
+from safepickle.pickler import Pickler
+from safepickle.policy import (
+    OutsideFate,
+    Unpicklable,
+    WeakReferencePolicy,
+    check_fate,
+    check_unpicklable,
+    check_weakrefs,
+)
+from safepickle.report.explanation import Explanation, Hazard, Subtree, UnpicklableObject, WeakReference
+from safepickle.report.graph import Graph, WeakEdge
+from safepickle.report.probe import ENVELOPE, Expansion, fetch_size
+from safepickle.report.progress import following
+from safepickle.report.rehearsal import Fates, rehearse
+from safepickle.report.survey import Question
+from safepickle.report.tour import Tour
+
+__all__ = ["explain"]
+
+_PROXIES: Final = frozenset({weakref.ProxyType, weakref.CallableProxyType})
+_CONTAINERS: Final = (weakref.WeakSet, weakref.WeakValueDictionary, weakref.WeakKeyDictionary)
+_KINDS: Final[dict[type, str]] = {
+    weakref.ref: "weakref.ref",
+    weakref.ProxyType: "weakref.proxy",
+    weakref.CallableProxyType: "weakref.proxy",
+    weakref.WeakSet: "weakref.WeakSet",
+    rebuild.Tombstone: "safepickle.Tombstone",
+}
+# What dead references are rebuilt by. None of them is named for a live one that was not asked about.
+_DEAD: Final = frozenset({rebuild.rebuild_dead_reference, rebuild.rebuild_dead_weak_method, rebuild.rebuild_dead_proxy})
+_LONGEST_REASON: Final = 300
+
+
+def explain(
+    obj: Any,
+    *,
+    protocol: int | None = None,
+    weakrefs: WeakReferencePolicy = "relink",
+    unpicklable: Unpicklable = "raise",
+) -> Explanation:
+    """Tell what `dumps` would do with an object, without writing anything.
+
+    Reducers (``__reduce__``, ``__getstate__``) run as they would for a dump, a few times over. On a long walk a
+    progress bar is drawn, if tqdm is installed and stderr is a terminal.
+
+    Args:
+        obj: What would be dumped.
+        protocol: As for `dumps`.
+        weakrefs: As for `dumps`.
+        unpicklable: As for `dumps`; all that cannot be pickled is listed in any case.
+
+    Returns:
+        Data. ``str()`` makes a report of it that fits a terminal.
+    """
+    check_weakrefs(weakrefs)
+    check_unpicklable(unpicklable)
+    pickler = Pickler(io.BytesIO(), protocol, weakrefs=weakrefs, unpicklable="raise")
+    return _Inquiry(obj, pickler, weakrefs, unpicklable).conclude()
+
+
+class _Inquiry:
+    """Gathers what an `Explanation` holds."""
+
+    def __init__(self, root: Any, pickler: Pickler, weakrefs: WeakReferencePolicy, unpicklable: Unpicklable) -> None:
+        self._root = root
+        self._on_unpicklable = "callable" if callable(unpicklable) else unpicklable
+        self._pickler = pickler
+        self._policy = weakrefs
+        self._answers: dict[int, tuple[Any, OutsideFate]] = {}
+        self._graph = Graph()
+        self._tour = Tour(root, pickler, self._fate, outside=True)
+        self._failures: list[tuple[int, Exception]] = []
+        self._dead: list[int] = []
+        self._walk()
+
+    def conclude(self) -> Explanation:
+        """Put the findings together."""
+        graph, tour = self._graph, self._tour
+        fates, failure = self._rehearse()
+        totals, counts = graph.subtree_sizes(), graph.subtree_counts()
+        references = self._weak_references(fates, totals)
+        unpicklable = [self._unpicklable(number, error) for number, error in self._failures]
+        if failure is not None:
+            unpicklable.append(self._unlocated(failure))
+        copied = range(min(graph.copied_from, len(graph)), len(graph))
+        inside = range(min(graph.outside_from, len(graph)))
+        return Explanation(
+            type=dotted_name(type(self._root)),
+            protocol=self._pickler.proto,
+            weakrefs="callable" if callable(self._policy) else self._policy,
+            on_unpicklable=self._on_unpicklable,
+            objects=len(inside),
+            bytes=sum(graph.sizes[number] for number in inside),
+            weak_references=tuple(references),
+            unpicklable=tuple(unpicklable),
+            hazards=tuple(self._hazards()),
+            subtrees=tuple(_large_subtrees(graph, totals, counts)),
+            strong_adds_bytes=sum(graph.sizes[number] for number in copied),
+            strong_adds_objects=len(copied),
+            complete=tour.complete,
+            graph=graph,
+        )
+
+    def _fate(self, referent: Any) -> OutsideFate:
+        """Answer for an outside referent, and always the same: a callable policy is asked once."""
+        if not callable(self._policy):
+            return "strong" if self._policy == "strong" else "tombstone"
+        if id(referent) not in self._answers:
+            self._answers[id(referent)] = (referent, check_fate(self._policy(referent)))
+        return self._answers[id(referent)][1]
+
+    def _walk(self) -> None:
+        graph, tour = self._graph, self._tour
+        met: dict[int, list[int]] = {}
+        sizes: dict[int, int] = {}
+        for number, expansion in following(tour):
+            sizes[number] = expansion.size + expansion.buffers
+            obj = tour.walk.objects[number]
+            met[number] = [tour.walk.numbers[id(child)] for _, child in expansion.children]
+            if expansion.error is not None:
+                self._failures.append((number, expansion.error))
+                graph.unpicklable.add(number)
+            elif expansion.value is None and issubclass(type(obj), type | types.FunctionType):
+                graph.by_name.add(number)
+            elif _is_dead(obj, expansion):
+                self._dead.append(number)
+        walk = tour.walk
+        graph.types = [dotted_name(type(obj)) for obj in walk.objects]
+        graph.parents.extend(walk.parents)
+        graph.edges = walk.edges
+        graph.copied_from = min(tour.copied_from, tour.outside_from)
+        graph.outside_from = tour.outside_from
+        places = _places(met, len(walk.objects))
+        for number in range(len(walk.objects)):
+            # What is met again takes an opcode that fetches it from the memo.
+            again = sum(fetch_size(places[child]) for child in met.get(number, ()) if walk.parents[child] != number)
+            graph.sizes.append(sizes.get(number, 0) + again)
+            for child in met.get(number, ()):
+                graph.links.extend((number, child))
+        graph.sizes[0] += ENVELOPE
+
+    def _rehearse(self) -> tuple[Fates, Exception | None]:
+        passed_over = {id(self._tour.walk.objects[number]) for number in self._graph.unpicklable}
+        policy: WeakReferencePolicy = self._policy
+        if callable(policy):
+            policy = self._rehearsed_answer
+        elif policy == "strict":
+            policy = "relink"
+        return rehearse(self._root, self._pickler.proto, policy, passed_over)
+
+    def _rehearsed_answer(self, referent: Any) -> OutsideFate:
+        fate = self._fate(referent)
+        return "tombstone" if fate == "strict" else fate
+
+    def _weak_references(self, fates: Fates, totals: Any) -> list[WeakReference]:
+        graph, walk = self._graph, self._tour.walk
+        found: dict[tuple[int, int], WeakReference] = {}
+        for number in self._dead:
+            if number >= graph.outside_from:
+                continue
+            obj = walk.objects[number]
+            becomes = "left out" if issubclass(type(obj), _CONTAINERS) else "tombstone"
+            found[id(obj), 0] = WeakReference(walk.path(number), _kind(obj), "dead", None, becomes, None, 0)
+            graph.weak.append(WeakEdge(number, -1, becomes))
+        for number, question in self._tour.questions:
+            reference, referent = question.reference, question.referent
+            if number >= graph.outside_from:
+                continue
+            entry = self._weak_reference(number, question, fates, totals)
+            source = walk.numbers.get(id(reference), number)
+            graph.weak.append(WeakEdge(source, walk.numbers.get(id(referent), -1), entry.becomes))
+            # A WeakMethod asks about its function and its object: what is worse decides.
+            key = (id(reference), 0 if issubclass(type(reference), weakref.WeakMethod) else id(referent))
+            if key not in found or found[key].state == "kept":
+                found[key] = entry
+        return list(found.values())
+
+    def _weak_reference(self, number: int, question: Question, fates: Fates, totals: Any) -> WeakReference:
+        graph, walk = self._graph, self._tour.walk
+        reference, referent = question.reference, question.referent
+        target = walk.numbers.get(id(referent), -1)
+        kept = 0 <= target < graph.copied_from or (target < 0 and self._tour.is_by_reference(referent))
+        fate = fates.of(reference, referent)
+        if fate is None:
+            # The rehearsal did not come this far.
+            answer = self._fate(referent)
+            fate = RELINK if kept else STRONG if answer == "strong" else OUTSIDE
+        state = fate if fate == CYCLE else "kept" if kept or fate == RELINK else "outside"
+        in_container = (
+            not issubclass(type(reference), weakref.ref | weakref.finalize) and type(reference) not in _PROXIES
+        )
+        becomes = {RELINK: "weak reference", STRONG: "strong copy"}.get(
+            fate, "left out" if in_container else "tombstone"
+        )
+        if state != "kept" and fate != STRONG and self._is_strict(referent):
+            becomes = "error"
+        edge = self._tour.edge_to(question)
+        source = walk.numbers.get(id(reference), number)
+        return WeakReference(
+            path=walk.path(source, edge) if in_container else walk.path(source),
+            kind=_kind(reference),
+            state=state,
+            referent_type=dotted_name(type(referent)),
+            becomes=becomes,
+            referent_path=walk.path(target) if state == "kept" and target >= 0 else None,
+            adds=totals[target] if target >= graph.copied_from and walk.parents[target] == source else 0,
+        )
+
+    def _is_strict(self, referent: Any) -> bool:
+        return self._policy == "strict" if not callable(self._policy) else self._fate(referent) == "strict"
+
+    def _unpicklable(self, number: int, error: Exception) -> UnpicklableObject:
+        obj = self._tour.walk.objects[number]
+        outside = number >= self._graph.outside_from
+        path = self._tour.walk.path(number)
+        return UnpicklableObject(path, dotted_name(type(obj)), type(error).__name__, _reason(error), outside)
+
+    def _unlocated(self, error: Exception) -> UnpicklableObject:
+        """Describe a failure that no object shows alone, such as nesting that is too deep."""
+        from safepickle.report.paths import locate_failure
+
+        path = locate_failure(self._root, error, self._pickler) or "$"
+        return UnpicklableObject(path, dotted_name(type(self._root)), type(error).__name__, _reason(error), False)
+
+    def _hazards(self) -> list[Hazard]:
+        walk, graph = self._tour.walk, self._graph
+        hazards: dict[int, Hazard] = {}
+        for number, question in self._tour.questions:
+            reference, referent = question.reference, question.referent
+            if number >= graph.outside_from or id(reference) in hazards:
+                continue
+            both, path = "pickle and cloudpickle", walk.path(number)
+            if type(reference) in _PROXIES and not issubclass(type(referent), type | types.FunctionType):
+                effect = "a second, disconnected copy of the referent in place of the proxy"
+                hazards[id(reference)] = Hazard(path, _kind(reference), both, effect)
+            elif type(reference) is weakref.finalize:
+                effect = "a finalizer that is dead: its callback never runs"
+                hazards[id(reference)] = Hazard(path, _kind(reference), both, effect)
+            elif type(reference) is weakref.WeakSet:
+                if walk.numbers.get(id(referent), graph.copied_from) < graph.copied_from:
+                    continue
+                effect = "a set without the members that nothing else in the pickle holds"
+                hazards[id(reference)] = Hazard(path, _kind(reference), "cloudpickle", effect)
+        return [*hazards.values(), *self._shared_storages()]
+
+    def _shared_storages(self) -> Iterator[Hazard]:
+        """Find the storages that several tensors look at."""
+        graph = self._graph
+        viewers: dict[int, set[int]] = {}
+        for source, target in graph.strong_links():
+            if graph.types[target] == "torch.storage.UntypedStorage" and source < graph.outside_from:
+                viewers.setdefault(target, set()).add(source)
+        for target, sources in viewers.items():
+            if len(sources) > 1:
+                effect = f"{len(sources)} tensors that no longer share their memory"
+                path = graph.path(graph.parents[target])
+                yield Hazard(path, graph.types[graph.parents[target]], "pickle and cloudpickle", effect)
+
+
+def _places(met: dict[int, list[int]], count: int) -> list[int]:
+    """Number the objects in the order in which the pickler, who walks depth first, puts them into its memo."""
+    places = [count] * count
+    stack, place = [0], 0
+    while stack:
+        number = stack.pop()
+        if places[number] == count:
+            places[number] = place
+            place += 1
+            stack.extend(reversed(met.get(number, ())))
+    return places
+
+
+def _is_dead(obj: Any, expansion: Expansion) -> bool:
+    """Tell whether an object is a weak reference to nothing."""
+    if type(expansion.value) is not tuple:
+        return False
+    function, arguments = expansion.value[:2]
+    if function is rebuild.Tombstone:
+        return bool(arguments[0] == DEAD or type(obj) is rebuild.Tombstone)
+    if type(obj) is weakref.finalize:
+        return obj.peek() is None
+    return function in _DEAD and not _look_alive(obj)
+
+
+def _look_alive(obj: Any) -> bool:
+    if type(obj) in _PROXIES:
+        from safepickle.reducers._proxies import look_behind
+
+        return look_behind(obj)[0] is not None
+    if issubclass(type(obj), weakref.WeakMethod):
+        return weakref.WeakMethod.__call__(obj) is not None
+    return issubclass(type(obj), weakref.ref) and weakref.ref.__call__(obj) is not None
+
+
+def _kind(reference: Any) -> str:
+    return _KINDS.get(type(reference)) or dotted_name(type(reference))
+
+
+def _reason(error: Exception) -> str:
+    try:
+        reason = str(error)
+    except Exception:
+        return "an exception that cannot be printed"
+    return reason if len(reason) <= _LONGEST_REASON else f"{reason[: _LONGEST_REASON - 3]}..."
+
+
+def _large_subtrees(graph: Graph, totals: Any, counts: Any, share: float = 0.01, most: int = 100) -> list[Subtree]:
+    """List the subtrees that make up the pickle, each before its parts.
+
+    Of a chain in which each object is nearly all there is to the one before, the last that has several large parts is
+    listed, or else the first.
+    """
+    inside = min(graph.outside_from, len(graph))
+    smallest = max(1, int(totals[0] * share))
+    large = [number for number in range(1, inside) if totals[number] >= smallest]
+    parts: dict[int, list[int]] = {}
+    for number in large:
+        parts.setdefault(graph.parents[number], []).append(number)
+    listed: list[Subtree] = []
+    stack = [(0, 0)]
+    while stack and len(listed) < most:
+        number, depth = stack.pop()
+        below = parts.get(number, [])
+        only = below[0] if len(below) == 1 and totals[below[0]] > 0.98 * totals[number] else None
+        if only is not None and only not in parts:
+            below = []
+        if number == 0 or only is None or not below:
+            listed.append(Subtree(graph.path(number), graph.types[number], totals[number], counts[number], depth))
+            depth += 1
+        stack.extend((child, depth) for child in sorted(below, key=lambda child: (totals[child], -child)))
+    return listed

@@ -1,0 +1,116 @@
+"""The object graph as plain data: numbers, names and sizes, and none of the objects.
+
+A report is built of this, so that keeping a report keeps nothing else alive.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from safepickle.report.naming import NEAREST, Edge, join
+
+__all__ = ["COPIED", "KEPT", "OUTSIDE", "Graph", "WeakEdge"]
+
+KEPT: Final = "kept"
+COPIED: Final = "copied"
+OUTSIDE: Final = "outside"
+
+
+@dataclass(frozen=True, slots=True)
+class WeakEdge:
+    """A weak reference as an edge of the graph.
+
+    Attributes:
+        source: The number of the reference, or of the container that holds it.
+        target: The number of the referent; -1 when it is dead, or was not met.
+        becomes: What it becomes in the pickle.
+    """
+
+    source: int
+    target: int
+    becomes: str
+
+
+@dataclass(slots=True)
+class Graph:
+    """Objects by number; the root is number 0.
+
+    Attributes:
+        types: Dotted name of each object's type.
+        parents: The object that led to each on the shortest path from the root; -1 for the root.
+        edges: The edge from there.
+        sizes: Bytes that each object takes, what it leads to not counted.
+        links: Strong edges, as numbers in pairs: from, to, from, to...
+        weak: Weak edges.
+        unpicklable: The numbers of objects that cannot be pickled.
+        by_name: The numbers of objects that are pickled as a name to import.
+        copied_from: The lowest number that only a strong copy has brought in.
+        outside_from: The lowest number of what stays outside the pickle.
+    """
+
+    types: list[str] = field(default_factory=list)
+    parents: array[int] = field(default_factory=lambda: array("q"))
+    edges: list[Edge] = field(default_factory=list)
+    sizes: array[int] = field(default_factory=lambda: array("q"))
+    links: array[int] = field(default_factory=lambda: array("q"))
+    weak: list[WeakEdge] = field(default_factory=list)
+    unpicklable: set[int] = field(default_factory=set)
+    by_name: set[int] = field(default_factory=set)
+    copied_from: int = 0
+    outside_from: int = 0
+
+    def __len__(self) -> int:
+        return len(self.types)
+
+    def region(self, number: int) -> str:
+        """Tell where an object stands: ``"kept"``, ``"copied"`` or ``"outside"``."""
+        if number >= self.outside_from:
+            return OUTSIDE
+        return COPIED if number >= self.copied_from else KEPT
+
+    def path(self, number: int, *further: Edge) -> str:
+        """Write the path to an object, and further on from there."""
+        edges: list[Edge] = list(reversed(further))
+        while number > 0:
+            edges.append(self.edges[number])
+            number = self.parents[number]
+        return join(reversed(edges))
+
+    def subtree_sizes(self) -> array[int]:
+        """Sum up each object with all that hangs on it, every object counted once: on its shortest path."""
+        return self._sums(self.sizes)
+
+    def subtree_counts(self) -> array[int]:
+        """Count each object and all that hangs on it."""
+        return self._sums(1 for _ in self.types)
+
+    def children(self) -> list[list[int]]:
+        """Return the objects that each object leads to on their shortest paths."""
+        found: list[list[int]] = [[] for _ in self.types]
+        for number in range(1, len(self)):
+            found[self.parents[number]].append(number)
+        return found
+
+    def strong_links(self) -> Iterator[tuple[int, int]]:
+        """Iterate over the strong edges."""
+        return zip(self.links[::2], self.links[1::2], strict=True)
+
+    def has_typed_path(self, number: int) -> bool:
+        """Tell whether the path leads to the object itself rather than to the nearest thing that has a name."""
+        while number > 0:
+            if self.edges[number] is NEAREST:
+                return False
+            number = self.parents[number]
+        return True
+
+    def _sums(self, values: Iterable[int]) -> array[int]:
+        sums = array("q", values)
+        # Parents have lower numbers than what they led to, so one pass from the end adds everything up.
+        for number in range(len(sums) - 1, 0, -1):
+            parent = self.parents[number]
+            if self.region(number) != OUTSIDE or self.region(parent) == OUTSIDE:
+                sums[parent] += sums[number]
+        return sums

@@ -1,0 +1,100 @@
+"""A dump that writes nothing and takes down what becomes of each weak reference.
+
+What a report says must be what a dump does. So the fates are not worked out a second time: a `Pickler` walks the
+graph, passes and all, and this one listens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from safepickle.passes import Dump
+from safepickle.pickler import Pickler
+from safepickle.policy import WeakReferencePolicy
+
+__all__ = ["Fates", "rehearse"]
+
+
+class Fates:
+    """What became of the references of one dump."""
+
+    def __init__(self) -> None:
+        # With the objects, so that ids stay theirs. The last walk's answer stands.
+        self._fates: dict[tuple[int, int], tuple[str, object, object]] = {}
+
+    def note(self, reference: object, referent: object, fate: str) -> None:
+        """Take down the fate of one reference to one referent."""
+        self._fates[id(reference), id(referent)] = (fate, reference, referent)
+
+    def of(self, reference: object, referent: object) -> str | None:
+        """Return the fate of a reference, or None when the dump has not met it."""
+        found = self._fates.get((id(reference), id(referent)))
+        return found and found[0]
+
+
+class _Listening(Dump):
+    fates: Fates
+
+    def decide(self, reference: object, referent: object, *dependents: object) -> str:
+        fate = super().decide(reference, referent, *dependents)
+        self.fates.note(reference, referent, fate)
+        return fate
+
+
+class _Rehearsing(Pickler):
+    """Writes nothing, and passes over what cannot be pickled."""
+
+    def __init__(self, protocol: int | None, weakrefs: WeakReferencePolicy, passed_over: set[int]) -> None:
+        buffers: Any = (lambda buffer: False) if protocol is None or protocol < 0 or protocol >= 5 else None
+        super().__init__(_Nowhere(), protocol, buffer_callback=buffers, weakrefs=weakrefs)
+        self._output: Any = _Nowhere()
+        self.fates = Fates()
+        self._passed_over = passed_over
+
+    def reducer_override(self, obj: Any) -> Any:
+        if id(obj) in self._passed_over:
+            return object, ()
+        return super().reducer_override(obj)
+
+    def rehearse(self, root: Any) -> None:
+        self._dump = known = _Listening(self, self._weakrefs, self.proto, has_persistent_id=False)
+        known.fates = self.fates
+        try:
+            self._walk_until_settled(root, known, {})
+        finally:
+            self._dump = None
+
+
+class _Nowhere:
+    """An output that has nothing to take back."""
+
+    def write(self, data: Any) -> None:
+        """Forget."""
+
+    def discard(self) -> None:
+        """Go on forgetting."""
+
+    def rewind(self) -> None:
+        """Begin to forget anew."""
+
+
+def rehearse(
+    root: Any, protocol: int | None, weakrefs: WeakReferencePolicy, passed_over: set[int]
+) -> tuple[Fates, Exception | None]:
+    """Dump to nowhere.
+
+    Args:
+        root: What to dump.
+        protocol: As for `dumps`.
+        weakrefs: Any policy but ``"strict"``, which would stop at the first reference.
+        passed_over: The ids of what cannot be pickled.
+
+    Returns:
+        The fates, and the error that ended the dump early, if one did.
+    """
+    pickler = _Rehearsing(protocol, weakrefs, passed_over)
+    try:
+        pickler.rehearse(root)
+    except Exception as error:
+        return pickler.fates, error
+    return pickler.fates, None

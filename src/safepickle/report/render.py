@@ -1,0 +1,229 @@
+"""Words for an explanation: text that fits a terminal, and HTML for notebooks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Final
+
+from safepickle.report.naming import shorten
+from safepickle.report.units import counted, human_bytes
+
+if TYPE_CHECKING:
+    from safepickle.report.explanation import Explanation, Subtree, WeakReference
+
+__all__ = ["Table", "as_html", "as_text", "headline", "tables"]
+
+_ROWS: Final = 12
+_PATH_WIDTH: Final = 60
+_NUMBER: Final = re.compile(r"\d+")
+
+
+class Table:
+    """A titled table of strings.
+
+    Attributes:
+        title: What it is about.
+        columns: Headings.
+        rows: Cells.
+        more: What to say below, where rows were left out.
+        right: The columns that are aligned to the right.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        more: str = "",
+        right: Iterable[int] = (),
+    ) -> None:
+        self.title = title
+        self.columns = tuple(columns)
+        self.rows = [tuple(row) for row in rows]
+        self.more = more
+        self.right = frozenset(right)
+
+
+def headline(explanation: Explanation) -> str:
+    """Say in one line what would be dumped, and whether that succeeds."""
+    size = f"{counted(explanation.objects, 'object')}, {human_bytes(explanation.bytes)}"
+    whole = "" if explanation.complete else " at least: too large to be seen whole"
+    verdict = "can be pickled" if explanation.picklable else "cannot be pickled"
+    return f"{explanation.type} {verdict}: {size}{whole}"
+
+
+def tables(explanation: Explanation, rows: int = _ROWS) -> list[Table]:
+    """Make the tables of a report, those alone that have something to say.
+
+    Args:
+        explanation: What to report.
+        rows: How many rows a table may have.
+    """
+    made = []
+    inside = [found for found in explanation.unpicklable if not found.outside]
+    outside = [found for found in explanation.unpicklable if found.outside]
+    for found, title in ((inside, "Cannot be pickled"), (outside, "A strong copy of these would fail")):
+        if found:
+            made.append(
+                Table(
+                    f"{title}: {counted(len(found), 'object')}",
+                    ("path", "type", "reason"),
+                    [
+                        (_path(entry.path), _type(entry.type), f"{entry.error}: {entry.reason}")
+                        for entry in found[:rows]
+                    ],
+                    _left_out(len(found), rows),
+                )
+            )
+    if explanation.weak_references:
+        made.append(_weak_references(explanation, rows))
+    if explanation.hazards:
+        made.append(
+            Table(
+                "Others would get this wrong without a word",
+                ("path", "kind", "who", "what would be loaded"),
+                [(_path(entry.path), entry.kind, entry.peers, entry.effect) for entry in explanation.hazards[:rows]],
+                _left_out(len(explanation.hazards), rows),
+            )
+        )
+    if len(explanation.subtrees) > 1:
+        made.append(
+            Table(
+                "Where the bytes go",
+                ("bytes", "share", "objects", "path", "type"),
+                _subtree_rows(_largest(explanation.subtrees, rows), explanation.bytes),
+                right=(0, 1, 2),
+            )
+        )
+    return made
+
+
+def as_text(explanation: Explanation) -> str:
+    """Lay the report out as plain text."""
+    parts = [headline(explanation)]
+    parts += [table_as_text(table) for table in tables(explanation)]
+    if closing := closing_line(explanation):
+        parts.append(closing)
+    return "\n\n".join(parts)
+
+
+def closing_line(explanation: Explanation) -> str:
+    """Say what strong copies add, where there is anything to copy."""
+    if not explanation.strong_adds_objects:
+        return ""
+    what = f"{human_bytes(explanation.strong_adds_bytes)} ({counted(explanation.strong_adds_objects, 'object')})"
+    return f'weakrefs="strong" {"adds" if explanation.weakrefs == "strong" else "would add"} {what}.'
+
+
+def table_as_text(table: Table) -> str:
+    """Lay a table out in columns."""
+    cells = [table.columns, *table.rows]
+    last = len(table.columns) - 1
+    widths = [max(len(row[column]) for row in cells) for column in range(last + 1)]
+    lines = [table.title]
+    for row in cells:
+        padded = [
+            cell.rjust(widths[column])
+            if column in table.right
+            else cell
+            if column == last
+            else cell.ljust(widths[column])
+            for column, cell in enumerate(row)
+        ]
+        lines.append(("  " + "  ".join(padded)).rstrip())
+    if table.more:
+        lines.append(f"  {table.more}")
+    return "\n".join(lines)
+
+
+def as_html(explanation: Explanation) -> str:
+    """Lay the report out for a notebook, which brings its own style."""
+    parts = [f"<div><p><strong>{escape(headline(explanation))}</strong></p>"]
+    for table in tables(explanation):
+        parts.append(f"<p>{escape(table.title)}</p><table><thead><tr>")
+        parts += [f"<th>{escape(column)}</th>" for column in table.columns]
+        parts.append("</tr></thead><tbody>")
+        for row in table.rows:
+            cells = "".join(f"<td>{_html_cell(cell)}</td>" for cell in row)
+            parts.append(f"<tr>{cells}</tr>")
+        parts.append("</tbody></table>")
+        if table.more:
+            parts.append(f"<p>{escape(table.more)}</p>")
+    if closing := closing_line(explanation):
+        parts.append(f"<p>{escape(closing)}</p>")
+    return "".join(parts) + "</div>"
+
+
+def _html_cell(cell: str) -> str:
+    return f"<code>{escape(cell)}</code>" if cell.lstrip().startswith("$") else escape(cell).replace("  ", "&emsp;")
+
+
+def _weak_references(explanation: Explanation, rows: int) -> Table:
+    """One row for all that are alike, the worst first."""
+    alike: dict[tuple[str, ...], list[WeakReference]] = {}
+    for entry in explanation.weak_references:
+        key = (entry.becomes, entry.state, entry.kind, entry.referent_type or "")
+        alike.setdefault(key, []).append(entry)
+    order = ("error", "tombstone", "left out", "strong copy", "weak reference")
+    groups = sorted(alike.values(), key=lambda group: (order.index(group[0].becomes), -len(group)))
+    lines = []
+    for group in groups[:rows]:
+        first = group[0]
+        path = _path(first.path) + (f" and {len(group) - 1:,} more" if len(group) > 1 else "")
+        becomes = first.becomes
+        if len(group) == 1 and first.referent_path is not None and first.becomes == "weak reference":
+            becomes += f" to {_path(first.referent_path)}"
+        lines.append((path, first.kind, first.state, _type(first.referent_type), becomes))
+    counts: dict[str, int] = {}
+    for entry in explanation.weak_references:
+        counts[entry.state] = counts.get(entry.state, 0) + 1
+    summary = ", ".join(f"{count:,} {state}" for state, count in counts.items())
+    title = f'Weak references under weakrefs="{explanation.weakrefs}": {summary}'
+    if explanation.weakrefs == "callable":
+        title = f"Weak references under a callable policy: {summary}"
+    return Table(title, ("path", "kind", "referent", "of type", "becomes"), lines, _left_out(len(groups), rows))
+
+
+def _largest(subtrees: Sequence[Subtree], rows: int) -> list[list[Subtree]]:
+    """Choose the largest subtrees, in their order; neighbours that are alike make up one row."""
+    groups: list[list[Subtree]] = []
+    for position, entry in enumerate(subtrees):
+        following = subtrees[position + 1] if position + 1 < len(subtrees) else None
+        is_leaf = following is None or following.depth <= entry.depth
+        before = groups[-1][-1] if groups else None
+        if before is not None and is_leaf and _alike(before, entry):
+            groups[-1].append(entry)
+        else:
+            groups.append([entry])
+    chosen = sorted(range(len(groups)), key=lambda position: -sum(entry.bytes for entry in groups[position]))[:rows]
+    return [groups[position] for position in sorted(chosen)]
+
+
+def _alike(one: Subtree, other: Subtree) -> bool:
+    same = (one.type, one.depth, _NUMBER.sub("", one.path)) == (other.type, other.depth, _NUMBER.sub("", other.path))
+    return same and one.objects == other.objects
+
+
+def _subtree_rows(groups: Iterable[list[Subtree]], total: int) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for group in groups:
+        first, size = group[0], sum(entry.bytes for entry in group)
+        alike = f" and {len(group) - 1:,} alike" if len(group) > 1 else ""
+        objects = sum(entry.objects for entry in group)
+        path = "  " * first.depth + _path(first.path) + alike
+        rows.append((human_bytes(size), f"{size / max(1, total):.0%}", f"{objects:,}", path, _type(first.type)))
+    return rows
+
+
+def _type(name: str | None) -> str:
+    return (name or "").removeprefix("builtins.")
+
+
+def _path(path: str) -> str:
+    return path if len(path) <= _PATH_WIDTH else shorten(path, 90)
+
+
+def _left_out(number: int, rows: int) -> str:
+    return f"and {number - rows:,} more" if number > rows else ""

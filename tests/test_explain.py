@@ -1,0 +1,407 @@
+"""`explain` says what a dump does: each claim is held against the dump itself."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import json
+import pickle
+import subprocess
+import sys
+import types
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import cloudpickle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import safepickle
+from safepickle.report.explanation import Explanation, WeakReference
+
+
+class Node:
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+
+    def method(self) -> None:
+        pass
+
+
+class Hostile(Node):
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("no eq")
+
+    __hash__ = object.__hash__
+
+
+class Offender:
+    def __reduce__(self) -> Any:
+        raise ValueError("not today")
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no str")
+
+
+class KeyedRef(weakref.ref):  # type: ignore[type-arg]
+    __slots__ = ("key",)
+
+
+def evaluate(path: str, root: Any) -> Any:
+    return eval(path.replace("$", "root"), {"root": root})
+
+
+def only(explanation: Explanation) -> WeakReference:
+    (found,) = explanation.weak_references
+    return found
+
+
+def round_trip(obj: Any, **options: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", safepickle.WeakReferenceWarning)
+        return pickle.loads(safepickle.dumps(obj, **options))
+
+
+def test_kept_referent_is_named_with_its_path() -> None:
+    root = Node(children=[Node()])
+    root.children[0].parent = weakref.ref(root)
+    entry = only(safepickle.explain(root))
+    assert entry == WeakReference(
+        path="$.children[0].parent",
+        kind="weakref.ref",
+        state="kept",
+        referent_type=f"{__name__}.Node",
+        becomes="weak reference",
+        referent_path="$",
+        adds=0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("policy", "becomes"),
+    [("relink", "tombstone"), ("tombstone", "tombstone"), ("strong", "strong copy"), ("strict", "error")],
+)
+def test_outside_referent_becomes_what_the_policy_says(policy: Any, becomes: str) -> None:
+    outside = Node(payload=b"x" * 5000)
+    explanation = safepickle.explain([weakref.ref(outside)], weakrefs=policy)
+    entry = only(explanation)
+    assert (entry.path, entry.state, entry.becomes) == ("$[0]", "outside", becomes)
+    assert explanation.picklable is (policy != "strict")
+    assert 5000 < entry.adds == explanation.strong_adds_bytes < 5200
+
+
+def test_callable_policy_is_asked_about_each_outside_referent_once() -> None:
+    one, other, asked = Node(), Node(), []
+
+    def policy(referent: Any) -> Any:
+        asked.append(referent)
+        return "strong" if referent is one else "tombstone"
+
+    explanation = safepickle.explain([weakref.ref(one), KeyedRef(one), weakref.ref(other)], weakrefs=policy)
+    assert [entry.becomes for entry in explanation.weak_references] == ["strong copy", "strong copy", "tombstone"]
+    assert asked == [one, other]
+
+
+def test_policy_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="no weak-reference policy"):
+        safepickle.explain(1, weakrefs="weak")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="unpicklable="):
+        safepickle.explain(1, unpicklable="weak")  # type: ignore[arg-type]
+
+
+def test_cycle_through_reduce_arguments_is_told_apart() -> None:
+    class Built:
+        def __init__(self, reference: Any = None) -> None:
+            self.reference = reference
+
+        def __reduce__(self) -> Any:
+            return Built, (self.reference,)
+
+    root = Built()
+    root.reference = weakref.ref(root)
+    entry = only(safepickle.explain(root))
+    assert (entry.path, entry.state, entry.becomes) == ("$.reference", "cycle", "tombstone")
+    assert only(safepickle.explain(root, weakrefs="strict")).becomes == "error"
+
+
+def dead(make: Callable[[Any], Any]) -> Any:
+    return make(Node())
+
+
+DEAD = {
+    "ref": lambda: dead(weakref.ref),
+    "subclass": lambda: dead(KeyedRef),
+    "proxy": lambda: dead(weakref.proxy),
+    "WeakMethod": lambda: dead(lambda node: weakref.WeakMethod(node.method)),
+    "tombstone": lambda: safepickle.Tombstone("outside", "a.B"),
+}
+
+
+@pytest.mark.parametrize("make", DEAD.values(), ids=list(DEAD))
+def test_dead_reference_is_listed(make: Callable[[], Any]) -> None:
+    entry = only(safepickle.explain(Node(held=make())))
+    assert (entry.path, entry.state, entry.becomes, entry.referent_type) == ("$.held", "dead", "tombstone", None)
+
+
+def test_finalizer_that_has_run_is_dead() -> None:
+    node = Node()
+    finalizer = weakref.finalize(node, print)
+    finalizer.detach()
+    assert only(safepickle.explain([finalizer])).state == "dead"
+
+
+LIVE: dict[str, tuple[Callable[[Any], Any], str, str]] = {
+    "ref": (weakref.ref, "weakref.ref", "$[0]"),
+    "subclass": (KeyedRef, f"{__name__}.KeyedRef", "$[0]"),
+    "proxy": (weakref.proxy, "weakref.proxy", "$[0]"),
+    "WeakMethod": (lambda node: weakref.WeakMethod(node.method), "weakref.WeakMethod", "$[0]"),
+    "WeakSet": (lambda node: weakref.WeakSet([node]), "weakref.WeakSet", "list($[0])[0]"),
+    "value": (lambda node: weakref.WeakValueDictionary({"k": node}), "weakref.WeakValueDictionary", "$[0]['k']"),
+    "key": (lambda node: weakref.WeakKeyDictionary({node: 1}), "weakref.WeakKeyDictionary", "list($[0])[0]"),
+    "finalize": (lambda node: weakref.finalize(node, print), "weakref.finalize", "$[0]"),
+}
+
+
+@pytest.mark.parametrize(("make", "kind", "path"), LIVE.values(), ids=list(LIVE))
+def test_each_weak_type_is_listed(make: Callable[[Any], Any], kind: str, path: str) -> None:
+    node = Node()
+    kept = only(safepickle.explain([make(node), node]))
+    assert (kept.kind, kept.path, kept.state, kept.becomes) == (kind, path, "kept", "weak reference")
+    assert kept.referent_path == "$[1]"
+    outside = only(safepickle.explain([make(node)]))
+    assert (outside.kind, outside.path, outside.state) == (kind, path, "outside")
+    assert outside.becomes in ("tombstone", "left out")
+
+
+def test_all_unpicklable_objects_are_listed() -> None:
+    root = Node(one=Offender(), rest=[(number for number in ()), {"k": Hostile(deep=Offender())}])
+    explanation = safepickle.explain(root)
+    assert [(entry.path, entry.error, entry.reason) for entry in explanation.unpicklable] == [
+        ("$.one", "ValueError", "not today"),
+        ("$.rest[0]", "TypeError", "cannot pickle 'generator' object"),
+        ("$.rest[1]['k'].deep", "ValueError", "not today"),
+    ]
+    assert not explanation.picklable
+
+
+def test_unpicklable_objects_that_only_a_strong_copy_would_bring_in_are_told_apart() -> None:
+    outside = Node(held=Offender())
+    root = [weakref.ref(outside)]
+    relinking, copying = safepickle.explain(root), safepickle.explain(root, weakrefs="strong")
+    assert [(entry.path, entry.outside) for entry in relinking.unpicklable] == [("$[0]().held", True)]
+    assert relinking.picklable
+    assert [entry.outside for entry in copying.unpicklable] == [False]
+    assert not copying.picklable
+
+
+def test_reason_that_cannot_be_printed_does_no_harm() -> None:
+    class Raising:
+        def __reduce__(self) -> Any:
+            raise Unprintable
+
+    (entry,) = safepickle.explain([Raising()]).unpicklable
+    assert (entry.error, entry.reason) == ("Unprintable", "an exception that cannot be printed")
+
+
+def test_nesting_too_deep_for_pickle_is_found() -> None:
+    root = Node()
+    for _ in range(20_000):
+        root = Node(next=root)
+    (entry,) = safepickle.explain(root).unpicklable
+    assert entry.error == "RecursionError"
+
+
+def test_hazards_are_what_the_peers_do() -> None:
+    outside, kept = Node(), Node()
+    root = [kept, weakref.proxy(kept), weakref.finalize(kept, print), weakref.WeakSet([outside]), weakref.ref(kept)]
+    hazards = {entry.path: entry.peers for entry in safepickle.explain(root).hazards}
+    assert hazards == {"$[1]": "pickle and cloudpickle", "$[2]": "pickle and cloudpickle", "$[3]": "cloudpickle"}
+    for peer in (pickle, cloudpickle):
+        copied = peer.loads(peer.dumps([kept, root[1]]))
+        assert type(copied[1]) is Node
+        assert copied[1] is not copied[0]
+        assert not peer.loads(peer.dumps([kept, root[2]]))[1].alive
+    assert not list(pickle.loads(cloudpickle.dumps(root[3])))
+    with pytest.raises(TypeError, match="cannot pickle"):
+        pickle.dumps(root[3])
+
+
+def test_sizes_answer_where_the_bytes_go() -> None:
+    shared = bytes(300_000)
+    root = {"model": Node(weights=bytes(2_000_000), shared=shared), "cache": [bytes(500_000), shared], "name": "x"}
+    explanation = safepickle.explain(root)
+    sizes = {entry.path: entry.bytes for entry in explanation.subtrees}
+    assert sizes["$"] == explanation.bytes == pytest.approx(len(safepickle.dumps(root)), rel=0.001)
+    assert sizes["$['model']"] == pytest.approx(2_300_000, rel=0.001)
+    assert sizes["$['model'].weights"] == pytest.approx(2_000_000, rel=0.001)
+    # Every object is counted once: what is shared belongs to the shorter, or the earlier, path.
+    assert sizes["$['cache']"] == pytest.approx(500_000, rel=0.001)
+
+
+def test_strong_copies_are_part_of_the_size() -> None:
+    outside = Node(payload=bytes(100_000))
+    root = Node(reference=weakref.ref(outside))
+    explanation = safepickle.explain(root, weakrefs="strong")
+    assert explanation.bytes == pytest.approx(len(safepickle.dumps(root, weakrefs="strong")), rel=0.01)
+    assert explanation.strong_adds_bytes == pytest.approx(100_000, rel=0.01)
+
+
+def test_buffers_are_counted_without_being_copied() -> None:
+    numpy = pytest.importorskip("numpy")
+    array = numpy.zeros(1_000_000)
+    assert safepickle.explain({"a": array}).bytes == pytest.approx(8_000_000, rel=0.001)
+
+
+def test_report_fits_a_terminal_and_groups_what_is_alike() -> None:
+    root = Node(layers=[Node() for _ in range(1000)], generator=(number for number in ()))
+    for layer in root.layers:
+        layer.parent = KeyedRef(root)
+    text = str(safepickle.explain(root))
+    assert text.splitlines()[0].startswith(f"{__name__}.Node cannot be pickled: ")
+    assert "$.layers[0].parent and 999 more" in text
+    assert "$.generator  generator  TypeError: cannot pickle 'generator' object" in text
+    assert len(text.splitlines()) < 40
+
+
+def test_html_escapes_what_objects_say() -> None:
+    class Loud:
+        def __reduce__(self) -> Any:
+            raise ValueError("<script>alert(1)</script>")
+
+    html = safepickle.explain({"<b>": Loud()})._repr_html_()
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+    assert "$[&#x27;&lt;b&gt;&#x27;]" in html
+
+
+def test_data_is_ready_for_json() -> None:
+    outside = Node()
+    root = Node(reference=weakref.ref(outside), generator=(number for number in ()))
+    data = json.loads(json.dumps(safepickle.explain(root).to_dict()))
+    assert data["picklable"] is False
+    assert data["weak_references"][0]["path"] == "$.reference"
+    assert data["unpicklable"][0]["path"] == "$.generator"
+
+
+def test_explanation_keeps_nothing_alive() -> None:
+    root = Node(inner=Node(), reference=None)
+    outside = Node()
+    root.reference = weakref.ref(outside)
+    explanation = safepickle.explain(root)
+    watches = [weakref.ref(root), weakref.ref(root.inner), weakref.ref(outside)]
+    del root, outside
+    gc.collect()
+    assert [watch() for watch in watches] == [None, None, None]
+    assert explanation.weak_references
+
+
+def test_nothing_is_changed_and_no_callback_runs() -> None:
+    called: list[Any] = []
+    node = Node()
+    root = [weakref.ref(node, called.append), node]
+    before = sys.getrefcount(node)
+    safepickle.explain(root)
+    gc.collect()
+    assert sys.getrefcount(node) == before
+    assert not called
+
+
+def test_no_progress_is_drawn_where_nobody_looks() -> None:
+    program = "import safepickle; safepickle.explain([[] for _ in range(20000)])"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stderr == ""
+
+
+KINDS: list[Callable[[Any, Any], Any]] = [
+    lambda held, other: [held, other],
+    lambda held, other: (held, other),
+    lambda held, other: {"held": held, (1, 2): other},
+    lambda held, other: Node(held=held, other=other),
+    lambda held, other: functools.partial(print, held, end=other),
+    lambda held, other: types.SimpleNamespace(held=held, other=other),
+    lambda held, other: Node(reference=weakref.ref(held), other=other),
+    lambda held, other: Node(reference=KeyedRef(held), other=other),
+    lambda held, other: [weakref.proxy(held), other],
+    lambda held, other: Node(method=weakref.WeakMethod(held.method), other=other),
+    lambda held, other: Node(held=weakref.WeakValueDictionary({"k": held}), other=other),
+    lambda held, other: Node(held=weakref.WeakKeyDictionary({held: other})),
+    lambda held, other: Node(held=held, reference=dead(weakref.ref)),
+    lambda held, other: [held, Offender()],
+]
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> tuple[Any, list[Any]]:
+    """A graph that mixes strong and weak edges, and everything that keeps its referents alive."""
+    nodes = [Node(name=number) for number in range(draw(st.integers(1, 4)))]
+    made: list[Any] = list(nodes)
+    for number in draw(st.lists(st.integers(0, len(KINDS) - 1), min_size=1, max_size=10)):
+        made.append(KINDS[number](draw(st.sampled_from(nodes)), draw(st.sampled_from(made))))
+        if draw(st.booleans()):
+            # Cycles, and references that point forward.
+            setattr(draw(st.sampled_from(nodes)), draw(st.sampled_from("ab")), made[-1])
+    return draw(st.sampled_from(made[-3:])), made
+
+
+@settings(max_examples=200, deadline=None)
+@given(graphs(), st.sampled_from(["relink", "strong", "tombstone", "strict"]))
+def test_explanation_agrees_with_the_dump(graph: tuple[Any, list[Any]], policy: Any) -> None:
+    root, alive = graph
+    explanation = safepickle.explain(root, weakrefs=policy)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            data = safepickle.dumps(root, weakrefs=policy)
+        except (ValueError, safepickle.WeakReferenceError):
+            assert not explanation.picklable
+            return
+    assert explanation.picklable
+    assert explanation.bytes == pytest.approx(len(data), rel=0.05, abs=200)
+    if policy == "relink":
+        outside = [entry for entry in explanation.weak_references if entry.becomes in ("tombstone", "left out")]
+        counted = sum(sum(warning.message.counts.values()) for warning in caught)  # type: ignore[union-attr]
+        assert counted == sum(entry.state != "dead" for entry in outside)
+    copy = pickle.loads(data)
+    for entry in explanation.weak_references:
+        agrees_with_copy(entry, copy)
+    assert alive
+
+
+def agrees_with_copy(entry: WeakReference, copy: Any) -> None:
+    """Hold what was said of one reference against what was loaded."""
+    if entry.becomes == "left out":
+        with contextlib.suppress(IndexError, KeyError):
+            pytest.fail(f"{entry.path} is {evaluate(entry.path, copy)!r}")
+        return
+    try:
+        restored = evaluate(entry.path, copy)
+    except (LookupError, ReferenceError) as error:
+        raise AssertionError(entry) from error
+    if entry.kind in ("weakref.WeakValueDictionary", "weakref.WeakKeyDictionary"):
+        referent = restored
+    elif type(restored) in (weakref.ProxyType, weakref.CallableProxyType):
+        try:
+            referent = restored.__reduce_ex__.__self__
+        except ReferenceError:
+            referent = None
+    elif entry.kind == "weakref.proxy":
+        assert entry.becomes == "strong copy"
+        referent = restored
+    else:
+        referent = restored()
+        referent = getattr(referent, "__self__", referent)
+    assert (referent is None) is (entry.becomes == "tombstone"), entry
+    if entry.becomes == "weak reference":
+        assert referent is evaluate(entry.referent_path or "", copy)
+    if entry.kind == "weakref.ref":
+        expected = {"tombstone": safepickle.Tombstone, "strong copy": safepickle.StrongRef}
+        assert type(restored) is expected.get(entry.becomes, weakref.ref)
