@@ -33,6 +33,8 @@ OUTSIDE: Final = "outside"
 CYCLE: Final = "cycle"
 POLICY: Final = "policy"
 
+_NONE: set[int] = set()
+
 
 class Dump:
     """What one call of `Pickler.dump` knows.
@@ -42,9 +44,11 @@ class Dump:
         policy: What becomes of weak references.
         protocol: Of the pickle being written.
         has_persistent_id: A subclass stores some objects outside the pickle, as ``torch.save`` does.
-        visited: Ids of the objects that this walk has met, or None as long as no weak reference has been met.
-        expected: The referent that the walk was last told to enter; meeting it again before it is in the memo means
-            that it is under construction.
+        tracking: A weak reference has been met, so that what the walk enters is noted.
+        visited: While it is being found out what is kept: the ids of the objects that this walk has met. Else None.
+        entered: Ids of the objects met since that may be under construction while they are written.
+        expected: The referent that the walk was last told to enter; meeting it a second time means that it is not in
+            the memo, and so under construction.
         cyclic: Ids of referents found to be under construction when a reference to them had to be made.
         dirty: This walk met a cyclic referent that it had not known of, so its bytes are wrong.
         left_out: References of this walk to what is outside, counted by the referent's type.
@@ -57,7 +61,9 @@ class Dump:
         self.policy = policy
         self.protocol = protocol
         self.has_persistent_id = has_persistent_id
+        self.tracking = False
         self.visited: set[int] | None = None
+        self.entered: set[int] = set()
         self.expected: object = None
         self.cyclic: set[int] = set()
         self.dirty = False
@@ -66,16 +72,21 @@ class Dump:
         self.scratch: dict[str, Any] = {}
         # Objects that a subclass's persistent_id stored, held so that their ids stay theirs.
         self.persisted: dict[int, object] = {}
-        self._kept: dict[int, Any] | None = None
+        # Ids of referents that can be relinked at once: what was visited, or all that is kept when that is known.
+        self._linkable: set[int] = _NONE
+        self._kept: set[int] | None = None
+        # The memo of the walk that found out what is kept, so that the ids in `_kept` stay its objects'.
+        self._kept_memo: dict[int, Any] = {}
         # Live referents that no strong edge has led to yet, each with the first reference to it.
         self._pending: dict[int, tuple[object, object]] = {}
         # What hangs on a pending referent.
         self._dependents: dict[int, list[object]] = {}
         # What was met before the ids in `visited`, while kept referents are being discovered.
         self._met: set[int] = set()
-        # What a policy callable answered, with the referent, so that its id stays its own.
         # Types whose instances no module owns.
         self._by_value: set[type] = set()
+        self._names: dict[type, str] = {}
+        # What a policy callable answered, with the referent, so that its id stays its own.
         self._fates: dict[int, tuple[object, OutsideFate]] = {}
         self._under_construction: set[int] = set()
 
@@ -112,23 +123,29 @@ class Dump:
         Raises:
             WeakReferenceError: The policy is ``"strict"`` and the reference cannot be relinked.
         """
+        key = id(referent)
+        # The parent pointer, by far the commonest case, ends here.
+        if key in self._linkable and not self._under_construction:
+            self.expected = referent
+            return RELINK
+        return self._decide(key, reference, referent, dependents)
+
+    def _decide(self, key: int, reference: object, referent: object, dependents: tuple[object, ...]) -> str:
         if self.policy == "tombstone":
             return POLICY
-        visited = self.visited
-        if visited is None:
-            visited = self.track()
-        key = id(referent)
-        if self._under_construction and key in self._under_construction:
+        if not self.tracking:
+            self.track()
+        if key in self._under_construction:
             if self.policy == "strict":
                 raise self.error(reference, referent, CYCLE)
             self._count(self.cycles, referent)
             return CYCLE
         if self._kept is not None:
-            if key in self._kept or self._is_by_reference(referent):
+            if key in self._linkable or self._is_by_reference(referent):
                 self.expected = referent
                 return RELINK
             return self._decide_outside(reference, referent)
-        if key in visited or key in self._met or key in self.persisted:
+        if key in self._linkable or key in self._met or key in self.persisted:
             self.expected = referent
             return RELINK
         if key not in self._pending:
@@ -140,20 +157,33 @@ class Dump:
         self._count(self.left_out, referent)
         return OUTSIDE
 
-    def track(self) -> set[int]:
-        """Begin to track what is met, since the first weak reference has been; return the ids met so far.
+    def track(self) -> None:
+        """Begin to note what is met: a weak reference has been, or this is no first walk.
 
         In fast mode nothing is memoized, so no reference can be relinked.
         """
-        self.visited = set(self.pickler.memo.copy())
+        self.tracking = True
         if self.pickler.fast:
-            self._kept = {}
-        return self.visited
+            self._kept = set()
+        if self._kept is None:
+            self.visited = set(self.pickler.memo.copy())
+            self._linkable = self.visited
+        else:
+            self._linkable = self._kept
+
+    def enter(self, obj: object) -> None:
+        """Note an object that may be under construction while it is written: it has a reducer, or one of its own."""
+        self.entered.add(id(obj))
+        if self.visited is not None:
+            self.visited.add(id(obj))
 
     def begin_walk(self) -> None:
         """Forget what the last walk has met, but not what was learnt from it."""
+        self.tracking = False
         self.visited = None
-        self._met.clear()
+        self._linkable = _NONE
+        self.entered.clear()
+        self._met = set()
         self.expected = None
         self.dirty = False
         self.left_out.clear()
@@ -189,7 +219,7 @@ class Dump:
         Raises:
             WeakReferenceError: The policy is ``"strict"``, or a callable says so, and a referent is outside.
         """
-        again = False
+        again = copies = False
         recipes = self._pending_recipes()
         restored: set[int] = set()
         while (found := self._take_kept()) or recipes:
@@ -200,6 +230,7 @@ class Dump:
             if not found:
                 # Last, since the recipe of a referent that turns out to be kept is not in the pickle.
                 key, recipe = recipes.popitem()
+                copies = True
                 if key in self._pending:
                     restored.add(key)
                     walk(recipe)
@@ -209,11 +240,15 @@ class Dump:
             fate = self._fate(referent)
             if fate == "strict":
                 raise self.error(reference, referent, OUTSIDE)
-            again = again or fate == "strong"
-        if again:
-            # The memo holds the objects as well, so that an id in `_kept` stays theirs.
-            self._kept = self._everything_met()
-        return again
+            copies = copies or fate == "strong"
+        if again or copies:
+            self._kept = self._met.union(self.persisted)
+        if copies:
+            # What only a copy leads to may hold references that this walk has not seen. To exact builtins, too, which
+            # are met unseen, and the memo alone has them.
+            self._kept_memo = self.pickler.memo.copy()
+            self._kept = self._kept_memo.keys() | self.persisted.keys()
+        return again or copies
 
     def forget_kept(self) -> None:
         """Go back to a first walk: the last one found a cycle, behind which there may be more."""
@@ -222,7 +257,7 @@ class Dump:
     def meet_again(self, referent: object) -> bool:
         """Tell whether `referent`, which a reference was about to enter, is under construction; note it if so."""
         self.expected = None
-        if self.visited is None or id(referent) not in self.visited:
+        if id(referent) not in self.entered:
             return False
         self.cyclic.add(id(referent))
         self.dirty = True
@@ -244,9 +279,16 @@ class Dump:
 
     def _take_kept(self) -> list[int]:
         """Take out the pending referents that have been met since, and return their ids."""
-        newly_met, self.visited = self.visited or set(), set()
-        self._met |= newly_met
-        found = [key for key in newly_met if key in self._pending]
+        newly_met = self.visited or set()
+        self.visited = self._linkable = set()
+        if len(self._pending) < len(newly_met):
+            found = [key for key in self._pending if key in newly_met]
+        else:
+            found = [key for key in newly_met if key in self._pending]
+        if self._met:
+            self._met |= newly_met
+        else:
+            self._met = newly_met
         if not found and self._pending:
             # Exact builtins, such as sets, are met unseen. The memo has them, but copying it is linear: it comes last.
             memo = self.pickler.memo.copy()
@@ -256,11 +298,6 @@ class Dump:
             # The memo holds them from now on.
             del self._pending[key]
         return found
-
-    def _everything_met(self) -> dict[int, Any]:
-        memo: dict[int, Any] = self.pickler.memo.copy()
-        memo.update(self.persisted)
-        return memo
 
     def _pending_recipes(self) -> dict[int, object]:
         if not recipes_exist():
@@ -279,6 +316,13 @@ class Dump:
             raise self.error(reference, referent, OUTSIDE)
         self._count(self.left_out, referent)
         return OUTSIDE
+
+    def name_of(self, cls: type) -> str:
+        """Return the dotted name of a class, the same string object each time: a pickle then spells it out once."""
+        name = self._names.get(cls)
+        if name is None:
+            name = self._names[cls] = dotted_name(cls)
+        return name
 
     @staticmethod
     def _count(counts: dict[type, int], referent: object) -> None:

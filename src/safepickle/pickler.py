@@ -24,8 +24,9 @@ from safepickle.buffers import BufferCallback, BufferRelay
 from safepickle.files import FileOrPath, Output, is_path
 from safepickle.passes import Dump
 from safepickle.policy import Unpicklable, WeakReferencePolicy, check_unpicklable, check_weakrefs
-from safepickle.reducers.classes import has_own_reduce, new_object
+from safepickle.reducers.classes import leave_to_itself, new_object
 from safepickle.reducers.table import TypeTable
+from safepickle.reducers.weak import reduce_weakref
 
 __all__ = ["Pickler", "dump", "dumps"]
 
@@ -64,7 +65,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         persistent_id = cls.__dict__.get("persistent_id")
-        if callable(persistent_id):
+        if persistent_id is not None:
             cls._has_persistent_id = True
             cls.persistent_id = _shielded(persistent_id)
 
@@ -132,8 +133,11 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         Warns:
             WeakReferenceWarning: The policy is ``"relink"`` and referents were left outside.
         """
+        if "_output" not in self.__dict__:
+            raise pickle.PicklingError(f"Pickler.__init__() was not called by {type(self).__qualname__}.__init__()")
         self._dump = known = Dump(self, self._weakrefs, self.proto, self._has_persistent_id)
         memo = {} if self._memo_is_empty else self.memo.copy()
+        self._table.own_dispatch_table = self.own_dispatch_table
         if self._relay is not None:
             self._relay.is_certain = self._is_certain
         self._output.begin()
@@ -165,14 +169,16 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         Called for every object but exact builtins, so an ordinary object must cost one look-up and no more.
         """
         known: Any = self._dump
-        visited = known.visited
-        if visited is not None:
-            if (obj is known.expected or known.cyclic) and (value := self._reduce_cyclic(obj, known)) is not None:
-                return value
-            visited.add(id(obj))
         reduce = self._table[type(obj)]
         if reduce is None:
+            visited = known.visited
+            if visited is not None:
+                visited.add(id(obj))
             return NotImplemented
+        if known.tracking and reduce is not reduce_weakref:
+            if (obj is known.expected or known.cyclic) and (value := self._reduce_cyclic(obj, known)) is not None:
+                return value
+            known.enter(obj)
         return reduce(obj, known)
 
     def reduce_value(self, obj: Any) -> Any:
@@ -188,11 +194,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def may_reduce_to_a_global(self, cls: type) -> bool:
         """Tell whether an instance of `cls` might be pickled as a name that the other side imports."""
-        if self._table[cls] is not None:
-            return False
-        if cls in self.own_dispatch_table or cls in copyreg.dispatch_table:
-            return True
-        return has_own_reduce(cls)
+        return self._table[cls] is leave_to_itself
 
     def reduces_to_a_global(self, obj: Any) -> bool:
         """Tell whether `obj`, whose class may do so, is pickled as a name that the other side imports."""
@@ -317,18 +319,23 @@ def dumps(
     return file.getvalue()
 
 
-def _shielded(persistent_id: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+def _shielded(persistent_id: Any) -> Callable[[Any, Any], Any]:
     """Keep proxies from a subclass's `persistent_id`, and note what it stores.
 
     Most begin with ``isinstance``, which asks a proxy's referent: a dead proxy raises ReferenceError there, and a
     live one passes for its referent.
     """
+    ask: Callable[[Any, Any], Any] = persistent_id
+    if isinstance(persistent_id, staticmethod | classmethod):
+
+        def ask(self: Pickler, obj: Any) -> Any:
+            return persistent_id.__get__(self, type(self))(obj)
 
     @functools.wraps(persistent_id)
     def shielded(self: Pickler, obj: Any) -> Any:
         if type(obj) in _PROXIES:
             return None
-        persistent = persistent_id(self, obj)
+        persistent = ask(self, obj)
         if persistent is not None and self._dump is not None:
             self._dump.note_persisted(obj)
         return persistent

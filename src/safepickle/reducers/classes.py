@@ -6,7 +6,9 @@ import copyreg
 from collections.abc import Callable
 from typing import Any, Final
 
-__all__ = ["has_own_reduce", "new_object"]
+__all__ = ["has_own_reduce", "is_ordinary", "leave_to_itself", "new_object"]
+
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 
 new_object: Final[Callable[..., Any]] = getattr(copyreg, "__newobj__")  # noqa: B009 (the stubs do not have it)
 """``cls.__new__(cls, *args)``: the pickler knows it by its name and writes it as one opcode."""
@@ -15,3 +17,19 @@ new_object: Final[Callable[..., Any]] = getattr(copyreg, "__newobj__")  # noqa: 
 def has_own_reduce(cls: Any) -> bool:
     """Tell whether a class says itself how its instances are pickled."""
     return cls.__reduce__ is not object.__reduce__ or cls.__reduce_ex__ is not object.__reduce_ex__
+
+
+def is_ordinary(cls: type) -> bool:
+    """Tell whether an instance is in the memo before anything else of it is written.
+
+    That holds for what ``object.__reduce_ex__`` makes of a class that inherits from no builtin: its reduce arguments
+    are the class alone. A builtin's content is among the arguments under protocols 0 and 1.
+    """
+    if has_own_reduce(cls) or hasattr(cls, "__getnewargs__") or hasattr(cls, "__getnewargs_ex__"):
+        return False
+    return all(base is object or base.__flags__ & _HEAP_TYPE for base in cls.__mro__)
+
+
+def leave_to_itself(obj: Any, dump: Any) -> Any:
+    """Leave an object to the C pickler, which asks the dispatch tables and the object itself."""
+    return NotImplemented

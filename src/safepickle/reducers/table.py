@@ -6,23 +6,29 @@ framework. This module knows no reducer of a single type but those that it lists
 
 from __future__ import annotations
 
+import copyreg
 import importlib
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 import cloudpickle
 
 from safepickle.passes import Dump
 from safepickle.reducers import leaves, weak, weak_containers
+from safepickle.reducers.classes import is_ordinary, leave_to_itself
 
 __all__ = ["LAZY", "ReduceValue", "Reducer", "TypeTable", "register"]
 
 ReduceValue: TypeAlias = "tuple[Any, ...] | str"
 Reducer: TypeAlias = Callable[[Any, Dump], Any]
 
-LAZY: Final[dict[str, str]] = {"torch": "safepickle.reducers.tensors"}
+LAZY: Final[dict[str, str]] = {
+    "lightning": "safepickle.reducers.lightning",
+    "pytorch_lightning": "safepickle.reducers.lightning",
+    "torch": "safepickle.reducers.tensors",
+}
 """Top-level module of a type, or of a class it inherits from -> the room whose ``find_reducer(cls)`` knows it."""
 
 _registered: dict[type, Reducer] = {}
@@ -34,14 +40,23 @@ _decided: weakref.WeakKeyDictionary[type, Reducer | None] = weakref.WeakKeyDicti
 class TypeTable(dict[type, "Reducer | None"]):
     """One dump's view of the table: a plain dict for the types that it has met.
 
-    None stands for a type that is left to the C pickler, as nearly every type is.
+    None stands for an ordinary type, as nearly every type is: its instances are left to the C pickler, and are in the
+    memo before their state is written.
+
+    Attributes:
+        own_dispatch_table: The reducers by exact type that the pickler's caller or subclass has set.
     """
+
+    def __init__(self) -> None:
+        self.own_dispatch_table: Mapping[type, Any] = {}
 
     def __missing__(self, cls: type) -> Reducer | None:
         try:
             reducer = _decided[cls]
         except KeyError:
             reducer = _decided[cls] = _find_reducer(cls)
+        if reducer is None and (cls in self.own_dispatch_table or cls in copyreg.dispatch_table):
+            reducer = leave_to_itself
         self[cls] = reducer
         return reducer
 
@@ -65,12 +80,31 @@ def register(cls: type, reducer: Callable[[Any], ReduceValue]) -> None:
 
 
 def _reduce_function_or_class(obj: Any, dump: Dump) -> Any:
-    """Reduce a function or a class: by value where it cannot be imported, else by reference."""
+    """Reduce a function or a class: by value where it cannot be imported, else by reference.
+
+    A reducer that someone has set for a metaclass goes first, as with plain pickle.
+    """
+    cls = type(obj)
+    if cls is not type and (cls in copyreg.dispatch_table or cls in dump.pickler.own_dispatch_table):
+        return NotImplemented
     value = cloudpickle.Pickler.reducer_override(dump.pickler, obj)
     # By value, a class that is written in C gives a pickle that cannot be loaded.
     if value is not NotImplemented and isinstance(obj, type) and obj.__flags__ & leaves.IMMUTABLE_TYPE:
         return leaves.reduce_builtin_class(obj)
     return value
+
+
+def _reduce_method(method: types.MethodType, dump: Dump) -> Any:
+    """Reduce a bound method; one of a class is found there by its name, as with plain pickle.
+
+    cloudpickle would carry its function by value, because a class gives no access to the bare function.
+    """
+    if types.MethodType in dump.pickler.own_dispatch_table:
+        return NotImplemented
+    owner, name = method.__self__, method.__func__.__name__
+    if issubclass(type(owner), type) and getattr(owner, name, None) == method:
+        return getattr, (owner, name)
+    return types.MethodType, (method.__func__, owner)
 
 
 def _from_cloudpickle(cls: type) -> Reducer:
@@ -91,7 +125,7 @@ def _find_reducer(cls: type) -> Reducer | None:
         if base in _registered:
             return _registered[base]
         if base in _BUILT_IN:
-            return _BUILT_IN[base]
+            return weak.reduce_weakref_subclass if base is weakref.ref and cls is not base else _BUILT_IN[base]
         room = LAZY.get(str(base.__module__).partition(".")[0])
         if room is not None and room not in rooms:
             rooms.add(room)
@@ -100,9 +134,11 @@ def _find_reducer(cls: type) -> Reducer | None:
                 return found
     if cls is types.FunctionType:
         return _reduce_function_or_class
+    if cls is types.MethodType:
+        return _reduce_method
     leaf = leaves.find_reducer(cls)
     if leaf is not None:
         return leaf
     if cls in cloudpickle.Pickler._dispatch_table:
         return _from_cloudpickle(cls)
-    return None
+    return None if is_ordinary(cls) else leave_to_itself

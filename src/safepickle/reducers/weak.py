@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from safepickle import rebuild
-from safepickle.passes import DEAD, RECIPE, RELINK, STRONG, Dump, dotted_name
+from safepickle.passes import DEAD, RECIPE, RELINK, STRONG, Dump
 from safepickle.recomputed import recipe_of
-from safepickle.reducers.classes import has_own_reduce, new_object
+from safepickle.reducers.classes import has_own_reduce, leave_to_itself, new_object
 
 __all__ = [
     "REDUCERS",
@@ -29,7 +29,7 @@ def reduce_weakref(reference: weakref.ref[Any], dump: Dump) -> Any:
     """Reduce a weak reference without making its referent strong.
 
     Args:
-        reference: Live or dead, of exactly `weakref.ref` or of a subclass.
+        reference: Live or dead. Subclasses go to `reduce_weakref_subclass`.
         dump: What this dump knows so far.
 
     Returns:
@@ -38,21 +38,21 @@ def reduce_weakref(reference: weakref.ref[Any], dump: Dump) -> Any:
     Raises:
         WeakReferenceError: The policy is ``"strict"`` and the referent is outside.
     """
-    if type(reference) is not weakref.ref:
-        return reduce_weakref_subclass(reference, dump)
     referent = reference()
     if referent is None:
         return rebuild.Tombstone, (DEAD, None)
     callback = reference.__callback__
-    arguments = (referent,) if callback is None else (referent, callback)
-    fate = dump.decide(reference, *arguments)
+    if callback is None:
+        arguments, fate = (referent,), dump.decide(reference, referent)
+    else:
+        arguments, fate = (referent, callback), dump.decide(reference, referent, callback)
     if fate == RELINK:
         return weakref.ref, arguments
     if fate == STRONG:
         return rebuild.StrongRef, arguments
     if fate == RECIPE:
         return rebuild.RecipeRef, (recipe_of(referent), *arguments[1:])
-    return rebuild.Tombstone, (fate, dotted_name(type(referent)))
+    return rebuild.Tombstone, (fate, dump.name_of(type(referent)))
 
 
 def reduce_weakref_subclass(reference: weakref.ref[Any], dump: Dump) -> Any:
@@ -73,8 +73,12 @@ def reduce_weakref_subclass(reference: weakref.ref[Any], dump: Dump) -> Any:
     arguments = (cls, referent) if callback is None else (cls, referent, callback)
     fate = dump.decide(reference, *arguments[1:])
     if fate == RELINK:
-        if cls.__new__ is weakref.ref.__new__:
+        constructor: Any = cls.__new__
+        if constructor is weakref.ref.__new__:
             return new_object, arguments, state
+        if constructor is weakref.KeyedRef.__new__:
+            # The key is in the state: as an argument it might lead back to this reference.
+            return new_object, (cls, referent, callback, None), state
         return rebuild.rebuild_reference, arguments, state
     if fate == STRONG:
         return rebuild.rebuild_owning_reference, (cls, referent, callback), state
@@ -124,17 +128,12 @@ def reduce_finalize(finalizer: weakref.finalize[Any, Any], dump: Dump) -> Any:
     referent, func, args, kwargs = found
     fate = dump.decide(finalizer, referent, func, args, kwargs)
     if fate == RELINK:
-        if not kwargs and finalizer.atexit:
-            return cls, (referent, func, *args)
+        if not kwargs:
+            return cls, (referent, func, *args), None if finalizer.atexit else (None, {"atexit": False})
         return rebuild.rebuild_finalize, (cls, referent, func, args, kwargs, finalizer.atexit)
     if fate == STRONG:
         return rebuild.rebuild_owning_finalize, (referent, func, args, kwargs, finalizer.atexit)
     return rebuild.rebuild_dead_finalize, (cls,)
-
-
-def _left_to_itself(obj: Any, dump: Dump) -> Any:
-    """Leave an object to its own ``__reduce__``."""
-    return NotImplemented
 
 
 def _look_behind(proxy: Any) -> tuple[Any, Callable[[Any], object] | None]:
@@ -155,9 +154,9 @@ REDUCERS: Final[dict[type, Callable[[Any, Dump], Any]]] = {
     weakref.ProxyType: reduce_proxy,
     weakref.CallableProxyType: reduce_proxy,
     weakref.finalize: reduce_finalize,
-    rebuild.Tombstone: _left_to_itself,
-    rebuild.RecipeRef: _left_to_itself,
-    rebuild.StrongRef: _left_to_itself,
-    rebuild.OwningWeakMethod: _left_to_itself,
-    rebuild.OwningFinalize: _left_to_itself,
+    rebuild.Tombstone: leave_to_itself,
+    rebuild.RecipeRef: leave_to_itself,
+    rebuild.StrongRef: leave_to_itself,
+    rebuild.OwningWeakMethod: leave_to_itself,
+    rebuild.OwningFinalize: leave_to_itself,
 }

@@ -1,0 +1,166 @@
+"""Lightning checkpoints that may hold weak references, and hyper-parameters that `torch.save` refuses.
+
+It works with both packages, ``lightning`` and ``pytorch_lightning``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import io
+import os
+import sys
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import fsspec.core
+import torch
+from fsspec.implementations.local import LocalFileSystem
+
+import safepickle
+from safepickle.atomic import replacing
+from safepickle.policy import Unpicklable, WeakReferencePolicy
+from safepickle.rebuild import StrongRef, Tombstone
+
+__all__ = ["SafePickleIO"]
+
+_PACKAGES = ("lightning.fabric", "lightning_fabric")
+
+
+def _checkpoint_io_classes() -> tuple[type, ...]:
+    """Return the `CheckpointIO` of the Lightning that the program uses, or of each that is installed if it uses none
+    yet.
+
+    The two packages are copies of each other, and a trainer of one takes no plugin of the other.
+    """
+    used = [package for package in _PACKAGES if package in sys.modules]
+    found = []
+    for package in used or _PACKAGES:
+        try:
+            found.append(importlib.import_module(f"{package}.plugins.io.checkpoint_io").CheckpointIO)
+        except ModuleNotFoundError as error:
+            if error.name is None or not package.startswith(error.name):
+                raise
+    if not found:
+        raise ModuleNotFoundError(
+            "safepickle.integrations.lightning needs Lightning: pip install lightning (or pytorch-lightning)",
+            name="lightning",
+        )
+    return tuple(found)
+
+
+class SafePickleIO(*_checkpoint_io_classes()):  # type: ignore[misc]
+    """A checkpoint plugin that saves with safepickle: ``Trainer(plugins=[SafePickleIO()])``.
+
+    Weak references between what is in the checkpoint come back as they were. Local files are replaced as a whole: a
+    save that fails leaves the last checkpoint standing.
+
+    When a run begins, Lightning deletes every hyper-parameter that plain pickle refuses. As long as a `SafePickleIO`
+    exists, Lightning's test (`is_picklable` in its ``utilities.parsing``) asks safepickle as well, so that those are
+    kept and saved.
+
+    Args:
+        weakrefs: What becomes of weak references, as in `safepickle.dumps`.
+        unpicklable: What becomes of what nothing can pickle, as in `safepickle.dumps`.
+        weights_only: Whether to load nothing but tensors and plain data, where the trainer does not say.
+            Hyper-parameters and callbacks may be anything, so the default is False: load only checkpoints that you
+            trust.
+    """
+
+    def __init__(
+        self,
+        *,
+        weakrefs: WeakReferencePolicy = "relink",
+        unpicklable: Unpicklable = "raise",
+        weights_only: bool = False,
+    ) -> None:
+        self._backend = safepickle.backend(weakrefs=weakrefs, unpicklable=unpicklable)
+        self._unpicklable: Unpicklable = unpicklable
+        self._weights_only = weights_only
+        _plugins.add(self)
+        _keep_hyperparameters()
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Save a checkpoint to a path or URL.
+
+        Raises:
+            TypeError: `storage_options` is given: there are none.
+        """
+        if storage_options is not None:
+            raise TypeError("SafePickleIO has no storage options: leave out storage_options=")
+        filesystem, location = _filesystem_of(path)
+        filesystem.makedirs(os.path.dirname(location), exist_ok=True)
+        if isinstance(filesystem, LocalFileSystem):
+            with replacing(location) as raw:
+                # torch does not look at how much a write has taken, and a raw file takes 2 GB at most.
+                file = io.BufferedWriter(raw)
+                torch.save(checkpoint, file, pickle_module=self._backend)
+                file.flush()
+                file.detach()
+            return
+        with filesystem.transaction, filesystem.open(location, "wb") as remote:
+            torch.save(checkpoint, remote, pickle_module=self._backend)
+
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Load a checkpoint from a path or URL, to the CPU unless `map_location` says otherwise.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+        """
+        filesystem, location = _filesystem_of(path)
+        if weights_only is None:
+            weights_only = self._weights_only
+        with filesystem.open(location, "rb") as file, torch.serialization.safe_globals([Tombstone, StrongRef]):
+            module = None if weights_only else self._backend
+            checkpoint: dict[str, Any] = torch.load(
+                file, map_location=map_location, pickle_module=module, weights_only=weights_only
+            )
+        return checkpoint
+
+    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Remove a checkpoint, if it is there."""
+        filesystem, location = _filesystem_of(path)
+        if filesystem.exists(location):
+            filesystem.rm(location, recursive=True)
+
+
+# Those for whose sake hyper-parameters are kept.
+_plugins: weakref.WeakSet[SafePickleIO] = weakref.WeakSet()
+
+
+def _keep_hyperparameters() -> None:
+    """Let Lightning's test for hyper-parameters pass what safepickle can pickle, in each package that the program uses.
+
+    There is nothing else to hook into: the trainer deletes them before it calls any plugin, callback or module.
+    """
+    for package in ("lightning.pytorch", "pytorch_lightning"):
+        parsing: Any = sys.modules.get(f"{package}.utilities.parsing")
+        if parsing is not None and not hasattr(parsing.is_picklable, "__wrapped__"):
+            parsing.is_picklable = _asking_safepickle(parsing.is_picklable)
+
+
+def _asking_safepickle(is_picklable: Callable[[object], bool]) -> Callable[[object], bool]:
+    @functools.wraps(is_picklable)
+    def asking(obj: object) -> bool:
+        return any(_can_save(plugin, obj) for plugin in tuple(_plugins)) or is_picklable(obj)
+
+    return asking
+
+
+def _can_save(plugin: SafePickleIO, obj: object) -> bool:
+    try:
+        # References from one hyper-parameter to another point outside here, which the whole checkpoint will decide.
+        safepickle.dumps(obj, weakrefs="tombstone", unpicklable=plugin._unpicklable)
+    except Exception:
+        return False
+    return True
+
+
+def _filesystem_of(path: str | os.PathLike[str]) -> tuple[Any, str]:
+    filesystem, location = fsspec.core.url_to_fs(os.fspath(path))
+    return filesystem, location

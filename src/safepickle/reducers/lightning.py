@@ -1,0 +1,36 @@
+"""Reduce values of Lightning modules: what their trainer and their Fabric put into them stays out of the pickle.
+
+A `LightningModule` leaves its trainer out by itself, and leaves its Fabric in: strongly after `Fabric.setup`, else
+through a weak proxy, which is dead as soon as the Fabric is. The attribute comes back as None, as in a module that
+nobody has attached to anything: a dead proxy there breaks ``module.trainer`` and ``module.log``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from safepickle.passes import Dump
+
+__all__ = ["find_reducer", "reduce_lightning_module"]
+
+_MODULES = frozenset({"lightning.pytorch.core.module", "pytorch_lightning.core.module"})
+
+
+def find_reducer(cls: type) -> Callable[[Any, Dump], Any] | None:
+    """Return the reducer for subclasses of either package's `LightningModule`."""
+    for base in cls.__mro__:
+        if base.__name__ == "LightningModule" and base.__module__ in _MODULES:
+            return reduce_lightning_module
+    return None
+
+
+def reduce_lightning_module(module: Any, dump: Dump) -> Any:
+    """Return the module's own reduce value, its state without the Fabric that it is attached to."""
+    if type(module) in dump.pickler.own_dispatch_table:
+        return NotImplemented
+    value = module.__reduce_ex__(dump.protocol)
+    if type(value) is str or len(value) < 3 or type(value[2]) is not dict or value[2].get("_fabric") is None:
+        return value
+    function, arguments, state, *rest = value
+    return function, arguments, {**state, "_fabric": None}, *rest

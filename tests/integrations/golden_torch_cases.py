@@ -1,0 +1,67 @@
+"""What the golden pickles of tensors hold. The rule of `golden_cases` holds here, too: a case is never changed."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+
+from golden_cases import Case
+
+CASES: dict[str, Case] = {}
+
+
+def module() -> torch.nn.Module:
+    layer = torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+        layer.bias.copy_(torch.tensor([5.0, 6.0]))
+    return layer
+
+
+def check_module(layer: Any) -> None:
+    assert type(layer) is torch.nn.Linear
+    assert layer.weight.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert layer.bias.tolist() == [5.0, 6.0]
+    assert layer.weight.requires_grad
+
+
+def tensors() -> Any:
+    base = torch.arange(12, dtype=torch.int16)
+    labelled = torch.tensor([1.5, 2.5], dtype=torch.float64, requires_grad=True)
+    labelled.label = "label"  # type: ignore[attr-defined]
+    return {
+        "base": base,
+        "view": base.view(3, 4)[:, 1:3],
+        "labelled": labelled,
+        "bfloat16": torch.tensor([1.0, 2.0], dtype=torch.bfloat16),
+        "conjugate": torch.tensor([1 + 2j]).conj(),
+        "empty": torch.empty(0, 3),
+        "reference": weakref.ref(base),
+        "storage": torch.tensor([7, 8], dtype=torch.uint8).untyped_storage(),
+        "typed": torch.tensor([1.0, 2.0]).storage(),
+    }
+
+
+def check_tensors(obj: Any) -> None:
+    base = obj["base"]
+    assert base.tolist() == list(range(12))
+    assert obj["view"].tolist() == [[1, 2], [5, 6], [9, 10]]
+    obj["view"][0, 0] = 100
+    assert base[1] == 100
+    labelled = obj["labelled"]
+    assert labelled.tolist() == [1.5, 2.5]
+    assert labelled.requires_grad
+    assert labelled.label == "label"
+    assert obj["bfloat16"].dtype is torch.bfloat16
+    assert obj["bfloat16"].tolist() == [1.0, 2.0]
+    assert obj["conjugate"].tolist() == [1 - 2j]
+    assert obj["empty"].shape == (0, 3)
+    assert obj["reference"]() is base
+    assert obj["storage"].tolist() == [7, 8]
+    assert obj["typed"].tolist() == [1.0, 2.0]
+
+
+CASES["torch module"] = Case(module, check_module)
+CASES["torch tensors"] = Case(tensors, check_tensors)
