@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING
 
 from safepickle.backend import backend
 from safepickle.deepcopy import deepcopy
-from safepickle.errors import ChecksumError, WeakReferenceError, WeakReferenceWarning
+from safepickle.errors import (
+    ChecksumError,
+    DamagedPickleError,
+    GuardedLoadError,
+    LoadLimitError,
+    NotAllowedError,
+    WeakReferenceError,
+    WeakReferenceWarning,
+)
+from safepickle.guard.allowing import allowing
 from safepickle.pickler import Pickler, dump, dumps
 from safepickle.rebuild import StrongRef, Tombstone
 from safepickle.recomputed import Recomputed
@@ -39,6 +48,10 @@ __all__ = [
     "DEFAULT_PROTOCOL",
     "HIGHEST_PROTOCOL",
     "ChecksumError",
+    "DamagedPickleError",
+    "GuardedLoadError",
+    "LoadLimitError",
+    "NotAllowedError",
     "PickleBuffer",
     "PickleError",
     "Pickler",
@@ -50,6 +63,7 @@ __all__ = [
     "UnpicklingError",
     "WeakReferenceError",
     "WeakReferenceWarning",
+    "allowing",
     "backend",
     "deepcopy",
     "dump",

@@ -7,11 +7,13 @@ import pickle
 from typing import Any
 
 from safepickle import pickler, unpickler
+from safepickle.guard.allowing import allow_list
 from safepickle.policy import check_unpicklable, check_weakrefs
 
 __all__ = ["Backend", "backend"]
 
 _DUMP_OPTIONS = ("protocol", "weakrefs", "unpicklable")
+_LOAD_OPTIONS = ("allow",)
 
 
 class Backend:
@@ -30,19 +32,24 @@ class Backend:
     DEFAULT_PROTOCOL = pickle.HIGHEST_PROTOCOL
 
     def __init__(self, **options: Any) -> None:
-        unknown = sorted(options.keys() - set(_DUMP_OPTIONS))
+        known = (*_DUMP_OPTIONS, *_LOAD_OPTIONS)
+        unknown = sorted(options.keys() - set(known))
         if unknown:
-            raise TypeError(f"backend() got unknown options: {', '.join(unknown)}. Known: {', '.join(_DUMP_OPTIONS)}")
+            raise TypeError(f"backend() got unknown options: {', '.join(unknown)}. Known: {', '.join(known)}")
         check_weakrefs(options.get("weakrefs", "relink"))
         check_unpicklable(options.get("unpicklable", "raise"))
         self.__name__ = "safepickle"
         self._options = options
-        self.Pickler = type("Pickler", (pickler.Pickler,), {"_bound_options": options, "__module__": __name__})
-        self.Unpickler = unpickler.Unpickler
-        self.dump = functools.partial(pickler.dump, **options)
-        self.dumps = functools.partial(pickler.dumps, **options)
-        self.load = unpickler.load
-        self.loads = unpickler.loads
+        dumping = {name: value for name, value in options.items() if name in _DUMP_OPTIONS}
+        loading = {name: value for name, value in options.items() if name in _LOAD_OPTIONS}
+        allow = options.get("allow")
+        allow_list(allow)
+        self.Pickler = type("Pickler", (pickler.Pickler,), {"_bound_options": dumping, "__module__": __name__})
+        self.Unpickler: Any = type("Unpickler", (unpickler.Unpickler,), {"_bound_allow": allow, "__module__": __name__})
+        self.dump = functools.partial(pickler.dump, **dumping)
+        self.dumps = functools.partial(pickler.dumps, **dumping)
+        self.load = functools.partial(unpickler.load, **loading)
+        self.loads = functools.partial(unpickler.loads, **loading)
 
     def __reduce__(self) -> Any:
         return _rebuild_backend, (self._options,)
@@ -57,7 +64,7 @@ def backend(**options: Any) -> Backend:
     ``torch.save(model, f, pickle_module=safepickle.backend(weakrefs="strong"))``
 
     Args:
-        **options: ``protocol``, ``weakrefs`` and ``unpicklable`` as for `dumps`.
+        **options: ``protocol``, ``weakrefs`` and ``unpicklable`` as for `dumps`, ``allow`` as for `loads`.
 
     Raises:
         TypeError: There is no such option.

@@ -9,7 +9,17 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
-__all__ = ["ChecksumError", "StateDictError", "StateDictWarning", "WeakReferenceError", "WeakReferenceWarning"]
+__all__ = [
+    "ChecksumError",
+    "DamagedPickleError",
+    "GuardedLoadError",
+    "LoadLimitError",
+    "NotAllowedError",
+    "StateDictError",
+    "StateDictWarning",
+    "WeakReferenceError",
+    "WeakReferenceWarning",
+]
 
 
 class WeakReferenceError(pickle.PicklingError):
@@ -138,3 +148,60 @@ class ChecksumError(pickle.UnpicklingError):
             )
         part = "the header of its checksum is damaged" if self.reason == "header" else "its checksum does not match"
         return f"the pickle is damaged: {part}. Nothing was loaded; get an undamaged copy of the file."
+
+
+class GuardedLoadError(pickle.UnpicklingError):
+    """A guarded load stopped before it did anything that it should not.
+
+    Attributes:
+        file: What was loaded: its name, the member of an archive behind it, or ``""`` for bytes.
+        offset: The byte at which the stream asked for it, or None.
+        opcode: The opcode there.
+        name: The name in question as ``"module:name"``, or ``""``.
+        reason: What is wrong.
+        allow: What to add to ``allow=`` after a review, or None when nothing there would help.
+    """
+
+    _what = "it cannot be loaded"
+
+    def __init__(
+        self, file: str, offset: int | None, opcode: str, name: str, reason: str, allow: str | None = None
+    ) -> None:
+        super().__init__(file, offset, opcode, name, reason, allow)
+        self.file = file
+        self.offset = offset
+        self.opcode = opcode
+        self.name = name
+        self.reason = reason
+        self.allow = allow
+
+    def __str__(self) -> str:
+        where = [self.file] if self.file else []
+        if self.offset is not None:
+            where.append(f"byte {self.offset:,}" + (f" ({self.opcode})" if self.opcode else ""))
+        subject = f"{self.name}: " if self.name else ""
+        remedy = ""
+        if self.allow is not None:
+            remedy = (
+                f'. If you know it and trust what it does, pass allow=["{self.allow}"]; '
+                "safepickle.inspect(file) lists all that the file asks for"
+            )
+        return f"{', '.join(where)}{': ' if where else ''}{self._what}: {subject}{self.reason}{remedy}"
+
+
+class NotAllowedError(GuardedLoadError):
+    """A pickle asks for something that is not allowed: a name, a call, or a state."""
+
+    _what = "not allowed"
+
+
+class DamagedPickleError(GuardedLoadError):
+    """A file is no whole pickle: truncated, damaged, contradicting itself, or another kind of file."""
+
+    _what = "damaged"
+
+
+class LoadLimitError(GuardedLoadError):
+    """A pickle asks for more memory or time than one of its length may."""
+
+    _what = "over a limit"

@@ -26,8 +26,8 @@ def is_torch_file(file: IO[bytes]) -> bool:
     return opening[:1] == b"\x80" and opening[2:] == _MAGIC_NUMBER
 
 
-def load_torch_file(file: IO[bytes]) -> Any:
-    """Load what ``torch.save`` wrote.
+def load_torch_file(file: IO[bytes], allow: Any = None) -> Any:
+    """Load what ``torch.save`` wrote; guarded, with its container checked, unless `allow` is None and nothing guards.
 
     Raises:
         ImportError: torch is not installed.
@@ -37,7 +37,13 @@ def load_torch_file(file: IO[bytes]) -> Any:
     except ImportError as error:
         raise ImportError("this file was written by torch.save, and torch is needed to load it") from error
     import safepickle
+    from safepickle.guard.allowing import allow_list
 
+    allowed = allow_list(allow)
+    if allowed is not None:
+        from safepickle.guard.torch_loading import load_guarded
+
+        return load_guarded(file, allowed)
     return torch.load(file, pickle_module=safepickle, weights_only=False)
 
 

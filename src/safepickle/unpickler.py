@@ -8,13 +8,29 @@ from typing import Any
 
 from safepickle.checksum import ChecksumPolicy, check_buffer, check_file
 from safepickle.files import FileOrPath, is_path
+from safepickle.guard.allowing import AllowItem, AllowList, allow_list
 from safepickle.torch_files import is_torch_file, load_torch_file
 
 __all__ = ["Unpickler", "load", "loads"]
 
 
 class Unpickler(pickle.Unpickler):
-    """`pickle.Unpickler`, with its constructor's signature."""
+    """`pickle.Unpickler`, with its constructor's signature, and a guard on request.
+
+    Args:
+        file: Open for reading.
+        fix_imports, encoding, errors, buffers: As for `pickle.Unpickler`.
+        allow: None for pickle's contract: the stream can run anything. Classes, functions and ``"module:name"`` strings
+            for a guarded load, which takes these and the built-in list; ``()`` is the built-in list alone.
+
+    Raises:
+        TypeError: `allow` holds something of another kind.
+        ValueError: `allow` holds what can never be allowed; the message says why.
+    """
+
+    _bound_allow: Iterable[AllowItem] | None = None
+    _bound_list: AllowList | None = None
+    _file_name: str = ""
 
     def __init__(
         self,
@@ -24,8 +40,51 @@ class Unpickler(pickle.Unpickler):
         encoding: str = "ASCII",
         errors: str = "strict",
         buffers: Iterable[Any] | None = (),
+        allow: Iterable[AllowItem] | None = None,
     ) -> None:
         super().__init__(file, fix_imports=fix_imports, encoding=encoding, errors=errors, buffers=buffers)
+        allowed = self._bound_list or allow_list(self._bound_allow if allow is None else allow)
+        self._loader: Any = None
+        if allowed is not None:
+            from safepickle.guard.loading import Loader
+
+            self._file = file
+            self._loader = Loader(
+                allowed,
+                fix_imports=fix_imports,
+                encoding=encoding,
+                errors=errors,
+                buffers=buffers,
+                find_class=None if type(self).find_class is Unpickler.find_class else self.find_class,
+                name=self._file_name or _name_of(file),
+                keep_memo=True,
+            )
+
+    def load(self) -> Any:
+        """Load the next object.
+
+        Raises:
+            NotAllowedError: The guard is on, and the stream asks for what is not allowed.
+            DamagedPickleError: The guard is on, and this is not a whole pickle.
+            LoadLimitError: The guard is on, and the stream costs more than one of its length may.
+        """
+        if self._loader is None:
+            return super().load()
+        from safepickle.guard.source import open_source
+
+        return self._loader.load(open_source(self._file), self._own_persistent_load())
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        """Return the object of a name; guarded, only if it is allowed."""
+        if self._loader is None:
+            return super().find_class(module_name, global_name)
+        return self._loader.find_class(module_name, global_name)
+
+    def _own_persistent_load(self) -> Any:
+        """Return the `persistent_load` that a subclass defines, or that was set on this unpickler, or None."""
+        found = getattr(self, "persistent_load", None)
+        # From 3.13 on the base class has a method that only raises.
+        return None if getattr(found, "__objclass__", None) or _is_builtin(found) else found
 
 
 def load(
@@ -36,6 +95,7 @@ def load(
     errors: str = "strict",
     buffers: Iterable[Any] | None = (),
     checksum: ChecksumPolicy = "check",
+    allow: Iterable[AllowItem] | None = None,
 ) -> Any:
     """Load an object from an open binary file or from a path.
 
@@ -49,16 +109,23 @@ def load(
         buffers: As for `pickle.load`.
         checksum: ``"check"``: a checksum that the file carries is verified before anything is loaded, unless the file
             cannot seek. ``"require"``: it is an error if there is none. ``"ignore"``: it is passed over.
+        allow: None for pickle's contract: the file can run anything. Classes, functions and ``"module:name"`` strings
+            for a guarded load; ``()`` is the built-in list alone.
 
     Raises:
         ChecksumError: The file is damaged or truncated.
+        NotAllowedError: The guard is on, and the file asks for what is not allowed.
+        DamagedPickleError: The guard is on, and this is not a whole pickle.
+        LoadLimitError: The guard is on, and the file costs more than one of its length may.
     """
     options: dict[str, Any] = {"fix_imports": fix_imports, "encoding": encoding, "errors": errors, "buffers": buffers}
+    if allow is not None:
+        options["allow"] = allow
     if is_path(file):
         with open(file, "rb") as opened:  # type: ignore[arg-type]
             # Of paths alone: torch.load hands open files of its own to this function, one pickle after the other.
             if is_torch_file(opened):
-                return load_torch_file(opened)
+                return load_torch_file(opened, allow)
             return Unpickler(check_file(opened, checksum), **options).load()
     return Unpickler(check_file(file, checksum), **options).load()  # type: ignore[arg-type]
 
@@ -72,7 +139,24 @@ def loads(
     errors: str = "strict",
     buffers: Iterable[Any] | None = (),
     checksum: ChecksumPolicy = "check",
+    allow: Iterable[AllowItem] | None = None,
 ) -> Any:
     """Load an object from bytes, or from any other buffer. See `load` for the arguments and the errors."""
     data = check_buffer(data, checksum)
+    allowed = allow_list(allow)
+    if allowed is not None:
+        from safepickle.guard.loading import Loader
+        from safepickle.guard.source import source_of_bytes
+
+        loader = Loader(allowed, fix_imports=fix_imports, encoding=encoding, errors=errors, buffers=buffers)
+        return loader.load(source_of_bytes(data))
     return pickle.loads(data, fix_imports=fix_imports, encoding=encoding, errors=errors, buffers=buffers)
+
+
+def _name_of(file: Any) -> str:
+    name = getattr(file, "name", "")
+    return name if isinstance(name, str) else ""
+
+
+def _is_builtin(function: Any) -> bool:
+    return type(function).__name__ == "builtin_function_or_method"

@@ -5,6 +5,7 @@ Importing this registers safepickle's tombstones with torch, so that ``torch.loa
 
 from safepickle.errors import StateDictError, StateDictWarning
 from safepickle.integrations.torch.extra_state import ExtraState, load_tracked, save_tracked, track_extra_state
+from safepickle.integrations.torch.guarded import load
 from safepickle.integrations.torch.load_state_dict import WRAPPER_PREFIXES, load_state_dict
 from safepickle.integrations.torch.report import LoadReport, Mismatch
 from safepickle.integrations.torch.safe_globals import register_safe_globals
@@ -18,6 +19,7 @@ __all__ = [
     "Mismatch",
     "StateDictError",
     "StateDictWarning",
+    "load",
     "load_state_dict",
     "load_tracked",
     "map_location",

@@ -1,0 +1,55 @@
+"""What a stream may cost, as figures; and the internal exceptions by which a rule or a reader says no.
+
+Knows nothing of opcodes or names. The machine turns these exceptions into the public ones, with file, member and byte.
+"""
+
+from __future__ import annotations
+
+NESTED_TUPLES = 1_000
+"""Deepest nesting of tuples. CPython hashes them by recursion in C, unchecked: a million levels end the process."""
+
+OPEN_MARKS = 10_000
+"""Most containers that may be open at once."""
+
+WORK_PER_BYTE = 64
+WORK_FLOOR = 1 << 26
+"""Hashing and copying are charged by size; a stream may spend `WORK_FLOOR`, and `WORK_PER_BYTE` for each byte."""
+
+EQUAL_HASHES = 256
+"""Most keys of one container that may share a hash: more make its lookups quadratic."""
+
+DIGITS = 4_300
+"""Longest decimal number, as in `sys.int_info.default_max_str_digits`: reading one is quadratic in its digits."""
+
+EXPONENT = 10_000
+"""Largest exponent of a decimal number: arithmetic on larger ones writes the zeros out."""
+
+NESTED_LOADS = 4
+"""How deep a pickle may hold bytes that are themselves a file to load, as torch's storages do."""
+
+DIMENSIONS = 64
+"""Most dimensions of an array or a tensor."""
+
+EXPANDED = 1 << 31
+"""Most elements of a tensor that shows its storage more than once (a stride of 0)."""
+
+
+class Refusal(Exception):
+    """What the stream asks for is not allowed.
+
+    Args:
+        reason: Why.
+        allow: What to add to ``allow=`` after a review, where that would help.
+    """
+
+    def __init__(self, reason: str, allow: str | None = None) -> None:
+        super().__init__(reason)
+        self.allow = allow
+
+
+class Damage(Exception):
+    """The stream contradicts itself or its length; the text says how."""
+
+
+class Excess(Exception):
+    """The stream is within the grammar, but costs more than it may; the text says what."""

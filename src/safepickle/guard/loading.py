@@ -1,0 +1,92 @@
+"""One guarded load: the machine in the world that builds, and its refusals as exceptions for the user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from safepickle.errors import DamagedPickleError, LoadLimitError, NotAllowedError
+from safepickle.guard.allowing import AllowList
+from safepickle.guard.limits import Damage, Excess, Refusal
+from safepickle.guard.machine import Machine
+from safepickle.guard.sniff import recognise
+from safepickle.guard.source import Source
+from safepickle.guard.worlds import Building
+
+__all__ = ["Loader"]
+
+
+class Loader:
+    """Loads the pickles of one source, guarded.
+
+    Args:
+        allowed: What the user allows beside the built-in list.
+        fix_imports, encoding, errors, buffers: As for `pickle.load`.
+        find_class: The `find_class` of a subclass of the unpickler, or None.
+        name: What messages call the file.
+        keep_memo: Whether the next pickle may refer to objects of this one, as those of one pickler may.
+    """
+
+    def __init__(
+        self,
+        allowed: AllowList,
+        *,
+        fix_imports: bool = True,
+        encoding: str = "ASCII",
+        errors: str = "strict",
+        buffers: Iterable[Any] | None = (),
+        find_class: Callable[[str, str], Any] | None = None,
+        name: str = "",
+        keep_memo: bool = False,
+    ) -> None:
+        self._encoding = encoding
+        self._errors = errors
+        self._name = name
+        self._memo: dict[int, Any] | None = {} if keep_memo else None
+        self._world = Building(
+            allowed,
+            fix_imports=fix_imports,
+            find_class=find_class,
+            buffers=None if buffers is None else iter(buffers),
+        )
+
+    def load(self, source: Source, persistent_load: Callable[[Any], Any] | None = None) -> Any:
+        """Load the next pickle of `source`.
+
+        Raises:
+            NotAllowedError: It asks for what is not allowed.
+            DamagedPickleError: It is not a whole pickle.
+            LoadLimitError: It costs more than it may.
+        """
+        world = self._world
+        memo = {} if self._memo is None else self._memo
+        machine = Machine(source, world, memo, encoding=self._encoding, errors=self._errors)
+        world.attach(machine, persistent_load)
+        try:
+            result = machine.run()
+            if self._memo is None:
+                memo.clear()
+            world.finished(memo)
+        except (Refusal, Damage, Excess) as error:
+            raise self._public(error, machine, source) from error.__cause__
+        return result
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Give the object of a name to a subclass's `find_class`, if it is allowed."""
+        try:
+            return self._world.plain_target(module, name)
+        except Refusal as error:
+            raise NotAllowedError(self._name, None, "", f"{module}:{name}", str(error), error.allow) from None
+        except Damage as error:
+            raise DamagedPickleError(self._name, None, "", f"{module}:{name}", str(error)) from error.__cause__
+
+    def _public(self, error: Exception, machine: Machine, source: Source) -> Exception:
+        subject, offset = self._world.subject, source.origin + machine.offset
+        known = recognise(source.head())
+        if known is not None:
+            return DamagedPickleError(self._name, 0, "", "", f"this is {known}")
+        if isinstance(error, Refusal):
+            return NotAllowedError(self._name, offset, machine.opcode, subject, str(error), error.allow)
+        if isinstance(error, Excess):
+            return LoadLimitError(self._name, offset, machine.opcode, subject, str(error))
+        return DamagedPickleError(self._name, offset, machine.opcode, subject, str(error))

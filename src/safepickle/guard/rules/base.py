@@ -1,0 +1,182 @@
+"""What a rule is: for one name, the arguments it may be called with, and what is known of the result.
+
+Rules judge by exact types and by `Facts`, never by asking an object, so that the load and `safepickle.inspect`, which
+builds nothing of the kind, judge alike.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from safepickle.guard.limits import DIMENSIONS, Damage, Refusal
+
+
+@dataclass(slots=True)
+class Facts:
+    """What is known of a value, whether or not it exists.
+
+    Attributes:
+        kind: ``"storage"``, ``"tensor"``, ``"array"``, ``"dtype"``, ...
+        dtype: Name of the element type.
+        itemsize: Bytes of one element.
+        nbytes: Bytes that back the value; None when only the load can tell.
+        shape: Lengths of the dimensions.
+        layout: Of a tensor.
+        open: Whether it still waits for its state.
+        depth: How many references lie between it and what is no reference.
+        filled: Whether a storage already holds its data.
+    """
+
+    kind: str
+    dtype: str = ""
+    itemsize: int = 0
+    nbytes: int | None = 0
+    shape: tuple[int, ...] = ()
+    layout: str = "strided"
+    open: bool = False
+    depth: int = 0
+    filled: bool = True
+
+
+class Judge(Protocol):
+    """What a rule may ask."""
+
+    def facts(self, value: Any) -> Facts | None:
+        """What is known of a value that this load has made or named."""
+
+    def grant(self, value: Any) -> Grant | None:
+        """The grant behind a value that is a name's object, or None."""
+
+    def kind(self, value: Any) -> Grant | None:
+        """The grant of the class that a value was made from, or None."""
+
+    def spend(self, amount: int) -> None:
+        """Charge for copying `amount` bytes."""
+
+    def check_keys(self, keys: Any, container: object) -> None:
+        """Charge for hashing."""
+
+    def check_attributes(self, obj: Any, state: Any) -> None:
+        """Hold a state against the rules for attributes: no dunder keys."""
+
+    def length(self, value: Any) -> int | None:
+        """Bytes in a bytes-like value; None when only the load can tell, -1 for anything else."""
+
+    def nested(self, payload: Any) -> Any:
+        """Load a torch file that lies inside the pickle, under the same guard."""
+
+
+Check = Callable[[Judge, tuple[Any, ...]], "Facts | None"]
+
+
+def no_call(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    """Refuse every call: the name may only be mentioned."""
+    raise Refusal("it may be mentioned, but not called")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a name may do.
+
+    Attributes:
+        check: Judges the arguments of a call, and returns what is known of the result.
+        make: Makes the result, in place of calling the name's object.
+        state: Judges a state, and says by what function it is set: ``state(judge, obj, facts, state)``.
+        data: Whether the name's object may be part of the result, as a class may. Else it may only be called.
+        plain: Whether it belongs to the standard library and builds values: inspect makes those for real.
+        facts: What is known of the name's object itself.
+        unfolds: For a name that stands for another operation: which.
+        of_first: Whether the result is an instance of the first argument.
+        new_only: Whether instances are made without calling the class.
+    """
+
+    check: Check = no_call
+    make: Callable[..., Any] | None = None
+    state: Callable[[Judge, Any, Facts | None, Any], Callable[[Any, Any], None]] | None = None
+    data: bool = False
+    plain: bool = False
+    facts: Facts | None = None
+    unfolds: str = ""
+    of_first: bool = False
+    new_only: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Grant:
+    """A name that this load may use.
+
+    Attributes:
+        module, name: The exact pair.
+        rule: What it may do.
+        listed: ``"built-in"``, ``"user"``, or ``"needed"`` (inspect: not on any list yet).
+        target: The object, once it was imported.
+        offset: The byte at which the stream first named it.
+    """
+
+    module: str
+    name: str
+    rule: Rule
+    listed: str = "built-in"
+    target: Any = None
+    offset: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def key(self) -> str:
+        """How the name is written in ``allow=``."""
+        return f"{self.module}:{self.name}"
+
+
+DATA: Final = Rule(data=True)
+"""A name that may be mentioned and does nothing."""
+
+
+def is_size(value: Any) -> bool:
+    """Tell whether a value is a plain integer, 0 or more, that fits 63 bits."""
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def sizes(value: Any, what: str) -> tuple[int, ...]:
+    """Return a shape or strides as a tuple.
+
+    Raises:
+        Damage: It is not a tuple of integers from 0 on.
+    """
+    if type(value) is not tuple or len(value) > DIMENSIONS or not all(map(is_size, value)):
+        raise Damage(f"the {what} is not a tuple of at most {DIMENSIONS} integers from 0 on")
+    return value
+
+
+def count_elements(shape: tuple[int, ...]) -> int:
+    """Return the product of the dimensions, unless it overflows.
+
+    Raises:
+        Damage: It does not fit 63 bits.
+    """
+    count = 1
+    for size in shape:
+        count = operator.mul(count, size) if size else 0
+    # numpy and torch multiply the other dimensions even where one of them is 0.
+    widest = 1
+    for size in shape:
+        widest *= size or 1
+    if widest >= 1 << 60:
+        raise Damage("the dimensions multiply to more than 2**60 elements")
+    return count
+
+
+def expect(arguments: tuple[Any, ...], *kinds: type | tuple[type, ...], least: int | None = None) -> None:
+    """Hold arguments against exact types.
+
+    Raises:
+        Refusal: There are more or fewer, or one is of another type.
+    """
+    least = len(kinds) if least is None else least
+    if not least <= len(arguments) <= len(kinds):
+        raise Refusal(f"it is called with {len(arguments)} arguments")
+    for position, (argument, kind) in enumerate(zip(arguments, kinds, strict=False)):
+        if type(argument) not in (kind if isinstance(kind, tuple) else (kind,)):
+            raise Refusal(f"argument {position + 1} is of type {type(argument).__qualname__}")

@@ -1,0 +1,467 @@
+"""The built-in list, torch: storages, tensors, parameters, and the layers of `torch.nn`.
+
+Sizes, strides and offsets are held against the storage before torch sees them. Needs no torch: the same figures serve
+`safepickle.inspect` where torch is not installed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from typing import Any, Final
+
+from safepickle.guard.limits import EXPANDED, Damage, Excess, Refusal
+from safepickle.guard.rules.base import DATA, Facts, Grant, Judge, Rule, count_elements, expect, is_size, sizes
+
+_ITEM_SIZES: Final = {
+    1: "bool uint8 int8 qint8 quint8 quint4x2 quint2x4 bits8 bits1x8 bits2x4 bits4x2 float8_e4m3fn float8_e4m3fnuz "
+    "float8_e5m2 float8_e5m2fnuz float8_e8m0fnu float4_e2m1fn_x2",
+    2: "bfloat16 float16 half int16 short uint16 bits16",
+    4: "float32 float int32 int uint32 qint32 complex32 chalf",
+    8: "float64 double int64 long uint64 complex64 cfloat",
+    16: "complex128 cdouble",
+}
+_STORAGES: Final = {
+    "BFloat16Storage": "bfloat16",
+    "BoolStorage": "bool",
+    "ByteStorage": "uint8",
+    "CharStorage": "int8",
+    "ComplexDoubleStorage": "complex128",
+    "ComplexFloatStorage": "complex64",
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "IntStorage": "int32",
+    "LongStorage": "int64",
+    "QInt32Storage": "qint32",
+    "QInt8Storage": "qint8",
+    "QUInt2x4Storage": "quint2x4",
+    "QUInt4x2Storage": "quint4x2",
+    "QUInt8Storage": "quint8",
+    "ShortStorage": "int16",
+}
+_ALIASES: Final = {
+    "half": "float16", "short": "int16", "float": "float32", "int": "int32", "chalf": "complex32", "double": "float64",
+    "long": "int64", "cfloat": "complex64", "cdouble": "complex128",
+}  # fmt: skip
+_ITEMSIZE: Final = {name: size for size, names in _ITEM_SIZES.items() for name in names.split()}
+_LAYOUTS: Final = tuple(
+    f"torch.{name}" for name in ["strided", "sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc"]
+)
+_QSCHEMES: Final = ("per_tensor_affine", "per_tensor_symmetric", "per_channel_affine", "per_channel_symmetric",
+                    "per_channel_affine_float_qparams")  # fmt: skip
+_DEVICE: Final = re.compile(r"(?:cpu|cuda|mps|meta|xpu|hpu|xla|mtia)(?::\d{1,4})?")
+_INTERNAL: Final = ("_backward", "_post_acc", "_grad", "_base", "_c")
+_SETTABLE: Final = (
+    "data grad requires_grad names real imag name volatile grad_dtype H T mH mT base is_leaf shape dtype device layout"
+)
+
+
+def is_float(dtype: str) -> bool:
+    """Tell whether tensors of a dtype may require gradients."""
+    return dtype.startswith(("float", "bfloat", "complex"))
+
+
+def _tensor(judge: Judge, storage: Any, offset: Any, size: Any, stride: Any, dtype: Facts | None = None) -> Facts:
+    """Hold a view of a storage against it."""
+    backing = judge.facts(storage)
+    if backing is None or backing.kind != "storage":
+        raise Refusal("its first argument is no storage of this file")
+    element = backing if dtype is None else dtype
+    shape, steps = sizes(size, "size of the tensor"), sizes(stride, "stride of the tensor")
+    if len(shape) != len(steps) or not is_size(offset):
+        raise Damage("the size, stride and offset of the tensor do not fit together")
+    count = count_elements(shape)
+    if count:
+        last = offset + sum((length - 1) * step for length, step in zip(shape, steps, strict=True))
+        if backing.nbytes is not None and (last + 1) * element.itemsize > backing.nbytes:
+            raise Damage(
+                f"the tensor reaches element {last:,} of a storage of {backing.nbytes:,} bytes "
+                f"({element.dtype}, {element.itemsize} bytes each)"
+            )
+        if backing.nbytes is not None and count > EXPANDED and count * element.itemsize > backing.nbytes:
+            raise Excess(f"the tensor shows its storage again and again, as {count:,} elements")
+    elif backing.nbytes is not None and offset * element.itemsize > backing.nbytes:
+        raise Damage("the offset of the tensor lies outside its storage")
+    return Facts("tensor", element.dtype, element.itemsize, count * element.itemsize, shape, filled=backing.filled)
+
+
+def _gradient(facts: Facts, requires_grad: Any, hooks: Any = None) -> Facts:
+    if type(requires_grad) is not bool:
+        raise Refusal("requires_grad is not a bool")
+    if requires_grad and not is_float(facts.dtype):
+        raise Damage(f"a tensor of {facts.dtype} cannot require gradients")
+    if hooks is not None and not (type(hooks) in (OrderedDict, dict) and not hooks):
+        raise Refusal("the tensor carries hooks, which are code that runs later")
+    return facts
+
+
+def _metadata(value: Any) -> None:
+    if value is not None and (
+        type(value) is not dict
+        or not value.keys() <= {"conj", "neg"}
+        or not all(type(bit) is bool for bit in value.values())
+    ):
+        raise Refusal("the metadata of the tensor is more than its conj and neg bits")
+
+
+def _check_bits(facts: Facts, metadata: Any) -> None:
+    _metadata(metadata)
+    if metadata and metadata.get("conj") and not facts.dtype.startswith("complex"):
+        raise Damage("the conj bit is for complex tensors")
+
+
+def _rebuild_tensor(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    if len(arguments) != 4:
+        raise Refusal(f"it is called with {len(arguments)} arguments")
+    return _tensor(judge, *arguments)
+
+
+def _rebuild_tensor_v2(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    if len(arguments) not in (6, 7):
+        raise Refusal(f"it is called with {len(arguments)} arguments")
+    facts = _gradient(_tensor(judge, *arguments[:4]), *arguments[4:6])
+    _check_bits(facts, arguments[6] if len(arguments) == 7 else None)
+    return facts
+
+
+def _rebuild_tensor_v3(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    if len(arguments) not in (7, 8):
+        raise Refusal(f"it is called with {len(arguments)} arguments")
+    storage, offset, size, stride = arguments[:4]
+    facts = _gradient(_tensor(judge, storage, offset, size, stride, _dtype(judge, arguments[6])), *arguments[4:6])
+    _check_bits(facts, arguments[7] if len(arguments) == 8 else None)
+    return facts
+
+
+def _dtype(judge: Judge, value: Any) -> Facts:
+    facts = judge.facts(value)
+    if facts is None or facts.kind != "torch dtype":
+        raise Refusal("a torch dtype was expected")
+    return facts
+
+
+def _known(judge: Judge, value: Any) -> Facts:
+    facts = judge.facts(value)
+    if facts is None or facts.kind != "tensor":
+        raise Refusal("a tensor of this file was expected")
+    return facts
+
+
+def _parameter(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    if len(arguments) != 3:
+        raise Refusal(f"it is called with {len(arguments)} arguments")
+    return _gradient(_known(judge, arguments[0]), *arguments[1:])
+
+
+def _new_parameter(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    if len(arguments) != 2:
+        raise Refusal(f"it is called with {len(arguments)} arguments")
+    return _gradient(_known(judge, arguments[0]), arguments[1])
+
+
+def _parameter_with_state(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    if len(arguments) != 4:
+        raise Refusal(f"it is called with {len(arguments)} arguments")
+    _python_attributes(arguments[3])
+    return _gradient(_known(judge, arguments[0]), *arguments[1:3])
+
+
+def _python_attributes(state: Any) -> None:
+    """Judge attributes that torch sets on a tensor one by one: none may be one of the tensor's own."""
+    if type(state) is tuple and len(state) == 2 and not state[1]:
+        state = state[0]
+    if state is None:
+        return
+    if type(state) is not dict or not all(type(name) is str for name in state):
+        raise Refusal("the state of the tensor is not a dict of attributes")
+    for name in state:
+        if name[:2] == "__" or name in _SETTABLE.split() or name.startswith(_INTERNAL):
+            raise Refusal(f"the state would set the tensor's own attribute {name!r}")
+
+
+def _from_type(judge: Judge, arguments: tuple[Any, ...]) -> Facts | None:
+    """Judge ``_rebuild_from_type_v2(func, new_type, args, state)``: a rebuild function on this list."""
+    if len(arguments) != 4:
+        raise Refusal(f"it is called with {len(arguments)} arguments")
+    function, cls, inner, state = arguments
+    if type(function) is not Grant or ("torch._utils", function.name) not in RULES or type(inner) is not tuple:
+        raise Refusal("the function that it calls is no rebuild function of torch's")
+    grant = judge.grant(cls)
+    if grant is None or (grant.listed == "built-in" and grant.name not in ("Tensor", "Parameter", "Buffer")):
+        raise Refusal("its class is no tensor that is allowed")
+    _python_attributes(state)
+    return function.rule.check(judge, inner)
+
+
+def _make_from_type(function: Grant, cls: Any, inner: Any, state: Any) -> Any:
+    from torch._tensor import _rebuild_from_type_v2
+
+    target = function.target if function.rule.make is None else function.rule.make
+    return _rebuild_from_type_v2(target, cls, inner, state)
+
+
+def _sparse(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    if len(arguments) != 2 or type(arguments[1]) not in (tuple, list):
+        raise Refusal("it is not called as torch writes it")
+    layout = judge.facts(arguments[0])
+    if layout is None or layout.kind != "layout":
+        raise Refusal("its first argument is no layout")
+    data = tuple(arguments[1])
+    coordinates = layout.layout == "torch.sparse_coo"
+    if len(data) not in ((3, 4) if coordinates else (4,)):
+        raise Refusal("the parts of the sparse tensor are not those of its layout")
+    indices = [_known(judge, part) for part in data[: 1 if coordinates else 2]]
+    values = _known(judge, data[1 if coordinates else 2])
+    if not all(part.dtype in ("int64", "int32") and part.layout == "strided" for part in indices):
+        raise Damage("the indices of the sparse tensor are not integers")
+    if coordinates and len(data) == 4 and type(data[3]) not in (bool, type(None)):
+        raise Refusal("is_coalesced is not a bool")
+    shape = _size(judge, data[2 if coordinates else 3])
+    count_elements(shape)
+    found = indices[0].shape
+    if coordinates and (len(found) != 2 or found[0] > len(shape) or found[1:] != values.shape[:1]):
+        raise Damage("the indices and values of the sparse tensor do not fit together")
+    return Facts("tensor", values.dtype, values.itemsize, values.nbytes, shape, layout.layout, filled=values.filled)
+
+
+def _size(judge: Judge, value: Any) -> tuple[int, ...]:
+    facts = judge.facts(value)
+    if facts is not None and facts.kind == "size":
+        return facts.shape
+    return sizes(tuple(value) if type(value) is list else value, "size of the tensor")
+
+
+def _make_sparse(layout: Any, data: Any) -> Any:
+    """Build a sparse tensor with its indices checked, or note it for the check after the storages are read."""
+    from safepickle.guard.sparse import rebuild_checked
+
+    return rebuild_checked(layout, data)
+
+
+def _quantized(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    if len(arguments) != 7:
+        raise Refusal(f"it is called with {len(arguments)} arguments")
+    facts = _gradient(_tensor(judge, *arguments[:4]), *arguments[5:7])
+    scheme = arguments[4]
+    if type(scheme) is not tuple or not scheme or not facts.dtype.startswith("q"):
+        raise Refusal("the quantizer of the tensor is malformed")
+    named = judge.facts(scheme[0])
+    if named is None or named.kind != "qscheme":
+        raise Refusal("the quantizer of the tensor is malformed")
+    if named.dtype == "per_tensor_affine":
+        expect(scheme[1:], float, int)
+    elif named.dtype in ("per_channel_affine", "per_channel_affine_float_qparams"):
+        if len(scheme) != 4 or type(scheme[3]) is not int or not 0 <= scheme[3] < len(facts.shape):
+            raise Damage("the quantizer of the tensor has an axis that the tensor lacks")
+        for part in scheme[1:3]:
+            if _known(judge, part).shape != (facts.shape[scheme[3]],):
+                raise Damage("the quantizer of the tensor does not fit its shape")
+    else:
+        raise Refusal("the quantizer of the tensor is malformed")
+    if facts.nbytes is not None and facts.nbytes > 1 << 24:
+        judge.spend(facts.nbytes >> 4)
+    return facts
+
+
+def _meta(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    if len(arguments) != 4:
+        raise Refusal(f"it is called with {len(arguments)} arguments")
+    dtype = _dtype(judge, arguments[0])
+    shape, stride = sizes(arguments[1], "size of the tensor"), sizes(arguments[2], "stride of the tensor")
+    count_elements(shape)
+    reach = 1 + sum((length - 1) * step for length, step in zip(shape, stride, strict=False) if length)
+    if len(shape) != len(stride) or reach * dtype.itemsize >= 1 << 62:
+        raise Damage("the size and stride of the tensor do not fit together")
+    return _gradient(Facts("tensor", dtype.dtype, dtype.itemsize, 0, shape, "meta"), arguments[3])
+
+
+def _from_cpu(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    if len(arguments) != 4:
+        raise Refusal(f"it is called with {len(arguments)} arguments")
+    source, dtype = _known(judge, arguments[0]), _dtype(judge, arguments[1])
+    _check_device(arguments[2])
+    judge.spend(source.nbytes or 0)
+    return _gradient(Facts("tensor", dtype.dtype, dtype.itemsize, source.nbytes, source.shape), arguments[3])
+
+
+def _check_device(text: Any) -> None:
+    if type(text) is not str or _DEVICE.fullmatch(text) is None:
+        raise Refusal("the device is not one that torch writes")
+
+
+def _device(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    expect(arguments, str, int, least=1)
+    _check_device(arguments[0])
+    if len(arguments) == 2 and (":" in arguments[0] or not 0 <= arguments[1] < 128):
+        raise Damage("the index of the device is out of range")
+    return Facts("device")
+
+
+def _torch_size(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    expect(arguments, (tuple, list), least=0)
+    return Facts("size", shape=sizes(tuple(arguments[0]) if arguments else (), "size"))
+
+
+def _layout(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    expect(arguments, str)
+    if arguments[0] not in _LAYOUTS:
+        raise Refusal("the layout is not one that torch writes")
+    return Facts("layout", layout=arguments[0])
+
+
+def _nested_storage(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    """Judge the bytes of a torch file inside the pickle: they hold one storage, and are loaded under this guard."""
+    length = judge.length(arguments[0]) if len(arguments) == 1 else -1
+    if length is None or length < 0:
+        raise Refusal("its argument is not bytes")
+    judge.spend(length)
+    facts: Facts = judge.nested(arguments[0])
+    return facts
+
+
+def _own_storage(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    if len(arguments) not in (1, 2):
+        raise Refusal(f"it is called with {len(arguments)} arguments")
+    length = judge.length(arguments[0])
+    if length is not None and length < 0:
+        raise Refusal("the bytes of the storage are no bytes")
+    if len(arguments) == 2:
+        _check_device(arguments[1])
+    return Facts("storage", "uint8", 1, length)
+
+
+def _own_typed_storage(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    if len(arguments) != 2:
+        raise Refusal(f"it is called with {len(arguments)} arguments")
+    backing, element = judge.facts(arguments[0]), _named_dtype(arguments[1])
+    if backing is None or backing.kind != "storage":
+        raise Refusal("its first argument is no storage of this file")
+    return Facts("storage", element.dtype, element.itemsize, backing.nbytes)
+
+
+def _named_dtype(name: Any) -> Facts:
+    if type(name) is not str or name not in _ITEMSIZE:
+        raise Refusal("the dtype is none of torch's")
+    return Facts("torch dtype", _ALIASES.get(name, name), _ITEMSIZE[name])
+
+
+def _own_tensor(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    if not 5 <= len(arguments) <= 8 or not all(type(flag) is bool for flag in arguments[5:]):
+        raise Refusal("it is not called as safepickle writes it")
+    storage, dtype, offset, size, stride = arguments[:5]
+    facts = _tensor(judge, storage, offset, size, stride, dtype=_named_dtype(dtype))
+    if any(arguments[6:7]) and not facts.dtype.startswith("complex"):
+        raise Damage("the conj bit is for complex tensors")
+    return _gradient(facts, arguments[5] if len(arguments) > 5 else False)
+
+
+def _own_attributes(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    if len(arguments) != 2 or type(arguments[1]) is not dict:
+        raise Refusal("it is not called as safepickle writes it")
+    _known(judge, arguments[0])
+    _python_attributes(arguments[1])
+
+
+def _module_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
+    if type(state) is not dict:
+        raise Refusal("the state of the layer is not a dict")
+    judge.check_attributes(obj, state)
+    return _set_state
+
+
+def _set_state(obj: Any, state: Any) -> None:
+    obj.__setstate__(state)
+
+
+def _no_arguments(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    expect(arguments)
+
+
+def _version(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    expect(arguments, str)
+
+
+_LAYERS: Final = {
+    "pooling": "AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d "
+    "AdaptiveMaxPool3d AvgPool1d AvgPool2d AvgPool3d FractionalMaxPool2d FractionalMaxPool3d LPPool1d "
+    "LPPool2d LPPool3d MaxPool1d MaxPool2d MaxPool3d MaxUnpool1d MaxUnpool2d MaxUnpool3d",
+    "adaptive": "AdaptiveLogSoftmaxWithLoss",
+    "dropout": "AlphaDropout Dropout Dropout1d Dropout2d Dropout3d FeatureAlphaDropout",
+    "loss": "BCELoss BCEWithLogitsLoss CTCLoss CosineEmbeddingLoss CrossEntropyLoss GaussianNLLLoss "
+    "HingeEmbeddingLoss HuberLoss KLDivLoss L1Loss MSELoss MarginRankingLoss MultiLabelMarginLoss "
+    "MultiLabelSoftMarginLoss MultiMarginLoss NLLLoss PoissonNLLLoss SmoothL1Loss SoftMarginLoss "
+    "TripletMarginLoss",
+    "batchnorm": "BatchNorm1d BatchNorm2d BatchNorm3d SyncBatchNorm",
+    "linear": "Bilinear Identity Linear NonDynamicallyQuantizableLinear",
+    "activation": "CELU ELU GELU GLU Hardshrink Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid LogSoftmax Mish "
+    "MultiheadAttention PReLU RReLU ReLU ReLU6 SELU SiLU Sigmoid Softmax Softmax2d Softmin Softplus "
+    "Softshrink Softsign Tanh Tanhshrink Threshold",
+    "channelshuffle": "ChannelShuffle",
+    "padding": "CircularPad1d CircularPad2d CircularPad3d ConstantPad1d ConstantPad2d ConstantPad3d ReflectionPad1d "
+    "ReflectionPad2d ReflectionPad3d ReplicationPad1d ReplicationPad2d ReplicationPad3d ZeroPad1d "
+    "ZeroPad2d ZeroPad3d",
+    "container": "ModuleDict ModuleList ParameterDict ParameterList Sequential",
+    "conv": "Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d",
+    "distance": "CosineSimilarity PairwiseDistance",
+    "normalization": "CrossMapLRN2d GroupNorm LayerNorm LocalResponseNorm RMSNorm",
+    "sparse": "Embedding EmbeddingBag",
+    "flatten": "Flatten Unflatten",
+    "fold": "Fold Unfold",
+    "rnn": "GRU GRUCell LSTM LSTMCell RNN RNNCell",
+    "instancenorm": "InstanceNorm1d InstanceNorm2d InstanceNorm3d",
+    "module": "Module",
+    "pixelshuffle": "PixelShuffle PixelUnshuffle",
+    "transformer": "Transformer TransformerDecoder TransformerDecoderLayer TransformerEncoder TransformerEncoderLayer",
+    "upsampling": "Upsample UpsamplingBilinear2d UpsamplingNearest2d",
+}
+
+_DTYPES: Final = {
+    name: Rule(data=True, facts=Facts("torch dtype", _ALIASES.get(name, name), size))
+    for name, size in _ITEMSIZE.items()
+}
+_STORAGE_RULES: Final = {
+    name: Rule(data=True, facts=Facts("storage type", dtype, _ITEMSIZE[dtype])) for name, dtype in _STORAGES.items()
+}
+_UNTYPED: Final = Rule(data=True, facts=Facts("storage type", "uint8", 1))
+_REBUILD: Final = {
+    "_rebuild_tensor": Rule(_rebuild_tensor),
+    "_rebuild_tensor_v2": Rule(_rebuild_tensor_v2),
+    "_rebuild_tensor_v3": Rule(_rebuild_tensor_v3),
+    "_rebuild_parameter": Rule(_parameter),
+    "_rebuild_parameter_with_state": Rule(_parameter_with_state),
+    "_rebuild_sparse_tensor": Rule(_sparse, _make_sparse),
+    "_rebuild_qtensor": Rule(_quantized),
+    "_rebuild_meta_tensor_no_storage": Rule(_meta),
+    "_rebuild_device_tensor_from_cpu_tensor": Rule(_from_cpu),
+}
+
+RULES: Final[dict[tuple[str, str], Rule]] = {
+    **{("torch._utils", name): rule for name, rule in _REBUILD.items()},
+    **{("torch", name): rule for name, rule in _DTYPES.items()},
+    **{("torch", name): rule for name, rule in _STORAGE_RULES.items()},
+    **{("torch.cuda", name): rule for name, rule in _STORAGE_RULES.items()},
+    **{("torch", name): Rule(data=True, facts=Facts("qscheme", name)) for name in _QSCHEMES},
+    **{
+        (f"torch.nn.modules.{module}", name): Rule(_no_arguments, state=_module_state, data=True, new_only=True)
+        for module, names in _LAYERS.items()
+        for name in names.split()
+    },
+    ("torch", "UntypedStorage"): _UNTYPED,
+    ("torch.storage", "UntypedStorage"): _UNTYPED,
+    ("torch.storage", "_load_from_bytes"): Rule(_nested_storage),
+    ("torch._tensor", "_rebuild_from_type_v2"): Rule(_from_type, _make_from_type),
+    ("torch", "Tensor"): DATA,
+    ("torch._tensor", "Tensor"): DATA,
+    ("torch.nn.parameter", "Parameter"): Rule(_new_parameter, data=True),
+    ("torch.nn.parameter", "Buffer"): DATA,
+    ("torch", "Size"): Rule(_torch_size, data=True),
+    ("torch", "device"): Rule(_device, data=True),
+    ("torch.serialization", "_get_layout"): Rule(_layout),
+    ("safepickle.rebuild", "rebuild_torch_storage"): Rule(_own_storage),
+    ("safepickle.rebuild", "rebuild_torch_typed_storage"): Rule(_own_typed_storage),
+    ("safepickle.rebuild", "rebuild_torch_tensor"): Rule(_own_tensor),
+    ("safepickle.rebuild", "rebuild_torch_parameter"): Rule(_own_tensor),
+    ("safepickle.rebuild", "rebuild_torch_attributes"): Rule(_own_attributes),
+    ("torch.torch_version", "TorchVersion"): Rule(_version, data=True),
+}

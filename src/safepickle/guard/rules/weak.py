@@ -1,0 +1,199 @@
+"""The built-in list, weak references: the standard library's, and what safepickle writes for them.
+
+A callback is code that runs later, so no rule takes one; nor is there a rule for an armed `weakref.finalize`.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, Final
+
+from safepickle.guard.limits import Excess, Refusal
+from safepickle.guard.rules.base import Facts, Grant, Judge, Rule, expect
+
+_CHAIN: Final = 100
+"""Most references to references: the hash of a reference is its referent's, by recursion in C."""
+
+_CONTAINERS: Final = (weakref.WeakSet, weakref.WeakValueDictionary, weakref.WeakKeyDictionary)
+
+
+def _referent(judge: Judge, referent: Any) -> Facts:
+    """Judge what a reference may point at."""
+    if not type(referent).__weakrefoffset__:
+        raise Refusal(f"a {type(referent).__qualname__} cannot be referred to weakly")
+    known = judge.facts(referent)
+    depth = known.depth + 1 if known is not None and known.kind == "reference" else 0
+    if depth > _CHAIN:
+        raise Excess(f"more than {_CHAIN} references refer to one another")
+    return Facts("reference", depth=depth)
+
+
+def _reference(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    if len(arguments) == 2 and arguments[1] is None:
+        arguments = arguments[:1]
+    if len(arguments) != 1:
+        raise Refusal("a callback of a weak reference is code that runs later")
+    return _referent(judge, arguments[0])
+
+
+def _proxy(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    _reference(judge, arguments)
+
+
+def _tombstone(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    expect(arguments, str, (str, type(None)), least=1)
+
+
+def _subclass(judge: Judge, cls: Any) -> None:
+    """Hold that a class is a subclass of `weakref.ref` that the user allows."""
+    grant = judge.grant(cls)
+    if grant is None or grant.listed == "built-in" or not _is_a(grant, weakref.ref):
+        raise Refusal("its class is not an allowed subclass of weakref.ref")
+
+
+def _is_a(grant: Grant, base: Any) -> bool:
+    return grant.target is None or (isinstance(grant.target, type) and issubclass(grant.target, base))
+
+
+def _of_subclass(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    if not arguments:
+        raise Refusal("it is called without a class")
+    _subclass(judge, arguments[0])
+    return _reference(judge, arguments[1:])
+
+
+def _dead_of_subclass(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    if len(arguments) != 1:
+        raise Refusal(f"it is called with {len(arguments)} arguments")
+    _subclass(judge, arguments[0])
+
+
+def _dead_method(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    if len(arguments) != 1 or arguments[0] is not weakref.WeakMethod:
+        raise Refusal("its class is not weakref.WeakMethod")
+
+
+def _dead_proxy(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    expect(arguments, bool)
+
+
+def _itself(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    if len(arguments) != 1:
+        raise Refusal(f"it is called with {len(arguments)} arguments")
+
+
+def _empty(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    expect(arguments)
+
+
+def _container(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    grant = judge.grant(arguments[0]) if len(arguments) == 1 else None
+    if grant is None or not (arguments[0] in _CONTAINERS or grant.listed != "built-in"):
+        raise Refusal("its class is no allowed weak container")
+    if not _is_a(grant, _CONTAINERS):
+        raise Refusal("its class is no weak container")
+
+
+def _entries(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    if len(arguments) != 2 or type(arguments[1]) is not tuple or len(arguments[1]) != 3:
+        raise Refusal("the state of the weak container is malformed")
+    container, (attributes, entries, owned) = arguments
+    plain = type(container) in _CONTAINERS
+    grant = judge.kind(container)
+    if not plain and (grant is None or grant.listed == "built-in"):
+        raise Refusal("the object to fill is no allowed weak container")
+    judge.check_attributes(container, attributes)
+    if type(entries) is not list or type(owned) is not tuple:
+        raise Refusal("the state of the weak container is malformed")
+    pairs = type(container) is not weakref.WeakSet and plain
+    if pairs and not all(type(entry) is tuple and len(entry) == 2 for entry in entries):
+        raise Refusal("the entries of the weak container are not pairs")
+    judge.spend(64 * len(entries))
+    if entries:
+        judge.check_keys([entry[0] for entry in entries] if pairs else entries, container)
+
+
+def _update(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    expect(arguments, weakref.WeakSet, list)
+    if arguments[1]:
+        judge.spend(64 * len(arguments[1]))
+        judge.check_keys(arguments[1], arguments[0])
+
+
+def _set_members(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    if len(arguments) != 2 or type(arguments[1]) is not tuple or len(arguments[1]) != 2:
+        raise Refusal("the state of the set is malformed")
+    container, (attributes, members) = arguments
+    grant = judge.kind(container)
+    if grant is None or grant.listed == "built-in" or not _is_a(grant, set):
+        raise Refusal("the object to fill is no instance of an allowed subclass of set")
+    if type(members) is not list:
+        raise Refusal("the state of the set is malformed")
+    judge.check_attributes(container, attributes)
+    judge.spend(16 * len(members))
+    if members:
+        judge.check_keys(members, container)
+
+
+def _recipe(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    expect(arguments)
+    return Facts("recipe", open=True)
+
+
+def _recipe_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
+    """Allow a factory that the user allows to be called; it runs when the value is first used."""
+    if facts is None or facts.kind != "recipe" or not facts.open:
+        raise Refusal("only a recipe that was just made takes a state")
+    if type(state) is not tuple or len(state) != 3 or type(state[1]) is not tuple or type(state[2]) is not dict:
+        raise Refusal("the recipe is not a factory and its arguments")
+    if not all(type(name) is str for name in state[2]):
+        raise Refusal("the recipe is not a factory and its arguments")
+    grant = judge.grant(state[0])
+    if grant is None or grant.listed == "built-in":
+        raise Refusal("the factory of the recipe is not allowed: allow= has to name it")
+    facts.open = False
+    return _set_state
+
+
+def _set_state(obj: Any, state: Any) -> None:
+    obj.__setstate__(state)
+
+
+def _recipe_reference(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    facts = _reference(judge, arguments)
+    known = judge.facts(arguments[0])
+    if known is None or known.kind != "recipe":
+        raise Refusal("it refers to no recipe of this file")
+    return facts
+
+
+_FORMAT: Final[dict[str, Rule]] = {
+    "Tombstone": Rule(_tombstone, data=True, plain=True),
+    "StrongRef": Rule(_reference, data=True, plain=True),
+    "rebuild_reference": Rule(_of_subclass, of_first=True),
+    "rebuild_owning_reference": Rule(_of_subclass, of_first=True),
+    "rebuild_dead_reference": Rule(_dead_of_subclass, of_first=True),
+    "rebuild_dead_weak_method": Rule(_dead_method, plain=True),
+    "rebuild_dead_proxy": Rule(_dead_proxy, plain=True),
+    "rebuild_proxy_referent": Rule(_itself, plain=True),
+    "rebuild_weak_container": Rule(_container, of_first=True, plain=True),
+    "rebuild_weak_entries": Rule(_entries, plain=True),
+    "rebuild_set_members": Rule(_set_members),
+    "rebuild_recomputed": Rule(_recipe, state=_recipe_state),
+    "RecipeRef": Rule(_recipe_reference, data=True),
+}
+
+RULES: Final[dict[tuple[str, str], Rule]] = {
+    ("weakref", "ref"): Rule(_reference, data=True, plain=True),
+    ("weakref", "ReferenceType"): Rule(_reference, data=True, plain=True),
+    ("_weakref", "ref"): Rule(_reference, data=True, plain=True),
+    ("weakref", "proxy"): Rule(_proxy, plain=True),
+    ("_weakref", "proxy"): Rule(_proxy, plain=True),
+    ("weakref", "WeakMethod"): Rule(data=True, plain=True),
+    ("weakref", "WeakSet"): Rule(_empty, data=True, plain=True),
+    ("_weakrefset", "WeakSet"): Rule(_empty, data=True, plain=True),
+    ("_weakrefset", "WeakSet.update"): Rule(_update, weakref.WeakSet.update, plain=True),
+    ("weakref", "WeakValueDictionary"): Rule(_empty, data=True, plain=True),
+    ("weakref", "WeakKeyDictionary"): Rule(_empty, data=True, plain=True),
+    **{("safepickle.rebuild", name): rule for name, rule in _FORMAT.items()},
+}

@@ -1,0 +1,86 @@
+"""torch files under the guard: the container is checked before torch reads it, then the pickle while it is read."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from safepickle.errors import DamagedPickleError, LoadLimitError, NotAllowedError
+from safepickle.guard.allowing import AllowList
+from safepickle.guard.containers import read_members, torch_root
+from safepickle.guard.limits import Damage, Excess, Refusal
+from safepickle.guard.sniff import HEAD, recognise
+from safepickle.guard.sparse import checked_at_the_end
+
+__all__ = ["load_guarded"]
+
+_LEGACY: Final = b"\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+
+
+def load_guarded(
+    file: Any, allowed: AllowList, *, map_location: Any = None, mmap: bool | None = None, path: Any = None
+) -> Any:
+    """Load a torch file from an open file, guarded.
+
+    Args:
+        file: Open for reading, and seekable.
+        allowed: What may be used beside the built-in list.
+        map_location: As for ``torch.load``.
+        mmap: As for ``torch.load``; needs `path`.
+        path: The path of the file, or None.
+
+    Raises:
+        NotAllowedError: The file asks for what is not allowed, or its container could be read in two ways.
+        DamagedPickleError: It is no whole torch file.
+        LoadLimitError: It costs more than it may.
+    """
+    import torch
+
+    name = str(getattr(file, "name", "") or "")
+    start = file.tell()
+    head = file.read(HEAD)
+    try:
+        if head[:4] == b"PK\x03\x04":
+            torch_root(read_members(file, start))
+        elif head[:1] != b"\x80" or head[2 : 2 + len(_LEGACY)] != _LEGACY:
+            known = recognise(head)
+            raise Damage(
+                f"this is {known}" if known else "this is no torch file, neither a zip nor of the older format"
+            )
+        file.seek(start)
+        with checked_at_the_end():
+            return torch.load(
+                file if path is None or not mmap else path,
+                map_location=map_location,
+                pickle_module=GuardedModule(allowed, name),
+                weights_only=False,
+                mmap=mmap,
+            )
+    except Refusal as error:
+        raise NotAllowedError(name, None, "", "", str(error)) from None
+    except Damage as error:
+        raise DamagedPickleError(name, None, "", "", str(error)) from error.__cause__
+    except Excess as error:
+        raise LoadLimitError(name, None, "", "", str(error)) from None
+    except MemoryError:
+        raise LoadLimitError(name, None, "", "", "it asks for more memory than there is") from None
+    except (NotAllowedError, DamagedPickleError, LoadLimitError):
+        raise
+    except Exception as error:
+        # torch's own readers raise RuntimeError, KeyError, AssertionError, struct.error and more on damaged files.
+        raise DamagedPickleError(name, None, "", "", f"{type(error).__name__}: {error}") from error
+
+
+class GuardedModule:
+    """What ``torch.load`` takes for ``pickle_module``: loads under one list, and dumps nothing."""
+
+    __name__ = "safepickle"
+
+    def __init__(self, allowed: AllowList, name: str = "") -> None:
+        from safepickle.unpickler import Unpickler
+
+        self._allowed = allowed
+        self.Unpickler = type("Unpickler", (Unpickler,), {"_bound_list": allowed, "_file_name": name})
+
+    def load(self, file: Any, **options: Any) -> Any:
+        """Load the next pickle of a file."""
+        return self.Unpickler(file, **options).load()

@@ -1,0 +1,37 @@
+"""Load torch files that came from elsewhere: the container is checked first, then the pickle is guarded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from safepickle.guard.allowing import AllowItem, AllowList, allow_list
+from safepickle.guard.torch_loading import load_guarded
+
+__all__ = ["load"]
+
+
+def load(path: Any, *, allow: Iterable[AllowItem] = (), map_location: Any = None, mmap: bool | None = None) -> Any:
+    """Load a file that ``torch.save`` wrote, guarded.
+
+    ``torch.load(path, pickle_module=safepickle, allow=[Net])`` guards the pickle too, but torch reads TorchScript
+    archives and old tar files before it asks the pickle module, and takes archives that two readers see differently.
+    Here the container is checked first.
+
+    Args:
+        path: A path, or a seekable file open for reading.
+        allow: Classes, functions and ``"module:name"`` strings beside the built-in list.
+        map_location: As for ``torch.load``.
+        mmap: As for ``torch.load``; for paths alone.
+
+    Raises:
+        NotAllowedError: The file asks for what is not allowed, or could be read in two ways.
+        DamagedPickleError: It is no whole torch file.
+        LoadLimitError: It costs more than one of its length may.
+    """
+    allowed = allow_list(tuple(allow)) or AllowList()
+    if isinstance(path, (str, os.PathLike)):
+        with open(path, "rb") as file:
+            return load_guarded(file, allowed, map_location=map_location, mmap=mmap, path=path)
+    return load_guarded(path, allowed, map_location=map_location, mmap=mmap)
