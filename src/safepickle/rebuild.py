@@ -43,10 +43,14 @@ __all__ = [
     "rebuild_set_members",
     "rebuild_thread",
     "rebuild_torch_attributes",
+    "rebuild_torch_owning_handle",
     "rebuild_torch_parameter",
     "rebuild_torch_storage",
     "rebuild_torch_tensor",
     "rebuild_torch_typed_storage",
+    "rebuild_torch_weak_dictionary",
+    "rebuild_torch_weak_entries",
+    "rebuild_torch_weak_reference",
     "rebuild_weak_container",
     "rebuild_weak_entries",
 ]
@@ -417,6 +421,48 @@ def rebuild_torch_attributes(tensor: Any, attributes: dict[str, Any]) -> None:
     """Give a tensor its Python attributes, without the ``__setstate__`` that torch keeps for its oldest files."""
     for name, value in attributes.items():
         setattr(tensor, name, value)
+
+
+def rebuild_torch_weak_reference(cls: Any, referent: Any, callback: Any = None, owned: bool = False) -> Any:
+    """Build a reference that torch hashes by its referent, of a subclass or one that owns; state follows."""
+    from torch.utils.weak import WeakIdRef, _WeakHashRef
+
+    if owned:
+        callback = Owner(referent, callback)
+    reference = weakref.ref.__new__(cls, referent, callback)
+    base: Any = WeakIdRef if issubclass(cls, WeakIdRef) else _WeakHashRef
+    base.__init__(reference, referent, callback)
+    return reference
+
+
+def rebuild_torch_weak_dictionary(cls: Any, ref_type: Any) -> Any:
+    """Build an empty `torch.utils.weak.WeakIdKeyDictionary` or an instance of a subclass; state follows."""
+    from torch.utils.weak import WeakIdKeyDictionary
+
+    container = cls.__new__(cls)
+    WeakIdKeyDictionary.__init__(container, None, ref_type)
+    return container
+
+
+def rebuild_torch_weak_entries(container: Any, state: tuple[Any, Iterable[Any], tuple[Any, ...]]) -> None:
+    """Fill what `rebuild_torch_weak_dictionary` has built, as `rebuild_weak_entries` does."""
+    from torch.utils.weak import WeakIdKeyDictionary
+
+    attributes, entries, owned = state
+    set_attributes(container, attributes)
+    for key, value in entries:
+        WeakIdKeyDictionary.__setitem__(container, key, value)
+    if owned:
+        setattr(container, OWNED_ATTRIBUTE, owned)
+
+
+def rebuild_torch_owning_handle(handle: Any, state: tuple[Any, int, tuple[Any, ...]]) -> None:
+    """Fill a `torch.utils.hooks.RemovableHandle` that owns its dictionaries."""
+    handle.__setstate__(state)
+    hooks, _, others = state
+    if hooks is not None:
+        handle.hooks_dict_ref = StrongRef(hooks)
+    handle.extra_dict_ref = tuple(StrongRef(other) for other in others)
 
 
 def set_attributes(obj: Any, attributes: Any) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import weakref
+from collections import OrderedDict
 from typing import Any
 
 import torch
+from torch.utils.hooks import RemovableHandle
+from torch.utils.weak import WeakIdKeyDictionary, WeakIdRef
 
 from golden_cases import Case
 
 CASES: dict[str, Case] = {}
+HELD: list[Any] = []
+"""Owners of what stays outside the pickle."""
 
 
 def module() -> torch.nn.Module:
@@ -63,5 +68,47 @@ def check_tensors(obj: Any) -> None:
     assert obj["typed"].tolist() == [1.0, 2.0]
 
 
+def weak_types() -> Any:
+    tensor = torch.tensor([1.0])
+    hooks: Any = OrderedDict()
+    handle = RemovableHandle(hooks)
+    hooks[handle.id] = "hook"
+    table: Any = WeakIdKeyDictionary({tensor: "value"})
+    table.name = "attribute"
+    parts = {"table": table, "reference": WeakIdRef(tensor), "handle": handle}
+    return {"tensor": tensor, "hooks": hooks, **parts}
+
+
+def check_weak_types(obj: Any) -> None:
+    tensor = obj["tensor"]
+    assert obj["table"].name == "attribute"
+    assert obj["table"][tensor] == "value"
+    assert obj["reference"]() is tensor
+    assert hash(obj["reference"]) == id(tensor)
+    assert list(obj["hooks"].values()) == ["hook"]
+    obj["handle"].remove()
+    assert not obj["hooks"]
+
+
+def weak_types_outside() -> Any:
+    parts = weak_types()
+    HELD.extend([parts.pop("tensor"), parts.pop("hooks")])
+    return parts
+
+
+def check_weak_types_outside(obj: Any) -> None:
+    [(tensor, value)] = obj["table"].items()
+    assert (tensor.tolist(), value) == ([1.0], "value")
+    assert obj["reference"]() is tensor
+    hooks = obj["handle"].hooks_dict_ref()
+    assert list(hooks.values()) == ["hook"]
+    obj["handle"].remove()
+    assert not hooks
+
+
 CASES["torch module"] = Case(module, check_module)
 CASES["torch tensors"] = Case(tensors, check_tensors)
+CASES["torch weak types"] = Case(weak_types, check_weak_types)
+CASES["torch weak types of outside referents"] = Case(
+    weak_types_outside, check_weak_types_outside, {"weakrefs": "strong"}
+)

@@ -56,7 +56,7 @@ def test_every_name_of_the_format_is_in_a_golden_pickle() -> None:
 @pytest.mark.parametrize("protocol", [2, 5])
 def test_cases_hold_today(name: str, protocol: int) -> None:
     case = golden_torch_cases.CASES[name]
-    case.check(safepickle.loads(safepickle.dumps(case.build(), protocol)))
+    case.check(safepickle.loads(safepickle.dumps(case.build(), protocol, **case.options)))
 
 
 @pytest.mark.parametrize("path", FOREIGN, ids=name_of)

@@ -27,7 +27,7 @@ Reducer: TypeAlias = Callable[[Any, Dump], Any]
 LAZY: Final[dict[str, str]] = {
     "lightning": "safepickle.reducers.lightning",
     "pytorch_lightning": "safepickle.reducers.lightning",
-    "torch": "safepickle.reducers.tensors",
+    "torch": "safepickle.reducers.torch_types",
 }
 """Top-level module of a type, or of a class it inherits from -> the room whose ``find_reducer(cls)`` knows it."""
 

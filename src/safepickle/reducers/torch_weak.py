@@ -1,0 +1,118 @@
+"""Reduce values of torch's own weak types: `torch.utils.weak`, and the handles by which hooks are removed.
+
+`torch.utils.weak.TensorWeakRef` needs none: it holds an ordinary `weakref.ref` as an attribute.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any, Final
+
+from torch.utils.hooks import RemovableHandle
+from torch.utils.weak import WeakIdKeyDictionary, WeakIdRef, _WeakHashRef
+
+from safepickle import rebuild
+from safepickle.passes import RELINK, STRONG, Dump
+from safepickle.reducers.classes import has_own_reduce, new_object
+
+__all__ = ["find_reducer", "reduce_removable_handle", "reduce_weak_dictionary", "reduce_weak_reference"]
+
+# What the constructor makes afresh.
+_INTERNALS: Final = frozenset({"data", "ref_type", "_remove", "_pending_removals", "_iterating", "_dirty_len"})
+
+
+def find_reducer(cls: type) -> Callable[[Any, Dump], Any] | None:
+    """Return the reducer for `cls`, unless it says itself how its instances are pickled."""
+    if has_own_reduce(cls):
+        return None
+    if issubclass(cls, WeakIdRef | _WeakHashRef):
+        return reduce_weak_reference
+    if issubclass(cls, WeakIdKeyDictionary):
+        return reduce_weak_dictionary
+    if issubclass(cls, RemovableHandle) and cls.__getstate__ is RemovableHandle.__getstate__:
+        return reduce_removable_handle
+    return None
+
+
+def reduce_weak_reference(reference: Any, dump: Dump) -> Any:
+    """Reduce a `WeakIdRef` or a `_WeakHashRef`, whose hash is that of the copy, and so is computed afresh."""
+    cls = type(reference)
+    # Not through `reference()`: torch's `__call__` mends the tensor that it returns.
+    referent = weakref.ref.__call__(reference)
+    attributes = _without_hash(reference.__getstate__())
+    if referent is None:
+        # Nothing is equal to a dead one, so any hash will do, but it needs one.
+        return rebuild.rebuild_dead_reference, (cls,), reference.__getstate__()
+    callback: Any = reference.__callback__
+    if type(callback) is rebuild.Owner:
+        return rebuild.rebuild_torch_weak_reference, (cls, referent, callback.callback, True), attributes
+    arguments = (referent,) if callback is None else (referent, callback)
+    fate = dump.decide(reference, *arguments)
+    if fate == RELINK:
+        if cls.__init__ in _CONSTRUCTORS:
+            return cls, arguments, attributes
+        return rebuild.rebuild_torch_weak_reference, (cls, *arguments), attributes
+    if fate == STRONG:
+        return rebuild.rebuild_torch_weak_reference, (cls, referent, callback, True), attributes
+    return rebuild.rebuild_dead_reference, (cls,), reference.__getstate__()
+
+
+def reduce_weak_dictionary(container: Any, dump: Dump) -> Any:
+    """Reduce a `WeakIdKeyDictionary` to the entries whose keys are kept; the values hang on their keys."""
+    cls = type(container)
+    entries, owned = [], []
+    # One copy of the table, which no other thread can interrupt; its references are made strong one by one.
+    for reference, value in container.data.copy().items():
+        key = weakref.ref.__call__(reference)
+        if key is None:
+            continue
+        fate = dump.decide(container, key, value)
+        if fate in (RELINK, STRONG):
+            entries.append((key, value))
+        if fate == STRONG:
+            owned.append(key)
+    attributes = {name: value for name, value in vars(container).items() if name not in _INTERNALS}
+    if cls is WeakIdKeyDictionary and not attributes and not owned:
+        arguments = () if container.ref_type is WeakIdRef else (None, container.ref_type)
+        return cls, arguments, None, None, iter(entries)
+    state = (attributes or None, entries, tuple(owned))
+    build = rebuild.rebuild_torch_weak_dictionary
+    return build, (cls, container.ref_type), state, None, None, rebuild.rebuild_torch_weak_entries
+
+
+def reduce_removable_handle(handle: Any, dump: Dump) -> Any:
+    """Reduce a handle to the dictionaries that it removes its hook from; it does not own them.
+
+    torch's own state of a handle whose dictionaries are gone cannot be loaded.
+    """
+    hooks, owned = _hooks_of(handle, handle.hooks_dict_ref, dump)
+    others = []
+    for reference in handle.extra_dict_ref:
+        other, is_owned = _hooks_of(handle, reference, dump)
+        if other is not None:
+            others.append(other)
+            owned = owned or is_owned
+    state = (hooks, handle.id, tuple(others))
+    if owned:
+        return new_object, (type(handle),), state, None, None, rebuild.rebuild_torch_owning_handle
+    return new_object, (type(handle),), state
+
+
+def _hooks_of(handle: Any, reference: weakref.ref[Any], dump: Dump) -> tuple[Any, bool]:
+    """Return the dictionary that goes into the pickle, or None, and whether the handle has to own it."""
+    hooks = reference()
+    if hooks is None:
+        return None, False
+    fate = dump.decide(handle, hooks)
+    return (hooks if fate in (RELINK, STRONG) else None), fate == STRONG
+
+
+def _without_hash(state: Any) -> Any:
+    """Return the state of a reference without the slot that keeps its hash, or None when nothing is left."""
+    attributes, slots = state if type(state) is tuple else (state, {})
+    slots = {name: value for name, value in slots.items() if name != "_id"}
+    return (attributes, slots) if slots else attributes
+
+
+_CONSTRUCTORS: Final = (WeakIdRef.__init__, _WeakHashRef.__init__)
