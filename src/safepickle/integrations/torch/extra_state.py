@@ -10,12 +10,14 @@ attributes can.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, TypeGuard
 
 import torch
 from torch import nn
 
+import safepickle
 from safepickle.integrations.torch.proxies import owned_modules
 
 __all__ = ["EXTRA_STATE_SUFFIX", "ExtraState", "load_tracked", "save_tracked", "track_extra_state", "tracked_names"]
@@ -166,6 +168,18 @@ def _names(module: ExtraState) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for names in listed for name in names))
 
 
+class _Payload(OrderedDict[str, Any]):
+    """What the state dict holds: pickled as a plain `OrderedDict`, and copied with the weak references inside relinked.
+
+    A stock `copy.deepcopy`, such as that of an asynchronous checkpoint, would leave them pointing at the originals.
+    """
+
+    __deepcopy__ = safepickle.deepcopy
+
+    def __reduce__(self) -> Any:
+        return OrderedDict, (), None, None, iter(self.items())
+
+
 def _is_payload(value: Any) -> TypeGuard[dict[str, Any]]:
     return isinstance(value, dict) and _FORMAT in value
 
@@ -203,7 +217,7 @@ def _collect(module: Any, names: Iterable[str]) -> dict[str, Any]:
             attributes[name] = _map_tensors(value, torch.Tensor.detach)
         else:
             registered[name] = kind
-    return {_FORMAT: 1, "attributes": attributes, "registered": registered}
+    return _Payload({_FORMAT: 1, "attributes": attributes, "registered": registered})
 
 
 def _make_room(module: Any, names: Iterable[str], state_dict: dict[str, Any], prefix: str, payload: Any) -> None:
