@@ -13,6 +13,8 @@ __all__ = [
     "ChecksumError",
     "DamagedPickleError",
     "GuardedLoadError",
+    "KerasFallbackWarning",
+    "KerasVersionWarning",
     "LoadLimitError",
     "NotAllowedError",
     "StateDictError",
@@ -205,3 +207,47 @@ class LoadLimitError(GuardedLoadError):
     """A pickle asks for more memory or time than one of its length may."""
 
     _what = "over a limit"
+
+
+class KerasFallbackWarning(UserWarning):
+    """A Keras object is pickled as Keras's own archive, because the inside of this Keras is not what is expected.
+
+    Attributes:
+        cls: Dotted name of the object's class.
+        version: Of the installed Keras.
+        difference: What was not as expected.
+    """
+
+    def __init__(self, cls: str, version: str, difference: str) -> None:
+        super().__init__(cls, version, difference)
+        self.cls = cls
+        self.version = version
+        self.difference = difference
+
+    def __str__(self) -> str:
+        return (
+            f"{self.cls} is pickled as a Keras archive, because the inside of Keras {self.version} is not what "
+            f"safepickle expects ({self.difference}). Lost are attributes outside the config, weak references, and "
+            "layers shared with other objects in this pickle. Use a Keras that safepickle is tested with, or choose "
+            'the archive yourself with safepickle.integrations.keras.use_route("archive").'
+        )
+
+
+class KerasVersionWarning(UserWarning):
+    """A pickle holds Keras objects of another version of Keras, which may keep other attributes.
+
+    Attributes:
+        written: The version that the pickle was written with.
+        here: The version that reads it.
+    """
+
+    def __init__(self, written: str, here: str) -> None:
+        super().__init__(written, here)
+        self.written = written
+        self.here = here
+
+    def __str__(self) -> str:
+        return (
+            f"this pickle holds objects of Keras {self.written}, and this is Keras {self.here}, whose objects may keep "
+            "other attributes. Check what was loaded, or load it with the other version and move it with model.save()."
+        )

@@ -25,6 +25,7 @@ ReduceValue: TypeAlias = "tuple[Any, ...] | str"
 Reducer: TypeAlias = Callable[[Any, Dump], Any]
 
 LAZY: Final[dict[str, str]] = {
+    "keras": "safepickle.reducers.keras",
     "lightning": "safepickle.reducers.lightning",
     "pytorch_lightning": "safepickle.reducers.lightning",
     "torch": "safepickle.reducers.torch_types",
