@@ -115,7 +115,10 @@ class SafePickleIO(*_checkpoint_io_classes()):  # type: ignore[misc]
         filesystem, location = _filesystem_of(path)
         if weights_only is None:
             weights_only = self._weights_only
-        with filesystem.open(location, "rb") as file, torch.serialization.safe_globals([Tombstone, StrongRef]):
+        # On leaving the block torch forgets all that the block names, also what somebody had registered before.
+        known = torch.serialization.get_safe_globals()
+        ours = [cls for cls in (Tombstone, StrongRef) if cls not in known]
+        with filesystem.open(location, "rb") as file, torch.serialization.safe_globals(ours):
             module = None if weights_only else self._backend
             checkpoint: dict[str, Any] = torch.load(
                 file, map_location=map_location, pickle_module=module, weights_only=weights_only
