@@ -1,0 +1,146 @@
+"""dask.distributed: a serialization family, and what else it takes for tasks to carry what safepickle can pickle.
+
+The module is its own preload: workers and schedulers that list it in their configuration register what `register` does.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import io
+import pickle
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import dask
+from dask._task_spec import GraphNode
+from distributed.protocol.serialize import (
+    dask_serialize,
+    families,
+    pickle_loads,
+    register_generic,
+    register_serialization_family,
+)
+
+import safepickle
+
+__all__ = ["FAMILY", "dask_setup", "register"]
+
+FAMILY = "safepickle"
+_PRELOADS = ("distributed.worker.preload", "distributed.scheduler.preload")
+
+
+def register() -> Callable[[], None]:
+    """Let dask.distributed pickle with safepickle: data, results, graphs and the arguments in them.
+
+    Call it before a cluster is made: the workers and the scheduler of a `LocalCluster` then follow. Elsewhere set
+    ``DASK_DISTRIBUTED__WORKER__PRELOAD`` and ``DASK_DISTRIBUTED__SCHEDULER__PRELOAD`` to
+    ``safepickle.integrations.dask``, or start them with ``--preload safepickle.integrations.dask``.
+
+    The family ``"safepickle"`` is registered, for ``Client(serializers=["dask", "safepickle"])``. Since dask uses the
+    names ``"dask"`` and ``"pickle"`` wherever no list can be given, the family ``"pickle"`` is written by safepickle as
+    well; its frames are those that dask's own reads. Tasks, which the scheduler pickles without asking a family, get
+    reducers in `copyreg`. torch modules are left to the family ``"pickle"``: dask's own way with them pickles their
+    attributes one by one, and whatever these share is lost.
+
+    dask itself takes a list, a tuple, a set or a dict apart that is the whole result of a task, or the whole of what is
+    scattered, and asks the family for each item: what the items share, and weak references between them, are lost. Put
+    them into an object.
+
+    Returns:
+        A function that undoes all this in this process and for clusters that are made later.
+    """
+    before = families["pickle"]
+    for name in (FAMILY, "pickle"):
+        register_serialization_family(name, _dump_frames, pickle_loads)  # type: ignore[no-untyped-call]
+    added = [cls for cls in _graph_classes(GraphNode) if cls not in copyreg.dispatch_table]
+    for cls in added:
+        copyreg.pickle(cls, _reduce_node)
+    keep_modules_in_pieces = _keep_modules_whole()
+    config = dask.config.set({key: _with_this_module(dask.config.get(key, [])) for key in _PRELOADS})
+
+    def undo() -> None:
+        families["pickle"] = before
+        families.pop(FAMILY, None)
+        for cls in added:
+            copyreg.dispatch_table.pop(cls, None)
+        keep_modules_in_pieces()
+        config.__exit__(None, None, None)
+
+    return undo
+
+
+def dask_setup(server: Any) -> None:
+    """Register in a worker or a scheduler that has this module among its preloads."""
+    register()
+
+
+def _keep_modules_whole() -> Callable[[], None]:
+    """Take torch modules from dask's family, now or when dask comes to know torch; return a function that undoes it."""
+
+    def forget() -> None:
+        import distributed.protocol.torch as room  # where dask registers them
+
+        module: Any = vars(room)["torch"].nn.Module
+        for cls in [cls for cls in dask_serialize._lookup if issubclass(cls, module)]:
+            del dask_serialize._lookup[cls]
+
+    def undo() -> None:
+        if "torch" in dask_serialize._lazy:
+            dask_serialize._lazy["torch"] = before
+        else:
+            register_generic(sys.modules["torch"].nn.Module)  # type: ignore[no-untyped-call]
+
+    before = dask_serialize._lazy.get("torch")
+    if before is None:
+        forget()
+    else:
+        dask_serialize.register_lazy("torch")(forget)
+    return undo
+
+
+def _with_this_module(preloads: str | Iterable[str]) -> list[str]:
+    listed = [preloads] if isinstance(preloads, str) else list(preloads)
+    return listed if __name__ in listed else [*listed, __name__]
+
+
+def _graph_classes(cls: Any) -> set[Any]:
+    return {cls}.union(*map(_graph_classes, cls.__subclasses__()))
+
+
+class _Pickler(safepickle.Pickler):
+    """Pickles the tasks of a graph in one piece, so that what they share stays shared."""
+
+    def __init__(self, file: Any, **options: Any) -> None:
+        super().__init__(file, **options)
+        self.dispatch_table = {
+            cls: reduce for cls, reduce in copyreg.dispatch_table.items() if reduce is not _reduce_node
+        }
+
+
+def _dumps(obj: Any) -> tuple[bytes, list[pickle.PickleBuffer]]:
+    """Return the pickle and its out-of-band buffers.
+
+    The protocol is 5, whatever the two ends have agreed on: the scheduler asks for 4, for the sake of Python 3.7.
+    """
+    buffers: list[pickle.PickleBuffer] = []
+    file = io.BytesIO()
+    _Pickler(file, protocol=5, buffer_callback=buffers.append).dump(obj)
+    return file.getvalue(), buffers
+
+
+def _dump_frames(obj: Any) -> tuple[dict[str, Any], list[Any]]:
+    """Serialize for a family: a header and frames, of which the first is the pickle and the others its buffers."""
+    content, buffers = _dumps(obj)
+    views = [memoryview(buffer) for buffer in buffers]
+    return {"writeable": tuple(not view.readonly for view in views)}, [content, *views]
+
+
+def _reduce_node(node: Any) -> Any:
+    """Reduce a node of a graph for a pickler that is not ours; the buffers go to whatever that does with buffers."""
+    content, buffers = _dumps(node)
+    return _load_node, (content, *buffers)
+
+
+def _load_node(content: bytes, *buffers: Any) -> Any:
+    return pickle.loads(content, buffers=buffers)

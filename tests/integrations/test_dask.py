@@ -1,0 +1,141 @@
+"""dask.distributed on a cluster of processes, with safepickle registered."""
+
+from __future__ import annotations
+
+import copyreg
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+import torch
+from distributed import Client, LocalCluster
+from distributed.protocol import deserialize, serialize
+from distributed.protocol.serialize import families
+from engine_objects import Node, fail_with_a_path, is_whole, there_and_back, tree
+
+import safepickle
+from safepickle.integrations.dask import register
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    undo = register()
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        yield cluster
+    undo()
+
+
+@pytest.fixture(scope="module")
+def client(cluster: LocalCluster) -> Iterator[Client]:
+    with Client(cluster) as client:
+        yield client
+
+
+def test_arguments_and_results_of_tasks(client: Client) -> None:
+    was_whole, copied = client.submit(there_and_back, tree(), pure=False).result(timeout=60)
+    assert was_whole
+    assert is_whole(copied)
+
+
+def test_proxies_among_the_arguments_are_not_torn_off(client: Client) -> None:
+    root = Node("root")
+    child = Node.__new__(Node)
+    child.proxy = weakref.proxy(root)
+    root.child = child
+    assert client.submit(proxy_leads_to, root, pure=False).result(timeout=60) is True
+
+
+def proxy_leads_to(root: Node) -> bool:
+    root.name = "renamed"
+    return root.child.proxy.name == "renamed"
+
+
+def test_scattered_objects(client: Client) -> None:
+    scattered = client.scatter(tree())
+    was_whole, copied = client.submit(there_and_back, scattered, pure=False).result(timeout=60)
+    assert was_whole
+    assert is_whole(copied)
+
+
+def test_results_that_move_from_worker_to_worker(client: Client) -> None:
+    first, second = client.scheduler_info()["workers"]
+    made = client.submit(tree, workers=[first], pure=False)
+    assert client.submit(is_whole, made, workers=[second], pure=False).result(timeout=60) is True
+
+
+def test_a_client_that_names_the_family(cluster: LocalCluster) -> None:
+    with Client(cluster, serializers=["dask", "safepickle"], set_as_default=False) as client:
+        scattered = client.scatter(tree())
+        assert is_whole(scattered.result(timeout=60))
+
+
+def test_delayed_graphs(client: Client) -> None:
+    root = dask.delayed(tree)()
+    assert dask.compute(dask.delayed(is_whole)(root), scheduler=client) == (True,)
+
+
+def test_model_with_ema_goes_there_and_back(client: Client) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    model[0].parent = weakref.ref(model)
+    model.average = {weakref.ref(each): each.detach().clone() for each in model.parameters()}
+    linked, copied = client.submit(look_at_model, model, pure=False).result(timeout=60)
+    assert linked
+    assert copied[0].parent() is copied
+    assert {id(each()) for each in copied.average} == {id(each) for each in copied.parameters()}
+    assert torch.equal(copied[0].weight, model[0].weight)
+
+
+def look_at_model(model: Any) -> tuple[bool, Any]:
+    return model[0].parent() is model and all(each() is not None for each in model.average), model
+
+
+def test_a_result_of_several_objects_stays_in_one_piece(client: Client) -> None:
+    result = Node("result")
+    result.model, result.average = torch.nn.Linear(2, 2), Node("average")
+    result.average.of = weakref.ref(result.model.weight)
+    copied = client.submit(itself, result, pure=False).result(timeout=60)
+    assert copied.average.of() is copied.model.weight
+
+
+def itself(obj: Any) -> Any:
+    return obj
+
+
+def test_an_error_with_a_path_comes_back_whole(client: Client) -> None:
+    with pytest.raises(safepickle.WeakReferenceError, match="cannot pickle the weak reference") as caught:
+        client.submit(fail_with_a_path, pure=False).result(timeout=60)
+    assert caught.value.referent_type == "engine_objects.Node"
+    assert caught.value.reason == "outside"
+
+
+@pytest.mark.usefixtures("cluster")
+def test_arrays_and_tensors_are_frames_of_their_own_and_stay_writable() -> None:
+    node = Node("node")
+    node.array = np.arange(1000)
+    node.frozen = np.arange(500)
+    node.frozen.flags.writeable = False
+    node.tensor = torch.arange(2000)
+    node.view = node.tensor[:10]
+    header, frames = serialize(node, serializers=["safepickle"])
+    assert header["serializer"] == "safepickle"
+    assert sorted(frame.nbytes for frame in frames[1:]) == [4000, 8000, 16000]
+    assert np.shares_memory(np.frombuffer(frames[1], np.int64), node.array)
+    copied = deserialize(header, [bytes(frame) for frame in frames])
+    copied.array[0], copied.view[0] = -1, -1
+    assert copied.tensor[0] == -1
+    assert not copied.frozen.flags.writeable
+
+
+def test_undo_leaves_dask_as_it_was() -> None:
+    pickle_family, table = families["pickle"], dict(copyreg.dispatch_table)
+    preloads = dask.config.get("distributed.worker.preload")
+    undo = register()
+    assert serialize(torch.nn.Linear(1, 1))[0]["serializer"] == "pickle"
+    undo()
+    assert families["pickle"] is pickle_family
+    assert serialize(torch.nn.Linear(1, 1))[0]["serializer"] == "dask"
+    assert copyreg.dispatch_table == table
+    assert dask.config.get("distributed.worker.preload") == preloads
