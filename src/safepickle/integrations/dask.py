@@ -52,7 +52,7 @@ def register() -> Callable[[], None]:
     """
     before = families["pickle"]
     for name in (FAMILY, "pickle"):
-        register_serialization_family(name, _dump_frames, pickle_loads)  # type: ignore[no-untyped-call]
+        register_serialization_family(name, _dump_frames, pickle_loads)
     added = [cls for cls in _graph_classes(GraphNode) if cls not in copyreg.dispatch_table]
     for cls in added:
         copyreg.pickle(cls, _reduce_node)
@@ -89,7 +89,7 @@ def _keep_modules_whole() -> Callable[[], None]:
         if "torch" in dask_serialize._lazy:
             dask_serialize._lazy["torch"] = before
         else:
-            register_generic(sys.modules["torch"].nn.Module)  # type: ignore[no-untyped-call]
+            register_generic(sys.modules["torch"].nn.Module)
 
     before = dask_serialize._lazy.get("torch")
     if before is None:
