@@ -26,6 +26,8 @@ from safepickle.errors import (
     GuardedLoadError,
     LoadLimitError,
     NotAllowedError,
+    UnpicklableError,
+    UnpicklableWarning,
     WeakReferenceError,
     WeakReferenceWarning,
 )
@@ -59,6 +61,8 @@ __all__ = [
     "Recomputed",
     "StrongRef",
     "Tombstone",
+    "UnpicklableError",
+    "UnpicklableWarning",
     "Unpickler",
     "UnpicklingError",
     "WeakReferenceError",

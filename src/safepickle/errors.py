@@ -11,6 +11,7 @@ from typing import Any
 
 __all__ = [
     "ChecksumError",
+<<<<<<< HEAD
     "DamagedPickleError",
     "GuardedLoadError",
     "KerasFallbackWarning",
@@ -19,6 +20,13 @@ __all__ = [
     "NotAllowedError",
     "StateDictError",
     "StateDictWarning",
+=======
+    "StateDictError",
+    "StateDictWarning",
+    "UnpicklableError",
+    "UnpicklableStateWarning",
+    "UnpicklableWarning",
+>>>>>>> 7eb905c (Save the rest when something in the graph cannot be pickled)
     "WeakReferenceError",
     "WeakReferenceWarning",
 ]
@@ -115,6 +123,75 @@ class WeakReferenceWarning(UserWarning):
             f"{total} weak reference{'s' * (total != 1)} will load dead: {'; '.join(reasons)}. Pickle the owner too, "
             'or pass weakrefs="strong" to carry a copy, weakrefs="tombstone" to silence this, weakrefs="strict" to '
             "make it an error. safepickle.explain(obj) lists every such reference."
+        )
+
+
+class UnpicklableError(AttributeError, TypeError):
+    """Something is asked of an object that could not be pickled, and of which only a tombstone was loaded.
+
+    It is an `AttributeError` and a `TypeError`, so that ``hasattr`` and the like see an object without attributes.
+
+    Attributes:
+        wanted: What was asked of it, such as ``.recv`` or ``()``.
+        object_type: Dotted name of the type of the object that stood there.
+        path: Where it stood in the graph that was dumped.
+        cause: Why it could not be pickled.
+    """
+
+    def __init__(self, wanted: str, object_type: str, path: str, cause: str) -> None:
+        super().__init__(wanted, object_type, path, cause)
+        self.wanted = wanted
+        self.object_type = object_type
+        self.path = path
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return (
+            f"{self.wanted} is not to be had: the {self.object_type} that stood at {self.path} could not be pickled "
+            f"({self.cause}). Put a new one in the place of this tombstone."
+        )
+
+
+class UnpicklableWarning(UserWarning):
+    """Objects that nothing can pickle were replaced by tombstones; one warning for each dump.
+
+    Attributes:
+        lost: For each: the dotted name of its type, its path, and why it could not be pickled.
+    """
+
+    def __init__(self, lost: list[tuple[str, str, str]]) -> None:
+        super().__init__(lost)
+        self.lost = lost
+
+    def __str__(self) -> str:
+        most = 20
+        listed = [f"{path}: {name} ({cause})" for name, path, cause in self.lost[:most]]
+        if len(self.lost) > most:
+            listed.append(f"and {len(self.lost) - most} more")
+        count = len(self.lost)
+        replaced = "object could not be pickled and is replaced by a tombstone"
+        if count != 1:
+            replaced = "objects could not be pickled and are replaced by tombstones"
+        return f"{count} {replaced}; the rest is saved: {'; '.join(listed)}."
+
+
+class UnpicklableStateWarning(UserWarning):
+    """An object's ``__setstate__`` failed at load over a tombstone in its state, so the state was set without it.
+
+    Attributes:
+        object_type: Dotted name of the object's type.
+        cause: What ``__setstate__`` raised.
+    """
+
+    def __init__(self, object_type: str, cause: str) -> None:
+        super().__init__(object_type, cause)
+        self.object_type = object_type
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return (
+            f"the state of a {self.object_type} holds a tombstone, over which its __setstate__ failed ({self.cause}): "
+            "its attributes are set as they were, and nothing else that __setstate__ does is done."
         )
 
 

@@ -51,7 +51,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         buffer_callback: Called once for each out-of-band buffer of the pickle, in order; needs protocol 5.
         weakrefs: What becomes of weak references: ``"relink"``, ``"strong"``, ``"tombstone"``, ``"strict"``, or a
             callable that is given each outside referent and returns one of the last three.
-        unpicklable: What becomes of an object that nothing can pickle.
+        unpicklable: What becomes of an object that nothing can pickle: ``"raise"``; ``"tombstone"``: it is replaced by
+            an `UnpicklableTombstone`, and the rest is saved; or a callable that is given the object and returns one of
+            the two, or any other object to be pickled in its place.
 
     Raises:
         ValueError: An option has no such value, or `buffer_callback` is given with a protocol below 5.
@@ -132,6 +134,21 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
         Warns:
             WeakReferenceWarning: The policy is ``"relink"`` and referents were left outside.
+            UnpicklableWarning: Objects that nothing can pickle were replaced by tombstones.
+        """
+        if self._unpicklable == "raise":
+            self._dump_whole(obj)
+        else:
+            from safepickle.salvage import dump_salvaging
+
+            dump_salvaging(self, obj)
+
+    def _dump_whole(self, obj: Any, *announced: Warning | None) -> None:
+        """Write the pickle of `obj`, or nothing.
+
+        Args:
+            obj: The root.
+            *announced: Warnings about what is written in place of something else.
         """
         if "_output" not in self.__dict__:
             raise pickle.PicklingError(f"Pickler.__init__() was not called by {type(self).__qualname__}.__init__()")
@@ -143,15 +160,17 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._output.begin()
         try:
             self._walk_until_settled(obj, known, memo)
-            if (warning := known.warning()) is not None:
-                # Before anything is final: a filter may turn the warning into an error.
-                warnings.warn(warning, stacklevel=_level_of_caller())
+            for warning in (*announced, known.warning()):
+                if warning is not None:
+                    # Before anything is final: a filter may turn the warning into an error.
+                    warnings.warn(warning, stacklevel=_level_of_caller())
             self._output.commit()
             self._memo_is_empty = False
         except BaseException as error:
             self.memo = memo
             self._output.roll_back()
-            _tell_path(error, obj, self)
+            if self._unpicklable == "raise":
+                _tell_path(error, obj, self)
             raise
         finally:
             self._dump = None
@@ -254,7 +273,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return function, arguments, state, _once_built(known, obj, items), *rest
 
     def _is_certain(self) -> bool:
-        return self._dump is not None and self._dump.certain
+        # Nothing is certain where an object may yet turn out to be unpicklable.
+        return self._dump is not None and self._dump.certain and self._unpicklable == "raise"
 
 
 def dump(
