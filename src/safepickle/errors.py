@@ -11,7 +11,6 @@ from typing import Any
 
 __all__ = [
     "ChecksumError",
-<<<<<<< HEAD
     "DamagedPickleError",
     "GuardedLoadError",
     "KerasFallbackWarning",
@@ -20,13 +19,9 @@ __all__ = [
     "NotAllowedError",
     "StateDictError",
     "StateDictWarning",
-=======
-    "StateDictError",
-    "StateDictWarning",
     "UnpicklableError",
     "UnpicklableStateWarning",
     "UnpicklableWarning",
->>>>>>> 7eb905c (Save the rest when something in the graph cannot be pickled)
     "WeakReferenceError",
     "WeakReferenceWarning",
 ]

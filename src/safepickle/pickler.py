@@ -62,6 +62,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     # Keywords that `backend` binds.
     _bound_options: ClassVar[Mapping[str, Any]] = {}
     _has_persistent_id: ClassVar[bool] = False
+    _unpicklable: Unpicklable = "raise"
     memo: Any  # of the C pickler
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from safepickle import rebuild
 from safepickle.errors import UnpicklableWarning, WeakReferenceError
 from safepickle.passes import dotted_name
+from safepickle.policy import OutsideFate
 
 if TYPE_CHECKING:
     from safepickle.pickler import Pickler
@@ -119,32 +120,36 @@ class _Salvage:
 
     def find_unpicklable(self) -> bool:
         """Find what to replace next; return whether there was anything."""
-        from safepickle.report.paths import _makes_strong_copies, _probe, _visits
-        from safepickle.report.survey import surveying
-        from safepickle.report.walk import Walk
+        from safepickle.report.tour import Tour
 
         failures: list[_Failed] = []
         uses: list[tuple[int, list[int]]] = []
         self._guarded_paths.clear()
         self._is_walking = True
-        with surveying(self._pickler) as survey:
-            walk = Walk(self._root, _probe(self._pickler))
-            for number, expansion in _visits(walk, survey, everything=_makes_strong_copies(self._pickler)):
-                obj = walk.objects[number]
-                if expansion.error is not None:
-                    failures.append(_Failed(walk, number, _described(expansion.error)))
-                elif type(expansion.value) is tuple and id(obj) not in self._substitutes:
-                    uses.append((number, [id(used) for used in _within(_what_is_used(obj, expansion.value))]))
-            try:
-                found = self._give_up_on_temporaries()
-            except _NothingLeftError:
-                return False
-            for failed in failures:
-                found |= self._replace_nearest(failed)
-            self._find_dependents(walk, uses)
+        tour = Tour(self._root, self._pickler, self._fate)
+        walk = tour.walk
+        for number, expansion in tour:
+            obj = walk.objects[number]
+            if expansion.error is not None:
+                failures.append(_Failed(walk, number, _described(expansion.error)))
+            elif type(expansion.value) is tuple and id(obj) not in self._substitutes:
+                uses.append((number, [id(used) for used in _within(_what_is_used(obj, expansion.value))]))
+        try:
+            found = self._give_up_on_temporaries()
+        except _NothingLeftError:
+            return False
+        for failed in failures:
+            found |= self._replace_nearest(failed)
+        self._find_dependents(walk, uses)
         self._known_ids = walk.numbers
         self._is_walking = False
         return found
+
+    def _fate(self, referent: Any) -> OutsideFate:
+        weakrefs = self._pickler._weakrefs
+        if callable(weakrefs):
+            return weakrefs(referent)
+        return "strong" if weakrefs == "strong" else "tombstone"
 
     def _replace_nearest(self, failed: _Failed) -> bool:
         """Replace what has failed, or else the nearest of its owners that can be replaced."""
