@@ -1,0 +1,157 @@
+"""Subclasses of `weakref.ref`, and weak methods: their class, state, constructor and callback."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+import weakref
+
+import pytest
+
+import safepickle
+from nodes import Node, OpenRef, round_trip
+
+PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
+
+
+class LabelledRef(weakref.ref):
+    """A reference whose constructor takes more than a referent, as `weakref.KeyedRef` does."""
+
+    __slots__ = ("label",)
+
+    def __new__(cls, referent, callback, label):
+        return super().__new__(cls, referent, callback)
+
+    def __init__(self, referent, callback, label):
+        super().__init__(referent, callback)
+        self.label = label
+
+
+class ReducedRef(weakref.ref):
+    """A reference that says itself how it is pickled."""
+
+    def __reduce__(self):
+        return tuple, ((self().name, "reduced"),)
+
+
+class StatefulRef(weakref.ref):
+    """A reference that says itself what its state is."""
+
+    def __getstate__(self):
+        return {"from getstate": True}
+
+
+class AliveRef(weakref.ref):
+    """A reference of a class with a property, a class attribute and a method that asks its referent."""
+
+    default = "class attribute"
+
+    @property
+    def name(self):
+        return self().name
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_reference_with_more_constructor_arguments_keeps_its_state(protocol):
+    node = Node()
+    node.reference = LabelledRef(node, None, "label")
+    copy = round_trip(node, protocol)
+    assert type(copy.reference) is LabelledRef
+    assert copy.reference() is copy
+    assert copy.reference.label == "label"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_reference_with_a_dict_keeps_it_though_it_leads_back_to_the_reference(protocol):
+    node = Node()
+    reference = OpenRef(node)
+    reference.itself = [reference]
+    copy, loaded = round_trip((node, reference), protocol)
+    assert loaded() is copy
+    assert loaded.itself[0] is loaded
+
+
+def test_key_of_a_keyed_ref_may_lead_back_to_it():
+    node, holder = Node(), Node()
+    holder.reference = weakref.KeyedRef(node, None, holder)
+    node.holder = holder
+    copy = round_trip(node)
+    assert type(copy.holder.reference) is weakref.KeyedRef
+    assert copy.holder.reference() is copy
+    assert copy.holder.reference.key is copy.holder
+
+
+def test_own_reduce_and_own_getstate_are_honoured():
+    node = Node("name")
+    copy, reduced, stateful = round_trip((node, ReducedRef(node), StatefulRef(node)))
+    assert reduced == ("name", "reduced")
+    assert stateful() is copy
+    assert vars(stateful) == {"from getstate": True}
+
+
+@pytest.mark.parametrize("make", [lambda node: LabelledRef(node, None, "label"), OpenRef, AliveRef])
+def test_dead_and_outside_instances_of_a_subclass_are_dead_ones_of_it(make):
+    dead, owner = make(Node()), Node()
+    outside = make(owner)
+    with pytest.warns(safepickle.WeakReferenceWarning, match="1 to .*Node"):
+        copies = round_trip([dead, outside])
+    assert [type(copy) for copy in copies] == [type(dead)] * 2
+    assert [copy() for copy in copies] == [None, None]
+    assert getattr(copies[0], "label", "label") == "label"
+    assert len(set(map(id, copies))) == 2
+
+
+def test_strong_copy_of_a_subclass_keeps_class_and_state_and_owns():
+    owner = Node("owner")
+    holder = round_trip([LabelledRef(owner, None, "label")], weakrefs="strong")
+    gc.collect()
+    assert type(holder[0]) is LabelledRef
+    assert holder[0]().name == "owner"
+    assert holder[0].label == "label"
+    watcher = weakref.ref(holder[0]())
+    holder.clear()
+    gc.collect()
+    assert watcher() is None
+
+
+def test_one_reference_in_two_places_is_one_after_the_load():
+    node = Node()
+    reference = OpenRef(node)
+    first, second, _ = round_trip([reference, {"again": reference}, node])
+    assert second["again"] is first
+
+
+class Calling:
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.on_event = weakref.WeakMethod(self.note)
+
+    def note(self) -> None:
+        self.calls.append("noted")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_weak_method_of_an_object_that_holds_it_calls_the_copy(protocol):
+    original = Calling()
+    copy = round_trip(original, protocol)
+    copy.on_event()()
+    assert (copy.calls, original.calls) == (["noted"], [])
+    assert copy.on_event == weakref.WeakMethod(copy.note)
+    on_event = copy.on_event
+    del copy
+    gc.collect()
+    assert on_event() is None
+
+
+def test_weak_method_dead_outside_and_strong():
+    owner = Node("owner")
+    outside, dead = weakref.WeakMethod(owner.method), weakref.WeakMethod(Node().method)
+    with pytest.warns(safepickle.WeakReferenceWarning, match="1 to .*Node"):
+        copies = round_trip([outside, dead])
+    for copy in copies:
+        assert isinstance(copy, weakref.WeakMethod)
+        assert copy() is None
+    strong = round_trip(outside, weakrefs="strong")
+    gc.collect()
+    assert isinstance(strong, weakref.WeakMethod)
+    assert strong()() == "owner"
