@@ -57,6 +57,9 @@ __all__ = [
     "rebuild_salvaged",
     "rebuild_salvaged_contents",
     "rebuild_set_members",
+    "rebuild_tf_function",
+    "rebuild_tf_mutable_table",
+    "rebuild_tf_static_table",
     "rebuild_thread",
     "rebuild_torch_attributes",
     "rebuild_torch_owning_handle",
@@ -74,6 +77,7 @@ __all__ = [
     "restore_keras_object",
     "restore_keras_set",
     "restore_keras_tracker",
+    "restore_tf_function",
 ]
 
 from safepickle.errors import UnpicklableError, UnpicklableStateWarning
@@ -900,3 +904,41 @@ def rebuild_salvaged_contents(obj: Any, contents: tuple[Any, Any, Any, Any]) -> 
         attributes = state[0] if isinstance(state, tuple) and state else state
         if isinstance(attributes, dict) and hasattr(obj, "__dict__"):
             obj.__dict__.update(attributes)
+
+
+def rebuild_tf_static_table(keys: Any, values: Any, dtypes: tuple[str, str], default: Any) -> Any:
+    """Build a ``tf.lookup.StaticHashTable`` of the given content."""
+    import tensorflow as tf
+
+    with tf.init_scope():
+        key_dtype, value_dtype = map(tf.as_dtype, dtypes)
+        content = tf.lookup.KeyValueTensorInitializer(
+            tf.constant(keys, key_dtype), tf.constant(values, value_dtype), key_dtype, value_dtype
+        )
+        return tf.lookup.StaticHashTable(content, tf.constant(default, value_dtype))
+
+
+def rebuild_tf_mutable_table(keys: Any, values: Any, dtypes: tuple[str, str], default: Any) -> Any:
+    """Build a ``tf.lookup.experimental.MutableHashTable`` of the given content."""
+    import tensorflow as tf
+
+    with tf.init_scope():
+        key_dtype, value_dtype = map(tf.as_dtype, dtypes)
+        table = tf.lookup.experimental.MutableHashTable(key_dtype, value_dtype, tf.constant(default, value_dtype))
+        table.insert(tf.constant(keys, key_dtype), tf.constant(values, value_dtype))
+        return table
+
+
+def rebuild_tf_function() -> Any:
+    """Build a ``tf.function`` that has no Python function yet; state follows."""
+    from tensorflow.python.eager.polymorphic_function.polymorphic_function import Function
+
+    return object.__new__(Function)
+
+
+def restore_tf_function(function: Any, state: tuple[Callable[..., Any], dict[str, Any]]) -> None:
+    """Make a ``tf.function`` of a Python function again, to be traced when it is called."""
+    import tensorflow as tf
+
+    python_function, options = state
+    function.__dict__.update(tf.function(python_function, **options).__dict__)

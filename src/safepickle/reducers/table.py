@@ -28,6 +28,7 @@ LAZY: Final[dict[str, str]] = {
     "keras": "safepickle.reducers.keras",
     "lightning": "safepickle.reducers.lightning",
     "pytorch_lightning": "safepickle.reducers.lightning",
+    "tensorflow": "safepickle.reducers.tensorflow",
     "torch": "safepickle.reducers.torch_types",
 }
 """Top-level module of a type, or of a class it inherits from -> the room whose ``find_reducer(cls)`` knows it."""
