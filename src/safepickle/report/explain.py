@@ -127,12 +127,12 @@ class _Inquiry:
 
     def _walk(self) -> None:
         graph, tour = self._graph, self._tour
-        met: dict[int, list[int]] = {}
+        led_to: dict[int, list[int]] = {}
         sizes: dict[int, int] = {}
         for number, expansion in following(tour):
             sizes[number] = expansion.size + expansion.buffers
             obj = tour.walk.objects[number]
-            met[number] = [tour.walk.numbers[id(child)] for _, child in expansion.children]
+            led_to[number] = [id(child) for _, child in expansion.children[expansion.shortcuts :]]
             if expansion.error is not None:
                 self._failures.append((number, expansion.error))
                 graph.unpicklable.add(number)
@@ -141,6 +141,11 @@ class _Inquiry:
             elif _is_dead(obj, expansion):
                 self._dead.append(number)
         walk = tour.walk
+        # Whatever was led to was visited in the end, unless the tour was cut short.
+        met = {
+            number: [walk.numbers[child] for child in children if child in walk.numbers]
+            for number, children in led_to.items()
+        }
         graph.types = [dotted_name(type(obj)) for obj in walk.objects]
         graph.parents.extend(walk.parents)
         graph.edges = walk.edges

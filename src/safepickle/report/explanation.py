@@ -5,6 +5,7 @@ It holds none of the objects that it is about, so that keeping a report keeps no
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -146,6 +147,22 @@ class Explanation:
         for name in ("weak_references", "unpicklable", "hazards", "subtrees"):
             plain[name] = [asdict(entry) for entry in getattr(self, name)]
         return plain
+
+    def picture(self, path: str | os.PathLike[str], *, max_nodes: int = 150) -> None:
+        """Draw the graph to a file: ``.svg``, ``.html`` (with zoom and search) or ``.dot``.
+
+        Args:
+            path: Where to; the suffix says what.
+            max_nodes: About how many boxes to draw. What is alike or small is folded until they suffice.
+
+        Raises:
+            ValueError: The suffix is none of the three.
+            ModuleNotFoundError, RuntimeError: An SVG or HTML needs the Python package ``graphviz``, and its program
+                ``dot``; one of them is missing.
+        """
+        from safepickle.report.picture import draw
+
+        draw(self, path, max_nodes)
 
     def __str__(self) -> str:
         from safepickle.report.render import as_text

@@ -48,16 +48,18 @@ class Expansion:
 
     Attributes:
         children: What the pickler goes on to, in its order, each with the edge that leads there.
+        shortcuts: How many of the first children are shortcuts; all of them are met again on a longer way.
         size: Bytes that the object takes in the pickle, its children not counted.
         buffers: Bytes of buffers that it shows to protocol 5, which are in or out of band.
         value: Its reduce value, or None for exact builtins and whatever is pickled by name.
         error: What the pickler raised over this object, or None.
     """
 
-    __slots__ = ("buffers", "children", "error", "size", "value")
+    __slots__ = ("buffers", "children", "error", "shortcuts", "size", "value")
 
     def __init__(self) -> None:
         self.children: list[tuple[Edge, Any]] = []
+        self.shortcuts = 0
         self.size = 0
         self.buffers = 0
         self.value: Any = None
@@ -105,7 +107,9 @@ class Probe:
             if one_level.calls > 1000:
                 # The memo of a pickler never shrinks, and clearing a large one takes long.
                 self._one_level = _OneLevel(self)
-            expansion.children[:0] = shortcuts(obj, expansion.children)
+            shorter = shortcuts(obj, expansion.children)
+            expansion.children[:0] = shorter
+            expansion.shortcuts = len(shorter)
         return expansion
 
     def reduce(self, obj: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A walk over an object graph in the order of distance from the root, so that the first path found is the shortest.
+"""A walk over an object graph, the nearest first, so that the first path found is the one to type.
 
 It goes where the pickler goes, one `Probe` at a time, with no recursion. It follows no weak reference: who wants to
 know what is behind one adds it with `Walk.enter`.
@@ -6,58 +6,71 @@ know what is behind one adds it with `Walk.enter`.
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from safepickle.report.naming import NEAREST, Edge, join
 from safepickle.report.probe import Expansion, Probe
 
 __all__ = ["Walk"]
 
+# How far an edge takes one from the root. What a framework names is near, ``list($.values())[3]`` is far, and what
+# nobody could type is beyond all that one can.
+_SHORTCUT: Final = 1
+_PLAIN: Final = 4
+_CALL: Final = 16
+_NAMELESS: Final = 100_000
+
 
 class Walk:
-    """Visits every object once, and remembers on which path it was first met.
+    """Visits every object once, and remembers the path.
 
     Args:
         root: Where to begin.
         probe: What expands the objects.
 
     Attributes:
-        objects: Every object met so far, held so that its id stays its own. The root is number 0.
-        parents: The number of the object that led to each; the root's own is -1.
+        objects: Every object visited so far, held so that its id stays its own. The root is number 0.
+        parents: The number of the object that led to each, always a lower one; the root's own is -1.
         edges: The edge from there.
         numbers: The number of each object, by id.
     """
 
     def __init__(self, root: Any, probe: Probe) -> None:
-        self.objects: list[Any] = [root]
-        self.parents: list[int] = [-1]
-        self.edges: list[Edge] = [NEAREST]
-        self.numbers: dict[int, int] = {id(root): 0}
+        self.objects: list[Any] = []
+        self.parents: list[int] = []
+        self.edges: list[Edge] = []
+        self.numbers: dict[int, int] = {}
+        self._distances: list[int] = []
         self._probe = probe
-        self._queue: deque[int] = deque([0])
-        # Behind an edge that nobody could type: visited last, since a better path may turn up.
-        self._nameless: deque[int] = deque()
+        self._entered = 1
+        # Distance, turn, parent, edge, object. No two have the same turn, so objects are never compared.
+        self._waiting: list[tuple[int, int, int, Edge, Any]] = [(0, 0, -1, NEAREST, root)]
 
     def __iter__(self) -> Iterator[tuple[int, Expansion]]:
-        """Expand what has been met and not been visited; what is entered meanwhile is visited as well."""
-        while self._queue or self._nameless:
-            number = (self._queue or self._nameless).popleft()
-            expansion = self._probe.expand(self.objects[number])
-            for edge, child in expansion.children:
-                self.enter(number, edge, child)
-            yield number, expansion
-
-    def enter(self, parent: int, edge: Edge, child: Any) -> int:
-        """Give an object its number, and have it visited if it is new."""
-        number = self.numbers.setdefault(id(child), len(self.objects))
-        if number == len(self.objects):
-            self.objects.append(child)
+        """Expand what has been entered and not been visited; what is entered meanwhile is visited as well."""
+        while self._waiting:
+            distance, _, parent, edge, obj = heapq.heappop(self._waiting)
+            number = self.numbers.setdefault(id(obj), len(self.objects))
+            if number < len(self.objects):
+                continue
+            self.objects.append(obj)
             self.parents.append(parent)
             self.edges.append(edge)
-            (self._nameless if edge is NEAREST else self._queue).append(number)
-        return number
+            self._distances.append(distance)
+            expansion = self._probe.expand(obj)
+            for position, (edge, child) in enumerate(expansion.children):
+                self.enter(number, edge, child, shortcut=position < expansion.shortcuts)
+            yield number, expansion
+
+    def enter(self, parent: int, edge: Edge, child: Any, shortcut: bool = False) -> None:
+        """Have an object visited, unless it has been."""
+        if id(child) in self.numbers:
+            return
+        distance = self._distances[parent] + (_SHORTCUT if shortcut else _length(edge))
+        heapq.heappush(self._waiting, (distance, self._entered, parent, edge, child))
+        self._entered += 1
 
     def path(self, number: int, *further: Edge) -> str:
         """Write the path to an object, and further on from there."""
@@ -66,3 +79,9 @@ class Walk:
             edges.append(self.edges[number])
             number = self.parents[number]
         return join(reversed(edges))
+
+
+def _length(edge: Edge) -> int:
+    if edge is NEAREST:
+        return _NAMELESS
+    return _CALL if isinstance(edge, tuple) or (isinstance(edge, str) and "__(" in edge) else _PLAIN

@@ -1,0 +1,202 @@
+"""Draw an object graph: ``.dot`` and ``.svg`` for documents, ``.html`` to look around in.
+
+Strong edges are solid, relinked references dashed, strong copies bold; a dagger stands for a tombstone, red for what
+cannot be pickled, and what is large in the pickle is large in the picture. Graphviz does the layout.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections import Counter
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from safepickle.report.folding import Arrow, Box, Folded, fold
+from safepickle.report.graph import COPIED, OUTSIDE
+from safepickle.report.units import counted, human_bytes
+
+if TYPE_CHECKING:
+    from safepickle.report.explanation import Explanation
+
+__all__ = ["draw"]
+
+_SUFFIXES: Final = (".dot", ".svg", ".html")
+_TEMPLATE: Final = Path(__file__).with_name("picture.html")
+_LONGEST_LABEL: Final = 34
+
+# Told apart also by those who see no red or green: the kinds differ in lightness, line and mark as well.
+_KEPT, _COPIED, _OUTSIDE, _UNPICKLABLE = "#eef3f9", "#fde8c8", "#ffffff", "#c62828"
+_INK, _BLUE, _ORANGE, _GREY = "#1d2733", "#1f5fa8", "#b25e00", "#77818c"
+_ARROWS: Final = {
+    "strong": f'color="{_GREY}80", arrowsize=0.5',
+    "weak reference": f'color="{_BLUE}", style=dashed, arrowsize=0.7',
+    "strong copy": f'color="{_ORANGE}", penwidth=2.2, arrowsize=0.8',
+    "tombstone": f'color="{_GREY}", style=dotted, arrowhead=none, penwidth=1.4',
+    "left out": f'color="{_GREY}", style=dotted, arrowhead=none, penwidth=1.4',
+    "error": f'color="{_UNPICKLABLE}", style=dotted, penwidth=1.8, arrowsize=0.7',
+}
+_MARKS: Final = {"tombstone": "\N{DAGGER} tombstone", "left out": "\N{DAGGER} left out", "error": "refused"}
+
+
+def draw(explanation: Explanation, path: str | os.PathLike[str], max_nodes: int) -> None:
+    """Draw an explanation to a file. See `Explanation.picture`."""
+    target = Path(path)
+    if target.suffix not in _SUFFIXES:
+        raise ValueError(
+            f"a picture is drawn to a file that ends in {', '.join(_SUFFIXES)}, not in {target.suffix or 'no suffix'!r}"
+        )
+    if max_nodes < 1:
+        raise ValueError(f"max_nodes is {max_nodes}: a picture needs at least one box")
+    folded = fold(explanation.graph, max_nodes)
+    dot = as_dot(folded)
+    if target.suffix == ".dot":
+        text = dot
+    elif target.suffix == ".svg":
+        text = _lay_out(dot)
+    else:
+        text = as_page(explanation, folded, _lay_out(dot))
+    target.write_text(text, encoding="utf-8")
+
+
+def as_dot(folded: Folded) -> str:
+    """Write the boxes in graphviz's language."""
+    lines = [
+        "digraph safepickle {",
+        f"  rankdir={_direction(folded)}; ranksep=0.55; nodesep=0.18; bgcolor=white; splines=true;",
+        f'  node [shape=box, style="filled,rounded", fontname="Helvetica", color="{_GREY}", fontcolor="{_INK}"];',
+        f'  edge [fontname="Helvetica", fontsize=9, color="{_INK}", fontcolor="{_GREY}", arrowsize=0.6];',
+    ]
+    lines += [_box(box, folded.total) for box in folded.boxes]
+    # From region to region, an arrow of weak references is the way.
+    lines += [
+        f"  box{box.parent} -> box{box.number};"
+        for box in folded.boxes
+        if box.parent >= 0 and box.region == folded.boxes[box.parent].region
+    ]
+    for number, arrow in enumerate(folded.arrows):
+        lines += _arrow(number, arrow, folded.boxes)
+    return "\n".join([*lines, "}", ""])
+
+
+def _direction(folded: Folded) -> str:
+    """Choose the direction in which the picture fits a screen with larger letters."""
+    depths: list[int] = []
+    for box in folded.boxes:
+        depths.append(0 if box.parent < 0 else depths[box.parent] + 1)
+    deep, broad = max(depths) + 1, max(Counter(depths).values())
+    rightwards = max(deep * 190 / 1280, broad * 55 / 900)
+    downwards = max(broad * 150 / 1280, deep * 90 / 900)
+    return "LR" if rightwards <= downwards else "TB"
+
+
+def as_page(explanation: Explanation, folded: Folded, svg: str) -> str:
+    """Make a page that needs nothing but itself."""
+    from safepickle.report.render import headline
+
+    boxes: dict[str, Any] = {
+        f"box{box.number}": {
+            "label": box.label,
+            "type": box.type or "objects of several types",
+            "count": len(box.members),
+            "bytes": human_bytes(box.size),
+            "objects": box.objects,
+            "hidden": box.hidden,
+            "region": box.region,
+            "unpicklable": box.unpicklable,
+            "paths": box.paths,
+        }
+        for box in folded.boxes
+    }
+    arrows = [
+        {"source": f"box{arrow.source}", "target": f"box{arrow.target}", "kind": arrow.kind, "count": arrow.count}
+        | {"path": arrow.path}
+        for arrow in folded.arrows
+        if arrow.kind != "strong"
+    ]
+    reasons = {entry.path: f"{entry.error}: {entry.reason}" for entry in explanation.unpicklable}
+    data = json.dumps({"boxes": boxes, "arrows": arrows, "reasons": reasons}).replace("<", "\\u003c")
+    page = _TEMPLATE.read_text(encoding="utf-8")
+    # What comes before the <svg> tag names a DTD on the network.
+    page = page.replace("{{title}}", escape(headline(explanation)))
+    before, between, after = re.split(r"\{\{svg\}\}|\{\{data\}\}", page)
+    return f"{before}{svg[svg.index('<svg') :]}{between}{data}{after}"
+
+
+def _lay_out(dot: str) -> str:
+    try:
+        import graphviz
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "the Python package graphviz is not installed, and a picture is laid out by it: "
+            "pip install safepickle-weakref[cli], or draw to a .dot file",
+            name="graphviz",
+        ) from error
+    try:
+        laid_out: str = graphviz.Source(dot).pipe(format="svg", encoding="utf-8")
+    except graphviz.ExecutableNotFound as error:
+        raise RuntimeError(
+            "graphviz's program dot is not on the PATH, and a picture is laid out by it: install graphviz "
+            "(apt install graphviz, brew install graphviz, ...), or draw to a .dot file"
+        ) from error
+    return laid_out
+
+
+def _box(box: Box, total: int) -> str:
+    share = box.size / total if total and box.region != OUTSIDE else 0.0
+    many = f" \N{MULTIPLICATION SIGN} {len(box.members):,}" if len(box.members) > 1 else ""
+    lines = [_clip(box.label or "others") + many, _clip(box.type.removeprefix("builtins.").rpartition(".")[2])]
+    if box.unpicklable:
+        lines.append("cannot be pickled")
+    elif box.hidden:
+        lines.append(f"{human_bytes(box.size)}, {counted(box.objects, 'object')}")
+    else:
+        lines.append(human_bytes(box.size))
+    text = "\\n".join(_quoted(line) for line in lines if line)
+    fill = {COPIED: _COPIED, OUTSIDE: _OUTSIDE}.get(box.region, _KEPT)
+    look = f'fillcolor="{fill}"'
+    if box.unpicklable:
+        look = f'fillcolor="{_UNPICKLABLE}", fontcolor=white, color="{_UNPICKLABLE}"'
+    elif box.region == OUTSIDE:
+        look += ', style="rounded,dotted"'
+    size = 9 + 13 * math.sqrt(share)
+    width = 0.7 + 2.4 * math.sqrt(share)
+    tooltip = _quoted(_clip(box.paths[0], 200) if box.paths else "")
+    return (
+        f'  box{box.number} [id="box{box.number}", label="{text}", tooltip="{tooltip}", fontsize={size:.1f}, '
+        f"width={width:.2f}, margin={0.06 + 0.12 * math.sqrt(share):.2f}, penwidth={0.8 + 2 * share:.1f}, {look}];"
+    )
+
+
+def _arrow(number: int, arrow: Arrow, boxes: list[Box]) -> list[str]:
+    label = _clip(arrow.label) + (f" \N{MULTIPLICATION SIGN} {arrow.count:,}" if arrow.count > 1 else "")
+    look = _ARROWS[arrow.kind] + f', label="{_quoted(label)}", tooltip="{_quoted(_clip(arrow.path, 200))}"'
+    if arrow.kind == "strong":
+        look = _ARROWS["strong"]
+    elif arrow.kind == "strong copy":
+        look += f', fontcolor="{_ORANGE}"'
+    mark = _MARKS.get(arrow.kind)
+    if mark is None:
+        # The layout is that of the tree, which hangs together by these arrows where an object is behind a reference.
+        part = boxes[arrow.target].parent == arrow.source and arrow.kind != "strong"
+        return [f"  box{arrow.source} -> box{arrow.target} [constraint={'true' if part else 'false'}, {look}];"]
+    # What is behind a tombstone is not in the pickle: the way there ends at the stone.
+    lines = [
+        f'  stone{number} [label="{mark}", shape=plaintext, style="", fontsize=9, fontcolor="{_GREY}"];',
+        f"  box{arrow.source} -> stone{number} [{look}];",
+    ]
+    if arrow.target >= 0:
+        lines.append(f'  stone{number} -> box{arrow.target} [style=dotted, color="{_GREY}60", arrowsize=0.5];')
+    return lines
+
+
+def _clip(text: str, longest: int = _LONGEST_LABEL) -> str:
+    return text if len(text) <= longest else f"{text[: longest // 2 - 1]}\N{HORIZONTAL ELLIPSIS}{text[-longest // 2 :]}"
+
+
+def _quoted(text: str) -> str:
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return printable.replace("\\", "\\\\").replace('"', '\\"')
