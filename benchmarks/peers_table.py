@@ -22,8 +22,8 @@ IN_PROCESS = ("copy.deepcopy", "safepickle.deepcopy")
 
 SITUATIONS = {
     "kept": "The referent is in the pickle, too: `[node, weak]`. Right is a weak reference to the copy of `node`.",
-    "outside": "The referent is alive, but not in the pickle: `[weak]`. Right is a dead reference, a warning, and no byte "
-    "of the referent in the pickle. A copy inside one process is right to point at the original.",
+    "outside": "The referent is alive, but not in the pickle: `[weak]`. Right is a dead reference, a warning, and no "
+    "byte of the referent in the pickle. A copy inside one process is right to point at the original.",
     "dead": "The referent is gone. Right is a dead reference.",
     "cyclic": "The referent holds the weak reference: `node.weak = weak`, and `node` is pickled. Right is a weak "
     "reference to the copy of `node`.",
@@ -193,8 +193,9 @@ def page() -> str:
     lines = [
         "# What each pickler makes of weak references",
         "",
-        "Made by `python benchmarks/peers_table.py docs/peers.md`, which runs every case; the tests check that this page is",
-        "what it prints. `copy.deepcopy` and `safepickle.deepcopy` copy inside one process, the others go through bytes.",
+        "Made by `python benchmarks/peers_table.py docs/peers.md`, which runs every case; the tests check that this",
+        "page is what it prints. `copy.deepcopy` and `safepickle.deepcopy` copy inside one process, the others go by way",
+        "of bytes.",
         "",
     ]
     for situation, meaning in SITUATIONS.items():
