@@ -194,7 +194,7 @@ def page() -> str:
         "# What each pickler makes of weak references",
         "",
         "Made by `python benchmarks/peers_table.py docs/peers.md`, which runs every case; the tests check that this",
-        "page is what it prints. `copy.deepcopy` and `safepickle.deepcopy` copy inside one process, the others go by way",
+        "page is what it prints. `copy.deepcopy` and `safepickle.deepcopy` copy inside one process, the others by way",
         "of bytes.",
         "",
     ]

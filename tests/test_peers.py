@@ -22,9 +22,7 @@ def test_the_page_is_what_the_program_prints(printed):
 
 
 def test_safepickle_is_right_everywhere(printed):
-    rows = [
-        line.split(" | ") for line in printed.splitlines() if line.startswith(("| `", "| subclass"))
-    ]
+    rows = [line.split(" | ") for line in printed.splitlines() if line.startswith(("| `", "| subclass"))]
     assert len(rows) == 40
     for row in rows:
         assert row[4] == "**right**", row
