@@ -444,8 +444,11 @@ def rebuild_torch_parameter(
 
 def rebuild_torch_attributes(tensor: Any, attributes: dict[str, Any]) -> None:
     """Give a tensor its Python attributes, without the ``__setstate__`` that torch keeps for its oldest files."""
-    for name, value in attributes.items():
-        setattr(tensor, name, value)
+    import torch
+
+    if not issubclass(type(tensor), torch.Tensor):
+        raise TypeError(f"these are the attributes of a tensor, not of a {type(tensor).__qualname__}")
+    tensor.__dict__.update(attributes)
 
 
 def rebuild_torch_weak_reference(cls: Any, referent: Any, callback: Any = None, owned: bool = False) -> Any:

@@ -187,6 +187,20 @@ def test_a_state_dict_with_tombstones_loads_weights_only() -> None:
     assert torch.equal(loaded["weight"], model.weight)
 
 
+def test_a_state_dict_with_live_references_loads_weights_only() -> None:
+    weight = torch.ones(2)
+    state = {"early": weakref.ref(weight), "weight": weight, "proxy": weakref.proxy(weight)}
+    state["gone"] = weakref.proxy(torch.ones(1))
+    file = io.BytesIO()
+    torch.save(state, file, pickle_module=safepickle)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=True)
+    assert loaded["early"]() is loaded["weight"]
+    assert loaded["proxy"].sum() == 2
+    with pytest.raises(ReferenceError, match="weakly-referenced object no longer exists"):
+        loaded["gone"].sum()
+
+
 def test_a_state_dict_with_strong_copies_loads_weights_only() -> None:
     tensor = torch.ones(2)
     file = io.BytesIO()

@@ -377,6 +377,27 @@ def test_modules_with_their_own_loading_code_are_obeyed_and_rolled_back() -> Non
     assert model.loads == 1
 
 
+def test_a_tensor_that_cannot_be_written_leaves_the_others_alone() -> None:
+    model = nn.Module()
+    model.register_buffer("first", torch.zeros(3))
+    model.register_buffer("second", torch.zeros(1).expand(3))
+    with pytest.raises(StateDictError, match="more than one element of the written-to tensor"):
+        load_state_dict(model, {"first": torch.ones(3), "second": torch.ones(3)})
+    assert model.first.eq(0).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_scripted_modules_load_all_or_nothing() -> None:
+    source, model = nn.Linear(2, 2), torch.jit.script(nn.Sequential(nn.Linear(2, 2)))
+    load_state_dict(model, {f"0.{key}": value for key, value in source.state_dict().items()})
+    assert torch.equal(model.state_dict()["0.weight"], source.weight)
+    before = snapshot(model)
+    with pytest.raises(StateDictError, match="1 missing"):
+        load_state_dict(model, {"0.weight": torch.ones(2, 2)})
+    assert unchanged(model, before)
+    assert list(state_dict(model)) == ["0.weight", "0.bias"]
+
+
 def test_the_error_survives_pickling_and_carries_its_report() -> None:
     with pytest.raises(StateDictError, match="missing") as caught:
         load_state_dict(nn.Linear(2, 2), {"bias": torch.ones(2)})

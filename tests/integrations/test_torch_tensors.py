@@ -381,6 +381,11 @@ def test_honest_claims_load() -> None:
     assert safepickle.loads(arguments_of(size=(0, 9), stride=(9, 1), buffer=bytearray())).shape == (0, 9)
 
 
+def test_attributes_go_to_tensors_alone() -> None:
+    with pytest.raises(TypeError, match="attributes of a tensor, not of a Linear"):
+        safepickle.rebuild.rebuild_torch_attributes(nn.Linear(1, 1), {"weight": 1})
+
+
 def test_swapped_buffers_raise() -> None:
     buffers: list[pickle.PickleBuffer] = []
     data = safepickle.dumps([torch.ones(10), torch.ones(1000)], buffer_callback=buffers.append)

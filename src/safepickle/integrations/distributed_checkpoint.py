@@ -2,7 +2,7 @@
 
 Tensors are sharded, deduplicated and resharded by torch's own engine. What is no tensor is pickled value by value,
 and a weak reference is kept if its referent is in the same value. An extra state is such a value as a whole, where
-torch would take it apart into one value for each key.
+torch would take it apart into one value for each key. It needs torch 2.9.
 """
 
 from __future__ import annotations

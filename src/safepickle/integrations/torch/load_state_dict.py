@@ -234,6 +234,10 @@ def _message(module: nn.Module, report: LoadReport, outcome: _Outcome, remedy: s
 def _is_stock(module: nn.Module) -> bool:
     """Whether only torch's code and ours runs while `module` loads, so that a rehearsal without data tells all."""
     for _, owned in owned_modules(module):
+        if not all(issubclass(type(owned.__dict__.get(kind)), dict) for kind in _REGISTRIES):
+            return False  # a scripted module keeps its tensors elsewhere
+        if not all(map(_is_writable, (*owned._parameters.values(), *owned._buffers.values()))):
+            return False
         cls = type(owned)
         code = [getattr(cls, name, None) for name in ("load_state_dict", "_load_from_state_dict", "set_extra_state")]
         hooks = (*owned._load_state_dict_pre_hooks.values(), *owned._load_state_dict_post_hooks.values())
@@ -243,6 +247,13 @@ def _is_stock(module: nn.Module) -> bool:
         ):
             return False
     return True
+
+
+def _is_writable(tensor: torch.Tensor | None) -> bool:
+    """Whether torch can surely copy into `tensor`: not where elements overlap, nor what inference mode has made."""
+    if tensor is None or torch.nn.parameter.is_lazy(tensor):
+        return True
+    return not tensor.is_inference() and (tensor.layout is not torch.strided or 0 not in tensor.stride())
 
 
 @contextmanager
@@ -296,16 +307,18 @@ def _rollback(module: nn.Module) -> Iterator[None]:
         restore()
         with torch.no_grad():
             for tensor, before in tensors.values():
-                tensor.copy_(before)
+                # One that torch could not write to, such as an expanded one, cannot be written back either.
+                if not torch.equal(tensor, before):
+                    tensor.copy_(before)
         raise
 
 
 def _remember_attributes(module: nn.Module) -> Callable[[], None]:
     """Return what gives every module its attributes back, the registered tensors and submodules among them."""
-    remembered = [
-        (owned, dict(owned.__dict__), [(owned.__dict__[kind], dict(owned.__dict__[kind])) for kind in _REGISTRIES])
-        for _, owned in owned_modules(module)
-    ]
+    remembered = []
+    for _, owned in owned_modules(module):
+        held = [owned.__dict__[kind] for kind in _REGISTRIES if issubclass(type(owned.__dict__.get(kind)), dict)]
+        remembered.append((owned, dict(owned.__dict__), [(registry, dict(registry)) for registry in held]))
 
     def restore() -> None:
         for owned, attributes, registries in remembered:

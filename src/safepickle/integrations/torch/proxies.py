@@ -60,7 +60,7 @@ def resolved_proxies(module: nn.Module) -> Iterator[list[LeftOut]]:
     try:
         for prefix, one in owned:
             for kind in ("_parameters", "_buffers", "_modules"):
-                registry = one.__dict__[kind]
+                registry = one.__dict__.get(kind, {})
                 if any(type(value) in weakref.ProxyTypes for value in registry.values()):
                     swap = _Swap(one, kind)
                     swapped.append(swap)
