@@ -928,7 +928,8 @@ def rebuild_tf_mutable_table(keys: Any, values: Any, dtypes: tuple[str, str], de
     with tf.init_scope():
         key_dtype, value_dtype = map(tf.as_dtype, dtypes)
         table = tf.lookup.experimental.MutableHashTable(key_dtype, value_dtype, tf.constant(default, value_dtype))
-        table.insert(tf.constant(keys, key_dtype), tf.constant(values, value_dtype))
+        if len(keys):  # An import of nothing is refused.
+            table.insert(tf.constant(keys, key_dtype), tf.constant(values, value_dtype))
         return table
 
 
