@@ -71,12 +71,21 @@ def write_torch() -> None:
             print(path.relative_to(TESTS))
 
 
+def write_keras() -> None:
+    os.environ["KERAS_BACKEND"] = "torch"
+    import golden_keras_cases
+
+    write_golden(golden_keras_cases.CASES)
+
+
 if __name__ == "__main__":
     os.chdir(TESTS)
     write_golden(golden_cases.CASES)
     write_foreign()
     if importlib.util.find_spec("torch") is not None:
         write_torch()
+        if importlib.util.find_spec("keras") is not None:
+            write_keras()
     for thing in golden_cases.HELD:
         if hasattr(thing, "close"):
             thing.close()
