@@ -7,6 +7,7 @@ import functools
 import gc
 import io
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -101,7 +102,11 @@ class WithState:
 
 
 def evaluate(path: str, root: Any) -> Any:
-    return eval(path.replace("$", "root"), {"root": root})
+    # The root's sign, not one within a key.
+    expression = re.sub(
+        r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\$", lambda found: found[0].replace("$", "root", found[0] == "$"), path
+    )
+    return eval(expression, {"root": root})
 
 
 def failure(root: Any, protocol: int | None = None) -> BaseException:

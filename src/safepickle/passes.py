@@ -10,8 +10,8 @@ from __future__ import annotations
 import enum
 import types
 import weakref
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
 
 from cloudpickle.cloudpickle import _should_pickle_by_reference
 
@@ -19,10 +19,7 @@ from safepickle.errors import WeakReferenceError, WeakReferenceWarning
 from safepickle.policy import OutsideFate, WeakReferencePolicy, check_fate
 from safepickle.recomputed import recipe_of, recipes_exist
 
-if TYPE_CHECKING:
-    from safepickle.pickler import Pickler
-
-__all__ = ["CYCLE", "DEAD", "OUTSIDE", "POLICY", "RECIPE", "RELINK", "STRONG", "Dump", "dotted_name"]
+__all__ = ["CYCLE", "DEAD", "OUTSIDE", "POLICY", "RECIPE", "RELINK", "STRONG", "Dump", "Walker", "dotted_name"]
 
 # The fates that `Dump.decide` answers with; all but the first three are a tombstone's reason.
 RELINK: Final = "relink"
@@ -34,6 +31,23 @@ CYCLE: Final = "cycle"
 POLICY: Final = "policy"
 
 _NONE: set[int] = set()
+
+
+class Walker(Protocol):
+    """What a dump and the reducers ask of the pickler."""
+
+    memo: Any
+    fast: Any
+
+    @property
+    def own_dispatch_table(self) -> Mapping[type, Any]:
+        """The reducers by exact type that the caller or a subclass has set, or none."""
+
+    def may_reduce_to_a_global(self, cls: type) -> bool:
+        """Tell whether an instance of `cls` might be pickled as a name that the other side imports."""
+
+    def reduces_to_a_global(self, obj: Any) -> bool:
+        """Tell whether `obj`, whose class may do so, is pickled as a name that the other side imports."""
 
 
 class Dump:
@@ -53,10 +67,11 @@ class Dump:
         dirty: This walk met a cyclic referent that it had not known of, so its bytes are wrong.
         left_out: References of this walk to what is outside, counted by the referent's type.
         cycles: The same for references to what is still under construction.
+        offender: The reference that an error is about.
         scratch: What a room of reducers remembers of this walk, under a name of its own.
     """
 
-    def __init__(self, pickler: Pickler, policy: WeakReferencePolicy, protocol: int, has_persistent_id: bool) -> None:
+    def __init__(self, pickler: Walker, policy: WeakReferencePolicy, protocol: int, has_persistent_id: bool) -> None:
         self.pickler = pickler
         self.policy = policy
         self.protocol = protocol
@@ -69,6 +84,7 @@ class Dump:
         self.dirty = False
         self.left_out: dict[type, int] = {}
         self.cycles: dict[type, int] = {}
+        self.offender: object = None
         self.scratch: dict[str, Any] = {}
         # Objects that a subclass's persistent_id stored, held so that their ids stay theirs.
         self.persisted: dict[int, object] = {}
@@ -274,7 +290,7 @@ class Dump:
     def error(self, reference: object, referent: object, reason: str) -> WeakReferenceError:
         """Make the error for a reference that must not become a tombstone."""
         error = WeakReferenceError(None, dotted_name(type(referent)), reason)
-        self.pickler._offender = reference
+        self.offender = reference
         return error
 
     def _take_kept(self) -> list[int]:

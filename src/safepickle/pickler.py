@@ -1,43 +1,24 @@
-"""Pickler, dump and dumps: walk the graph, and walk it again where a weak reference pointed forward.
+"""Pickler, dump and dumps: what the walks of `BasePickler` need around them when something goes wrong.
 
-Orchestration only: what a weak reference becomes is decided in `passes`, what it is written as in `reducers`, where
-the bytes go in `files`.
+An error gets the path of the object that caused it, and under ``unpicklable=`` the rest of the graph is saved. Both are
+imported only then.
 """
 
 from __future__ import annotations
 
-import copyreg
-import functools
 import io
-import pickle
-import sys
-import warnings
-import weakref
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
-import cloudpickle
-
-from safepickle import rebuild
 from safepickle.atomic import replacing
-from safepickle.buffers import BufferCallback, BufferRelay
+from safepickle.base_pickler import BasePickler
+from safepickle.buffers import BufferCallback
 from safepickle.files import FileOrPath, Output, is_path
-from safepickle.passes import Dump
-from safepickle.policy import Unpicklable, WeakReferencePolicy, check_unpicklable, check_weakrefs
-from safepickle.reducers.classes import leave_to_itself, new_object
-from safepickle.reducers.table import TypeTable
-from safepickle.reducers.weak import reduce_weakref
+from safepickle.policy import Unpicklable, WeakReferencePolicy
 
 __all__ = ["Pickler", "dump", "dumps"]
 
-_PROXIES = frozenset({weakref.ProxyType, weakref.CallableProxyType})
-_STANDARD_DISPATCH_TABLE = cloudpickle.Pickler.dispatch_table
-# A class attribute, as cloudpickle has one, hides the C pickler's own slot, which alone it looks at while it dumps.
-_C_DISPATCH_TABLE: Any = pickle.Pickler.dispatch_table
-_PLACEHOLDER = (object, ())
 
-
-class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+class Pickler(BasePickler):
     """A C-accelerated pickler that keeps weak references.
 
     Functions, lambdas and classes that cannot be imported are pickled by value, as cloudpickle does. Several calls of
@@ -59,72 +40,6 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         ValueError: An option has no such value, or `buffer_callback` is given with a protocol below 5.
     """
 
-    # Keywords that `backend` binds.
-    _bound_options: ClassVar[Mapping[str, Any]] = {}
-    _has_persistent_id: ClassVar[bool] = False
-    _unpicklable: Unpicklable = "raise"
-    memo: Any  # of the C pickler
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        persistent_id = cls.__dict__.get("persistent_id")
-        if persistent_id is not None:
-            cls._has_persistent_id = True
-            cls.persistent_id = _shielded(persistent_id)
-
-    def __init__(
-        self,
-        file: Any,
-        protocol: int | None = None,
-        fix_imports: bool = True,
-        buffer_callback: BufferCallback | None = None,
-        *,
-        weakrefs: WeakReferencePolicy | None = None,
-        unpicklable: Unpicklable | None = None,
-    ) -> None:
-        bound = self._bound_options
-        self._weakrefs = bound.get("weakrefs", "relink") if weakrefs is None else weakrefs
-        self._unpicklable = bound.get("unpicklable", "raise") if unpicklable is None else unpicklable
-        check_weakrefs(self._weakrefs)
-        check_unpicklable(self._unpicklable)
-        if protocol is None:
-            protocol = bound.get("protocol")
-        if protocol is None or protocol < 0:
-            protocol = pickle.HIGHEST_PROTOCOL
-        self._output = file if type(file) is Output else Output(file)
-        self._relay = None if buffer_callback is None else BufferRelay(buffer_callback)
-        # cloudpickle's own constructor cannot pass fix_imports on; the two attributes are all that it sets.
-        pickle.Pickler.__init__(self, self._output, protocol, fix_imports=fix_imports, buffer_callback=self._relay)
-        self.globals_ref: dict[int, Any] = {}
-        self.proto = int(protocol)
-        self._table = TypeTable()
-        self._dump: Dump | None = None
-        self._memo_is_empty = True
-        self._offender: object = None
-        if self.dispatch_table is _STANDARD_DISPATCH_TABLE:
-            # The type table knows what is in it. Without it the C pickler asks copyreg's plain dict, and an object of
-            # an ordinary class is spared a look-up in a ChainMap, which is written in Python.
-            _C_DISPATCH_TABLE.__delete__(self)
-
-    @property
-    def dispatch_table(self) -> Mapping[type, Any]:
-        """The reducers by exact type that the caller or a subclass has set, or else cloudpickle's and copyreg's."""
-        try:
-            table: Mapping[type, Any] = _C_DISPATCH_TABLE.__get__(self)
-        except AttributeError:
-            table = _STANDARD_DISPATCH_TABLE
-        return table
-
-    @dispatch_table.setter
-    def dispatch_table(self, table: Mapping[type, Any]) -> None:
-        _C_DISPATCH_TABLE.__set__(self, table)
-
-    @property
-    def own_dispatch_table(self) -> Mapping[type, Any]:
-        """The reducers by exact type that the caller or a subclass has set, or none."""
-        table: Mapping[type, Any] = self.dispatch_table
-        return {} if table is _STANDARD_DISPATCH_TABLE else table
-
     def dump(self, obj: Any) -> None:
         """Write the pickle of `obj` to the file.
 
@@ -137,145 +52,20 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             WeakReferenceWarning: The policy is ``"relink"`` and referents were left outside.
             UnpicklableWarning: Objects that nothing can pickle were replaced by tombstones.
         """
-        if self._unpicklable == "raise":
-            self._dump_whole(obj)
-        else:
+        if self._unpicklable != "raise":
             from safepickle.salvage import dump_salvaging
 
             dump_salvaging(self, obj)
-
-    def _dump_whole(self, obj: Any, *announced: Warning | None) -> None:
-        """Write the pickle of `obj`, or nothing.
-
-        Args:
-            obj: The root.
-            *announced: Warnings about what is written in place of something else.
-        """
-        if "_output" not in self.__dict__:
-            raise pickle.PicklingError(f"Pickler.__init__() was not called by {type(self).__qualname__}.__init__()")
-        self._dump = known = Dump(self, self._weakrefs, self.proto, self._has_persistent_id)
-        memo = {} if self._memo_is_empty else self.memo.copy()
-        self._table.own_dispatch_table = self.own_dispatch_table
-        if self._relay is not None:
-            self._relay.is_certain = self._is_certain
-        self._output.begin()
+            return
         try:
-            self._walk_until_settled(obj, known, memo)
-            for warning in (*announced, known.warning()):
-                if warning is not None:
-                    # Before anything is final: a filter may turn the warning into an error.
-                    warnings.warn(warning, stacklevel=_level_of_caller())
-            self._output.commit()
-            self._memo_is_empty = False
-        except BaseException as error:
-            self.memo = memo
-            self._output.roll_back()
-            if self._unpicklable == "raise":
-                _tell_path(error, obj, self)
+            self.dump_whole(obj)
+        except Exception as error:
+            from safepickle.report.paths import annotate
+
+            annotate(error, obj, self)
             raise
         finally:
-            self._dump = None
-            if self._relay is not None:
-                self._relay.is_certain = None
-
-    def clear_memo(self) -> None:
-        """Forget the objects that earlier dumps have written."""
-        super().clear_memo()
-        self._memo_is_empty = True
-
-    def reducer_override(self, obj: Any) -> Any:
-        """Return the reduce value of `obj`, or NotImplemented to leave it to the C pickler.
-
-        Called for every object but exact builtins, so an ordinary object must cost one look-up and no more.
-        """
-        known: Any = self._dump
-        reduce = self._table[type(obj)]
-        if reduce is None:
-            visited = known.visited
-            if visited is not None:
-                visited.add(id(obj))
-            return NotImplemented
-        if known.tracking and reduce is not reduce_weakref:
-            if (obj is known.expected or known.cyclic) and (value := self._reduce_cyclic(obj, known)) is not None:
-                return value
-            known.enter(obj)
-        return reduce(obj, known)
-
-    def reduce_value(self, obj: Any) -> Any:
-        """Return the reduce value that the pickler uses for `obj`, which is no exact builtin."""
-        reduce = self._table[type(obj)]
-        if reduce is not None:
-            value = reduce(obj, self._dump)  # type: ignore[arg-type]
-            if value is not NotImplemented:
-                return value
-        cls = type(obj)
-        registered = self.own_dispatch_table.get(cls) or copyreg.dispatch_table.get(cls)
-        return obj.__reduce_ex__(self.proto) if registered is None else registered(obj)
-
-    def may_reduce_to_a_global(self, cls: type) -> bool:
-        """Tell whether an instance of `cls` might be pickled as a name that the other side imports."""
-        return self._table[cls] is leave_to_itself
-
-    def reduces_to_a_global(self, obj: Any) -> bool:
-        """Tell whether `obj`, whose class may do so, is pickled as a name that the other side imports."""
-        reduce = self.own_dispatch_table.get(type(obj)) or copyreg.dispatch_table.get(type(obj)) or _reduce_ex
-        try:
-            return isinstance(reduce(obj), str)
-        except Exception:
-            # Whatever is wrong with it is reported if the walk comes to it.
-            return False
-
-    def _walk_until_settled(self, obj: Any, known: Dump, memo: dict[int, Any]) -> None:
-        pickle.Pickler.dump(self, obj)
-        while self._must_walk_again(known):
-            known.begin_walk()
-            self.memo = memo
-            known.track()
-            self._output.rewind()
-            if self._relay is not None:
-                self._relay.begin_walk()
-            pickle.Pickler.dump(self, obj)
-
-    def _must_walk_again(self, known: Dump) -> bool:
-        if known.dirty:
-            known.forget_kept()
-            return True
-        if known.awaits:
-            self._output.discard()
-            if self._relay is not None:
-                self._relay.discard()
-            if known.discover(self._walk_discarding):
-                return True
-        return self._relay is not None and not self._relay.settle()
-
-    def _walk_discarding(self, obj: object) -> None:
-        pickle.Pickler.dump(self, obj)
-
-    def _reduce_cyclic(self, obj: Any, known: Dump) -> Any:
-        """Reduce an object that is, or might be, under construction when a reference to it must be made.
-
-        Returns:
-            A reduce value, or None for the usual way.
-        """
-        if obj is known.expected and known.meet_again(obj):
-            # The bytes of this walk are lost. Something must end the recursion, and the walk goes on to find more.
-            return _PLACEHOLDER
-        if id(obj) not in known.cyclic:
-            return None
-        cls: Any = type(obj)
-        if issubclass(cls, set) and cls.__reduce__ is set.__reduce__ and cls.__reduce_ex__ is object.__reduce_ex__:
-            # Members as state instead of arguments: then there is no cycle.
-            return new_object, (cls,), (obj.__getstate__(), list(obj)), None, None, rebuild.rebuild_set_members
-        value = self.reduce_value(obj)
-        if type(value) is str:
-            return value
-        known.open_construction(obj)
-        function, arguments, state, items, *rest = [*value, None, None][: max(4, len(value))]
-        return function, arguments, state, _once_built(known, obj, items), *rest
-
-    def _is_certain(self) -> bool:
-        # Nothing is certain where an object may yet turn out to be unpicklable.
-        return self._dump is not None and self._dump.certain and self._unpicklable == "raise"
+            self._offender = None
 
 
 def dump(
@@ -338,59 +128,3 @@ def dumps(
         unpicklable=unpicklable,
     ).dump(obj)
     return file.getvalue()
-
-
-def _shielded(persistent_id: Any) -> Callable[[Any, Any], Any]:
-    """Keep proxies from a subclass's `persistent_id`, and note what it stores.
-
-    Most begin with ``isinstance``, which asks a proxy's referent: a dead proxy raises ReferenceError there, and a
-    live one passes for its referent.
-    """
-    ask: Callable[[Any, Any], Any] = persistent_id
-    if isinstance(persistent_id, staticmethod | classmethod):
-
-        def ask(self: Pickler, obj: Any) -> Any:
-            return persistent_id.__get__(self, type(self))(obj)
-
-    @functools.wraps(persistent_id)
-    def shielded(self: Pickler, obj: Any) -> Any:
-        if type(obj) in _PROXIES:
-            return None
-        persistent = ask(self, obj)
-        if persistent is not None and self._dump is not None:
-            self._dump.note_persisted(obj)
-        return persistent
-
-    return shielded
-
-
-def _tell_path(error: BaseException, root: Any, pickler: Pickler) -> None:
-    """Add to the error of a failed dump where in the graph its cause is."""
-    from safepickle.report.paths import annotate
-
-    annotate(error, root, pickler)
-
-
-def _once_built(known: Dump, obj: object, items: Iterator[Any] | None) -> Iterator[Any]:
-    """Iterate over the list items of a cyclic object, of which there mostly are none.
-
-    The C pickler asks for the first one right after it has put the object into the memo, which nothing else tells.
-    """
-    known.close_construction(obj)
-    if items is not None:
-        yield from items
-
-
-def _reduce_ex(obj: Any) -> Any:
-    # Under protocol 5 a large array gives a buffer rather than a copy of its bytes.
-    return obj.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
-
-
-def _level_of_caller() -> int:
-    """Return the ``stacklevel`` of the first frame outside this package, for a warning issued by the caller."""
-    level = 1
-    frame = sys._getframe(1)
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == __package__:
-        frame = frame.f_back
-        level += 1
-    return level

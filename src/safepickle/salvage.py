@@ -18,7 +18,7 @@ from safepickle.passes import dotted_name
 from safepickle.policy import OutsideFate
 
 if TYPE_CHECKING:
-    from safepickle.pickler import Pickler
+    from safepickle.base_pickler import BasePickler
     from safepickle.report.walk import Walk
 
 __all__ = ["dump_salvaging"]
@@ -34,7 +34,7 @@ _UNKNOWN_PATH: Final = "a place that its owner makes up when it is pickled"
 _CONTAINERS: Final = frozenset({dict, list, tuple, set, frozenset})
 
 
-def dump_salvaging(pickler: Pickler, obj: Any) -> None:
+def dump_salvaging(pickler: BasePickler, obj: Any) -> None:
     """Dump `obj`, and replace what cannot be pickled, as the pickler's option ``unpicklable`` says.
 
     Raises:
@@ -44,7 +44,7 @@ def dump_salvaging(pickler: Pickler, obj: Any) -> None:
         UnpicklableWarning: Objects were replaced by tombstones.
     """
     try:
-        pickler._dump_whole(obj)
+        pickler.dump_whole(obj)
         return
     except Exception as error:
         if not _is_about_an_object(error):
@@ -60,7 +60,7 @@ def dump_salvaging(pickler: Pickler, obj: Any) -> None:
             if pickler._relay is not None:
                 pickler._relay.begin_walk()
             try:
-                pickler._dump_whole(obj, salvage.warning)
+                pickler.dump_whole(obj, salvage.warning)
                 return
             except Exception as error:
                 if not _is_about_an_object(error):
@@ -79,7 +79,7 @@ def _is_about_an_object(error: Exception) -> bool:
 class _Salvage:
     """What is known of the unpicklable objects of one graph, attempt after attempt."""
 
-    def __init__(self, pickler: Pickler, root: Any) -> None:
+    def __init__(self, pickler: BasePickler, root: Any) -> None:
         self._pickler = pickler
         self._root = root
         self._reduce = pickler.reducer_override

@@ -17,12 +17,12 @@ from safepickle.report.survey import surveying
 from safepickle.report.tour import MAX_OBJECTS, Tour
 
 if TYPE_CHECKING:
-    from safepickle.pickler import Pickler
+    from safepickle.base_pickler import BasePickler
 
 __all__ = ["annotate", "find_path", "locate_failure"]
 
 
-def find_path(root: Any, target: object, pickler: Pickler | None = None) -> str | None:
+def find_path(root: Any, target: object, pickler: BasePickler | None = None) -> str | None:
     """Find the path from `root` to `target`, which is known by identity.
 
     Weak references are followed only if `target` is not found without.
@@ -46,7 +46,7 @@ def find_path(root: Any, target: object, pickler: Pickler | None = None) -> str 
     return None
 
 
-def locate_failure(root: Any, error: BaseException, pickler: Pickler | None = None) -> str | None:
+def locate_failure(root: Any, error: BaseException, pickler: BasePickler | None = None) -> str | None:
     """Find the object over which a dump has failed.
 
     Each object is pickled again, alone, until one raises the same error.
@@ -74,7 +74,7 @@ def locate_failure(root: Any, error: BaseException, pickler: Pickler | None = No
     return similar
 
 
-def annotate(error: BaseException, root: Any, pickler: Pickler) -> None:
+def annotate(error: BaseException, root: Any, pickler: BasePickler) -> None:
     """Give the error of a failed dump the path of the object that caused it: a note and ``pickle_path``.
 
     Does nothing when the path cannot be found, and raises nothing: the error itself matters more.
@@ -115,7 +115,7 @@ def _is_about_an_object(error: BaseException) -> bool:
     return True
 
 
-def _deepest_path(root: Any, pickler: Pickler) -> str:
+def _deepest_path(root: Any, pickler: BasePickler) -> str:
     """Walk as the pickler does, depth first, and return the path at which objects are nested deepest."""
     deepest: list[Edge] = []
     with surveying(pickler):
@@ -139,16 +139,16 @@ def _deepest_path(root: Any, pickler: Pickler) -> str:
         return join(deepest)
 
 
-def _makes_strong_copies(pickler: Pickler) -> bool:
+def _makes_strong_copies(pickler: BasePickler) -> bool:
     return callable(pickler._weakrefs) or pickler._weakrefs == "strong"
 
 
-def _new_pickler() -> Pickler:
+def _new_pickler() -> BasePickler:
     import io
 
-    from safepickle.pickler import Pickler
+    from safepickle.base_pickler import BasePickler
 
-    return Pickler(io.BytesIO())
+    return BasePickler(io.BytesIO())
 
 
 def _copy(referent: Any) -> OutsideFate:

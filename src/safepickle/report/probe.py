@@ -17,7 +17,7 @@ from safepickle.report.naming import NEAREST, Edge, instance_dict, is_attribute,
 from safepickle.report.shortcuts import shortcuts
 
 if TYPE_CHECKING:
-    from safepickle.pickler import Pickler
+    from safepickle.base_pickler import BasePickler
 
 __all__ = ["ENVELOPE", "MAX_INLINE", "Expansion", "Probe", "fetch_size"]
 
@@ -75,7 +75,7 @@ class Probe:
         persistent_id: Tells which objects the pickler stores elsewhere, and so never enters.
     """
 
-    def __init__(self, pickler: Pickler, protocol: int, persistent_id: Callable[[Any], Any] | None = None) -> None:
+    def __init__(self, pickler: BasePickler, protocol: int, persistent_id: Callable[[Any], Any] | None = None) -> None:
         self._pickler = pickler
         self._protocol = protocol
         self._persistent_id = persistent_id

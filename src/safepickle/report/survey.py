@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from safepickle.passes import OUTSIDE, Dump
 
 if TYPE_CHECKING:
-    from safepickle.pickler import Pickler
+    from safepickle.base_pickler import BasePickler
 
 __all__ = ["Question", "Survey", "surveying"]
 
@@ -35,7 +35,7 @@ class Question(NamedTuple):
 class Survey(Dump):
     """Takes down what the reducers ask, with the same answer for all."""
 
-    def __init__(self, pickler: Pickler) -> None:
+    def __init__(self, pickler: BasePickler) -> None:
         super().__init__(pickler, "relink", pickler.proto, pickler._has_persistent_id)
         self._questions: list[Question] = []
 
@@ -52,7 +52,7 @@ class Survey(Dump):
 
 
 @contextmanager
-def surveying(pickler: Pickler) -> Iterator[Survey]:
+def surveying(pickler: BasePickler) -> Iterator[Survey]:
     """Have the reducers of `pickler` ask a `Survey` for as long as the context lasts."""
     before = pickler._dump
     pickler._dump = survey = Survey(pickler)

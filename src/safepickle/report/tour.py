@@ -16,7 +16,7 @@ from safepickle.report.survey import Question, surveying
 from safepickle.report.walk import Walk
 
 if TYPE_CHECKING:
-    from safepickle.pickler import Pickler
+    from safepickle.base_pickler import BasePickler
 
 __all__ = ["MAX_OBJECTS", "Tour"]
 
@@ -43,7 +43,9 @@ class Tour:
         complete: Whether the tour came to an end before `MAX_OBJECTS`.
     """
 
-    def __init__(self, root: Any, pickler: Pickler, fate: Callable[[Any], OutsideFate], outside: bool = False) -> None:
+    def __init__(
+        self, root: Any, pickler: BasePickler, fate: Callable[[Any], OutsideFate], outside: bool = False
+    ) -> None:
         self.walk = Walk(root, Probe(pickler, pickler.proto, getattr(pickler, "persistent_id", None)))
         self.questions: list[tuple[int, Question]] = []
         self.copied_from = self.outside_from = MAX_OBJECTS * 2
