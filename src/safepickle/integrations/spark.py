@@ -1,0 +1,27 @@
+"""PySpark: a serializer for the data of RDDs. Spark pickles functions by itself, with its own cloudpickle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyspark.serializers import FramedSerializer
+
+import safepickle
+
+__all__ = ["SafepickleSerializer"]
+
+
+class SafepickleSerializer(FramedSerializer):  # type: ignore[misc]
+    """For ``SparkContext(serializer=SafepickleSerializer())``: the elements of RDDs are pickled with safepickle.
+
+    Spark writes elements in batches, each batch as one pickle: a weak reference whose referent is in the same batch is
+    relinked, and which elements share a batch is up to Spark. So let each element hold what it refers to.
+    """
+
+    def dumps(self, obj: Any) -> bytes:
+        """Pickle a batch."""
+        return safepickle.dumps(obj)
+
+    def loads(self, obj: bytes) -> Any:
+        """Unpickle a batch."""
+        return safepickle.loads(obj)

@@ -1,0 +1,102 @@
+"""ray on this machine, with safepickle registered for the classes that are sent."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+
+import safepickle
+from safepickle.integrations.ray import register, setup_hook
+
+INTEGRATIONS = str(Path(__file__).parents[1] / "integrations")
+sys.path.append(INTEGRATIONS)
+from engine_objects import Node, fail_with_a_path, is_whole, there_and_back, tree  # noqa: E402
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+class Averaged(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 2)
+        self.layer.parent = weakref.ref(self)
+        self.average = {weakref.ref(each): each.detach().clone() for each in self.parameters()}
+
+    def is_whole(self) -> bool:
+        owned = {id(each) for each in self.parameters()}
+        return self.layer.parent() is self and {id(each()) for each in self.average} == owned
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster() -> Iterator[None]:
+    environment = {
+        "worker_process_setup_hook": setup_hook(Node, Averaged),
+        "env_vars": {"PYTHONPATH": ":".join([INTEGRATIONS, str(Path(__file__).parent), *sys.path])},
+    }
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, runtime_env=environment)
+    undo = register(Node, Averaged)
+    yield
+    undo()
+    ray.shutdown()
+
+
+def run(function: Any, *arguments: Any) -> Any:
+    return ray.get(ray.remote(function).remote(*arguments), timeout=120)
+
+
+def test_weak_references_go_there_and_back() -> None:
+    was_whole, copied = run(there_and_back, tree())
+    assert was_whole
+    assert is_whole(copied)
+
+
+def test_without_registration_ray_cannot_send_them() -> None:
+    class Unregistered(Node):
+        pass
+
+    parent = Unregistered("parent")
+    Unregistered("child", parent)
+    with pytest.raises(TypeError, match="cannot pickle"):
+        ray.put(parent)
+
+
+def test_model_with_ema_goes_there_and_back() -> None:
+    linked, copied = run(lambda model: (model.is_whole(), model), Averaged())
+    assert linked
+    assert copied.is_whole()
+
+
+def test_objects_are_put_once_with_their_arrays_in_the_store() -> None:
+    root = tree()
+    root.array = np.arange(100_000)
+    copied = ray.get(ray.put(root))
+    assert is_whole(copied)
+    assert not copied.array.flags.owndata
+    assert not copied.array.flags.writeable
+    assert (copied.array == root.array).all()
+
+
+def test_object_references_inside_are_rays() -> None:
+    root = tree()
+    root.held = ray.put("held")
+    assert run(lambda node: ray.get(node.held), root) == "held"
+
+
+def test_an_error_with_a_path_comes_back_whole() -> None:
+    with pytest.raises(safepickle.WeakReferenceError, match="cannot pickle the weak reference") as caught:
+        run(fail_with_a_path)
+    cause = caught.value.cause
+    assert type(cause) is safepickle.WeakReferenceError
+    assert (cause.referent_type, cause.reason) == ("engine_objects.Node", "outside")
