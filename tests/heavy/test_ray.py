@@ -14,11 +14,8 @@ import ray
 import torch
 
 import safepickle
+from engine_objects import Node, fail_with_a_path, is_whole, there_and_back, tree
 from safepickle.integrations.ray import register, setup_hook
-
-INTEGRATIONS = str(Path(__file__).parents[1] / "integrations")
-sys.path.append(INTEGRATIONS)
-from engine_objects import Node, fail_with_a_path, is_whole, there_and_back, tree  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -43,7 +40,7 @@ class Averaged(torch.nn.Module):
 def _cluster() -> Iterator[None]:
     environment = {
         "worker_process_setup_hook": setup_hook(Node, Averaged),
-        "env_vars": {"PYTHONPATH": ":".join([INTEGRATIONS, str(Path(__file__).parent), *sys.path])},
+        "env_vars": {"PYTHONPATH": ":".join([str(Path(__file__).parent), *sys.path])},
     }
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, runtime_env=environment)
     undo = register(Node, Averaged)

@@ -7,15 +7,12 @@ import shutil
 import sys
 import weakref
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-INTEGRATIONS = str(Path(__file__).parents[1] / "integrations")
-sys.path.append(INTEGRATIONS)
-from engine_objects import Node, fail_with_a_path, is_whole, there_and_back, tree  # noqa: E402
+from engine_objects import Node, fail_with_a_path, is_whole, there_and_back, tree
 
 pytestmark = [
     pytest.mark.skipif(
@@ -34,7 +31,7 @@ def spark() -> Iterator[Any]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYSPARK_PYTHON", sys.executable)
-        patch.setenv("PYTHONPATH", ":".join([INTEGRATIONS, *filter(None, sys.path)]))
+        patch.setenv("PYTHONPATH", ":".join(filter(None, sys.path)))
         patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
         conf = SparkConf().setMaster("local[1]").set("spark.ui.enabled", "false").set("spark.driver.memory", "512m")
         context = SparkContext(conf=conf, serializer=SafepickleSerializer())

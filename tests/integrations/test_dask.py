@@ -14,9 +14,9 @@ import torch
 from distributed import Client, LocalCluster
 from distributed.protocol import deserialize, serialize
 from distributed.protocol.serialize import families
-from engine_objects import Node, fail_with_a_path, is_whole, there_and_back, tree
 
 import safepickle
+from engine_objects import Node, fail_with_a_path, is_whole, there_and_back, tree
 from safepickle.integrations.dask import register
 
 

@@ -11,11 +11,11 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from engine_objects import Node, fail_with_a_path, is_whole, there_and_back, tree
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.backend.reduction import get_loky_pickler_name
 
 import safepickle
+from engine_objects import Node, fail_with_a_path, is_whole, there_and_back, tree
 from safepickle.integrations.joblib import register
 
 

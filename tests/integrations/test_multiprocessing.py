@@ -12,9 +12,9 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import pytest
-from engine_objects import Node, fail_with_a_path, is_whole, there_and_back, tree
 
 import safepickle
+from engine_objects import Node, fail_with_a_path, is_whole, there_and_back, tree
 from safepickle.integrations.multiprocessing import context
 
 

@@ -29,8 +29,8 @@ FILE_NAME = "safepickle.pt"
 def register(accelerator: Accelerator, **objects: Any) -> Callable[[], None]:
     """Let ``accelerator.save_state()`` write its models and ``objects`` as one pickle into the checkpoint as well.
 
-    What accelerate writes stays as it is, and so does ``accelerator.load_state()``. The file holds a dict: ``"models"``,
-    the unwrapped models in the order of ``prepare``, and ``objects`` by name; references between them are kept. See
+    What accelerate writes stays as it is, and so does ``accelerator.load_state()``. The file holds a dict: ``"models"``
+    (the unwrapped models in the order of ``prepare``) and ``objects`` by name; references between them are kept. See
     `load`.
 
     Returns:
