@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import pickle
 import re
 import warnings
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 import safepickle
@@ -374,6 +377,32 @@ BAD_CLAIMS = {
 def test_claims_beyond_the_buffer_raise(claim: dict[str, Any]) -> None:
     with pytest.raises(pickle.UnpicklingError, match=r"cannot load a tensor: .* The pickle is damaged"):
         safepickle.loads(arguments_of(**claim))
+
+
+@given(
+    data=st.data(),
+    dimensions=st.integers(0, 3),
+    elements=st.integers(0, 12),
+    offset=st.integers(-1, 13),
+)
+def test_a_claim_loads_if_and_only_if_all_of_it_is_in_the_buffer(
+    data: st.DataObject, dimensions: int, elements: int, offset: int
+) -> None:
+    size = data.draw(st.tuples(*[st.integers(-1, 4)] * dimensions))
+    stride = data.draw(st.tuples(*[st.integers(-1, 5)] * dimensions))
+    claim = arguments_of(size=size, stride=stride, offset=offset, buffer=bytearray(4 * elements))
+    positions = [
+        offset + sum(index * step for index, step in zip(indices, stride, strict=True))
+        for indices in itertools.product(*(range(length) for length in size))
+    ]
+    fits = min((offset, *size, *stride)) >= 0 and all(0 <= position < elements for position in positions)
+    if fits:
+        loaded = safepickle.loads(claim)
+        assert (loaded.shape, loaded.stride(), loaded.storage_offset()) == (size, stride, offset)
+        assert loaded.eq(0).all()
+    else:
+        with pytest.raises(pickle.UnpicklingError, match="cannot load a tensor"):
+            safepickle.loads(claim)
 
 
 def test_honest_claims_load() -> None:
