@@ -8,12 +8,13 @@ from typing import Any
 
 from safepickle import pickler, unpickler
 from safepickle.guard.allowing import allow_list
+from safepickle.moved import names
 from safepickle.policy import check_unpicklable, check_weakrefs
 
 __all__ = ["Backend", "backend"]
 
 _DUMP_OPTIONS = ("protocol", "weakrefs", "unpicklable")
-_LOAD_OPTIONS = ("allow",)
+_LOAD_OPTIONS = ("allow", "aliases", "missing")
 
 
 class Backend:
@@ -44,8 +45,10 @@ class Backend:
         loading = {name: value for name, value in options.items() if name in _LOAD_OPTIONS}
         allow = options.get("allow")
         allow_list(allow)
+        renaming = names(options.get("aliases"), options.get("missing"))
         self.Pickler = type("Pickler", (pickler.Pickler,), {"_bound_options": dumping, "__module__": __name__})
-        self.Unpickler: Any = type("Unpickler", (unpickler.Unpickler,), {"_bound_allow": allow, "__module__": __name__})
+        bound = {"_bound_allow": allow, "_bound_names": renaming, "__module__": __name__}
+        self.Unpickler: Any = type("Unpickler", (unpickler.Unpickler,), bound)
         self.dump = functools.partial(pickler.dump, **dumping)
         self.dumps = functools.partial(pickler.dumps, **dumping)
         self.load = functools.partial(unpickler.load, **loading)
@@ -64,7 +67,8 @@ def backend(**options: Any) -> Backend:
     ``torch.save(model, f, pickle_module=safepickle.backend(weakrefs="strong"))``
 
     Args:
-        **options: ``protocol``, ``weakrefs`` and ``unpicklable`` as for `dumps`, ``allow`` as for `loads`.
+        **options: ``protocol``, ``weakrefs`` and ``unpicklable`` as for `dumps`, ``allow``, ``aliases`` and ``missing``
+            as for `loads`.
 
     Raises:
         TypeError: There is no such option.

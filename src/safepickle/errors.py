@@ -16,6 +16,8 @@ __all__ = [
     "KerasFallbackWarning",
     "KerasVersionWarning",
     "LoadLimitError",
+    "MissingGlobalError",
+    "MissingModuleError",
     "NotAllowedError",
     "StateDictError",
     "StateDictWarning",
@@ -119,6 +121,72 @@ class WeakReferenceWarning(UserWarning):
             'or pass weakrefs="strong" to carry a copy, weakrefs="tombstone" to silence this, weakrefs="strict" to '
             "make it an error. safepickle.explain(obj) lists every such reference."
         )
+
+
+class _NowhereError(pickle.UnpicklingError):
+    """What the errors over a name that is nowhere have in common."""
+
+    module: str
+    global_name: str
+    near: tuple[str, ...]
+    offset: int | None
+    pickle_path: str | None
+    needed_by: str | None
+
+    def __init__(
+        self,
+        module: str,
+        global_name: str,
+        near: tuple[str, ...] = (),
+        offset: int | None = None,
+        pickle_path: str | None = None,
+        needed_by: str | None = None,
+    ) -> None:
+        super().__init__(module, global_name, near, offset, pickle_path, needed_by)
+        self.module = module
+        self.global_name = global_name
+        self.near = near
+        self.offset = offset
+        self.pickle_path = pickle_path
+        self.needed_by = needed_by
+
+    def _explain(self, why: str, moved: str) -> str:
+        where = f" at byte {self.offset:,}" if self.offset is not None else ""
+        if self.pickle_path is not None:
+            where += f", for {self.pickle_path}"
+        if self.needed_by is not None:
+            where += f", in a {self.needed_by}"
+        near = f" Near it: {', '.join(self.near)}." if self.near else ""
+        return (
+            f"cannot load {self.module}.{self.global_name}: {why}. The pickle asks for it{where}.{near} If it has "
+            f'moved, pass aliases={{"{moved}": "{self.near[0] if self.near else "..."}"}}; if it is gone, '
+            'missing="stub" loads a placeholder that keeps its state.'
+        )
+
+
+class MissingGlobalError(_NowhereError, AttributeError):
+    """A class or function that a pickle names is not in its module.
+
+    It is an `AttributeError`, which plain pickle raises, and a `pickle.UnpicklingError`.
+
+    Attributes:
+        module: The module.
+        global_name: The name that is not in it.
+        near: Dotted names that may be meant.
+        offset: The byte of the pickle at which it is asked for.
+        pickle_path: Where in the graph it is needed, or None when that was not found.
+        needed_by: Dotted name of the class whose instance holds it there, or None.
+    """
+
+    def __str__(self) -> str:
+        return self._explain(f"the module {self.module} has no {self.global_name}", f"{self.module}.{self.global_name}")
+
+
+class MissingModuleError(_NowhereError, ModuleNotFoundError):
+    """The module of a class or function that a pickle names is not there. See `MissingGlobalError`."""
+
+    def __str__(self) -> str:
+        return self._explain(f"there is no module {self.module}", self.module)
 
 
 class UnpicklableError(AttributeError, TypeError):

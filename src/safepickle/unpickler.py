@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Iterable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from safepickle.checksum import ChecksumPolicy, check_buffer, check_file
 from safepickle.files import FileOrPath, is_path
 from safepickle.guard.allowing import AllowItem, AllowList, allow_list
+from safepickle.moved import Aliases, Missing, Names, explain_missing, names, position_of
 from safepickle.torch_files import is_torch_file, load_torch_file
 
 __all__ = ["Unpickler", "load", "loads"]
@@ -22,6 +24,9 @@ class Unpickler(pickle.Unpickler):
         fix_imports, encoding, errors, buffers: As for `pickle.Unpickler`.
         allow: None for pickle's contract: the stream can run anything. Classes, functions and ``"module:name"`` strings
             for a guarded load, which takes these and the built-in list; ``()`` is the built-in list alone.
+        aliases: Dotted names of old (of classes, functions, modules or packages), each with the one of today, or with
+            the class or function itself. The guard decides on the name of today.
+        missing: What becomes of a name that is nowhere: ``"raise"``; ``"stub"``: a placeholder class of that name.
 
     Raises:
         TypeError: `allow` holds something of another kind.
@@ -30,6 +35,7 @@ class Unpickler(pickle.Unpickler):
 
     _bound_allow: Iterable[AllowItem] | None = None
     _bound_list: AllowList | None = None
+    _bound_names: Names | None = None
     _file_name: str = ""
 
     def __init__(
@@ -41,16 +47,20 @@ class Unpickler(pickle.Unpickler):
         errors: str = "strict",
         buffers: Iterable[Any] | None = (),
         allow: Iterable[AllowItem] | None = None,
+        aliases: Aliases | None = None,
+        missing: Missing | None = None,
     ) -> None:
         super().__init__(file, fix_imports=fix_imports, encoding=encoding, errors=errors, buffers=buffers)
         allowed = self._bound_list or allow_list(self._bound_allow if allow is None else allow)
+        self._names = names(aliases, missing) or self._bound_names
+        self._file = file
         self._loader: Any = None
         if allowed is not None:
             from safepickle.guard.loading import Loader
 
-            self._file = file
             self._loader = Loader(
                 allowed,
+                names=self._names,
                 fix_imports=fix_imports,
                 encoding=encoding,
                 errors=errors,
@@ -67,9 +77,18 @@ class Unpickler(pickle.Unpickler):
             NotAllowedError: The guard is on, and the stream asks for what is not allowed.
             DamagedPickleError: The guard is on, and this is not a whole pickle.
             LoadLimitError: The guard is on, and the stream costs more than one of its length may.
+            MissingGlobalError, MissingModuleError: A name is nowhere. They are the `AttributeError` and the
+                `ModuleNotFoundError` of plain pickle.
         """
         if self._loader is None:
-            return super().load()
+            start = position_of(self._file)
+            try:
+                return super().load()
+            except (AttributeError, ImportError) as error:
+                explained = explain_missing(error, self._file, start, self._names)
+                if explained is None:
+                    raise
+                raise explained from error
         from safepickle.guard.source import open_source
 
         return self._loader.load(open_source(self._file), self._own_persistent_load())
@@ -77,7 +96,9 @@ class Unpickler(pickle.Unpickler):
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         """Return the object of a name; guarded, only if it is allowed."""
         if self._loader is None:
-            return super().find_class(module_name, global_name)
+            if self._names is None:
+                return super().find_class(module_name, global_name)
+            return self._names.find(module_name, global_name, super().find_class)
         return self._loader.find_class(module_name, global_name)
 
     def _own_persistent_load(self) -> Any:
@@ -96,6 +117,8 @@ def load(
     buffers: Iterable[Any] | None = (),
     checksum: ChecksumPolicy = "check",
     allow: Iterable[AllowItem] | None = None,
+    aliases: Aliases | None = None,
+    missing: Missing | None = None,
 ) -> Any:
     """Load an object from an open binary file or from a path.
 
@@ -111,16 +134,18 @@ def load(
             cannot seek. ``"require"``: it is an error if there is none. ``"ignore"``: it is passed over.
         allow: None for pickle's contract: the file can run anything. Classes, functions and ``"module:name"`` strings
             for a guarded load; ``()`` is the built-in list alone.
+        aliases: Names that have moved, as for `Unpickler`.
+        missing: ``"raise"``, or ``"stub"`` for placeholders of what is nowhere, as for `Unpickler`.
 
     Raises:
         ChecksumError: The file is damaged or truncated.
         NotAllowedError: The guard is on, and the file asks for what is not allowed.
         DamagedPickleError: The guard is on, and this is not a whole pickle.
         LoadLimitError: The guard is on, and the file costs more than one of its length may.
+        MissingGlobalError, MissingModuleError: A name is nowhere.
     """
     options: dict[str, Any] = {"fix_imports": fix_imports, "encoding": encoding, "errors": errors, "buffers": buffers}
-    if allow is not None:
-        options["allow"] = allow
+    options |= {"allow": allow, "aliases": aliases, "missing": missing}
     if is_path(file):
         with open(file, "rb") as opened:  # type: ignore[arg-type]
             # Of paths alone: torch.load hands open files of its own to this function, one pickle after the other.
@@ -140,17 +165,31 @@ def loads(
     buffers: Iterable[Any] | None = (),
     checksum: ChecksumPolicy = "check",
     allow: Iterable[AllowItem] | None = None,
+    aliases: Aliases | None = None,
+    missing: Missing | None = None,
 ) -> Any:
     """Load an object from bytes, or from any other buffer. See `load` for the arguments and the errors."""
     data = check_buffer(data, checksum)
     allowed = allow_list(allow)
+    renaming = names(aliases, missing)
     if allowed is not None:
         from safepickle.guard.loading import Loader
         from safepickle.guard.source import source_of_bytes
 
-        loader = Loader(allowed, fix_imports=fix_imports, encoding=encoding, errors=errors, buffers=buffers)
+        loader = Loader(
+            allowed, names=renaming, fix_imports=fix_imports, encoding=encoding, errors=errors, buffers=buffers
+        )
         return loader.load(source_of_bytes(data))
-    return pickle.loads(data, fix_imports=fix_imports, encoding=encoding, errors=errors, buffers=buffers)
+    options: dict[str, Any] = {"fix_imports": fix_imports, "encoding": encoding, "errors": errors, "buffers": buffers}
+    if renaming is not None:
+        return Unpickler(io.BytesIO(data), **options, aliases=aliases, missing=missing).load()
+    try:
+        return pickle.loads(data, **options)
+    except (AttributeError, ImportError) as error:
+        explained = explain_missing(error, io.BytesIO(data), 0, None)
+        if explained is None:
+            raise
+        raise explained from error
 
 
 def _name_of(file: Any) -> str:

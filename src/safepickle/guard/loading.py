@@ -12,6 +12,7 @@ from safepickle.guard.machine import Machine
 from safepickle.guard.sniff import recognise
 from safepickle.guard.source import Source
 from safepickle.guard.worlds import Building
+from safepickle.moved import Names
 
 __all__ = ["Loader"]
 
@@ -23,6 +24,7 @@ class Loader:
         allowed: What the user allows beside the built-in list.
         fix_imports, encoding, errors, buffers: As for `pickle.load`.
         find_class: The `find_class` of a subclass of the unpickler, or None.
+        names: What has moved, or None.
         name: What messages call the file.
         keep_memo: Whether the next pickle may refer to objects of this one, as those of one pickler may.
     """
@@ -36,6 +38,7 @@ class Loader:
         errors: str = "strict",
         buffers: Iterable[Any] | None = (),
         find_class: Callable[[str, str], Any] | None = None,
+        names: Names | None = None,
         name: str = "",
         keep_memo: bool = False,
     ) -> None:
@@ -47,6 +50,7 @@ class Loader:
             allowed,
             fix_imports=fix_imports,
             find_class=find_class,
+            names=names,
             buffers=None if buffers is None else iter(buffers),
         )
 

@@ -36,15 +36,19 @@ _MODULES: Final = {
 }
 _NAMES: Final = {
     _RUNS: "builtins:eval builtins:exec builtins:compile builtins:breakpoint builtins:help",
-    _CALLS: "builtins:map builtins:filter builtins:sorted builtins:min builtins:max builtins:iter builtins:zip "
+    _CALLS: "safepickle.rebuild:rebuild_salvaged safepickle.rebuild:rebuild_salvaged_contents "
+    "builtins:map builtins:filter builtins:sorted builtins:min builtins:max builtins:iter builtins:zip "
     "builtins:reversed builtins:sum builtins:any builtins:all",
-    _READS: "builtins:getattr builtins:setattr builtins:delattr builtins:hasattr builtins:vars builtins:dir "
+    _READS: "safepickle.rebuild:rebuild_descriptor "
+    "builtins:getattr builtins:setattr builtins:delattr builtins:hasattr builtins:vars builtins:dir "
     "builtins:super builtins:property builtins:classmethod builtins:staticmethod",
-    _IMPORTS: "builtins:__import__ torch._utils:_import_dotted_name pandas.io.pickle:read_pickle",
+    _IMPORTS: "safepickle.rebuild:rebuild_global "
+    "builtins:__import__ torch._utils:_import_dotted_name pandas.io.pickle:read_pickle",
     _LOADS: "torch:load torch.storage:_load_from_bytes numpy:load numpy.lib._npyio_impl:load numpy.lib.npyio:load "
     "pandas:read_pickle pandas:eval pandas.core.computation.eval:eval safepickle:load safepickle:loads "
     "safepickle.unpickler:load safepickle.unpickler:loads",
-    _SYSTEM: "builtins:open builtins:input builtins:print builtins:exit builtins:quit torch:save numpy:save "
+    _SYSTEM: "safepickle.rebuild:rebuild_file "
+    "builtins:open builtins:input builtins:print builtins:exit builtins:quit torch:save numpy:save "
     "numpy:fromfile numpy:memmap numpy.memmap:memmap",
     _LATER: "weakref:finalize safepickle.rebuild:rebuild_finalize safepickle.rebuild:rebuild_owning_finalize "
     "safepickle.rebuild:OwningFinalize safepickle.rebuild:Owner weakref:_IterationGuard",

@@ -19,6 +19,7 @@ from safepickle.guard.machine import Machine
 from safepickle.guard.never import reason_against
 from safepickle.guard.rules import BUILT_IN, Facts, Grant, Rule
 from safepickle.guard.source import Source
+from safepickle.moved import Names
 
 _USERS: Final = Rule(data=True)
 _WEAK_MAPPINGS: Final = (WeakValueDictionary, WeakKeyDictionary)
@@ -36,6 +37,7 @@ class Guarded:
     def __init__(self, allowed: AllowList, *, fix_imports: bool = True) -> None:
         self._allowed = allowed
         self._fix_imports = fix_imports
+        self._names: Names | None = None
         self._machine: Machine | None = None
         self._grants: dict[tuple[str, str], Grant] = {}
         self._by_id: dict[int, Grant] = {}
@@ -55,6 +57,8 @@ class Guarded:
         written = (module, name)
         if protocol < 3 and self._fix_imports:
             module, name = _renamed(module, name)
+        if self._names is not None:
+            module, name = self._names.rename(module, name)
         self.subject = f"{module}:{name}"
         grant = self._grants.get((module, name))
         if grant is None:
@@ -252,6 +256,7 @@ class Building(Guarded):
         allowed: What the user allows beside the built-in list.
         fix_imports: As for `pickle.load`.
         find_class: The `find_class` of a subclass of the unpickler, or None.
+        names: What has moved, or None.
         buffers: The out-of-band buffers.
     """
 
@@ -261,10 +266,12 @@ class Building(Guarded):
         *,
         fix_imports: bool = True,
         find_class: Callable[[str, str], Any] | None = None,
+        names: Names | None = None,
         buffers: Iterator[Any] | None = None,
     ) -> None:
         super().__init__(allowed, fix_imports=fix_imports)
         self._find_class = find_class
+        self._names = names
         self._persistent_load: Callable[[Any], Any] | None = None
         self._claimed: dict[str, int] = {}
         self._buffers = buffers
@@ -279,10 +286,22 @@ class Building(Guarded):
     def plain_target(self, module: str, name: str) -> Any:
         """Decide on a name and return its object, for the base class of a subclass's `find_class`."""
         module, name = _renamed(module, name) if self._machine_is_old() else (module, name)
+        if self._names is not None:
+            module, name = self._names.rename(module, name)
         grant = self._grants.get((module, name)) or self._decide(module, name)
         if grant.listed == "user":
-            return self._allowed.resolve((module, name))
+            return self._resolve(grant)
         return import_name(module, name)
+
+    def _resolve(self, grant: Grant) -> Any:
+        """Return the object of a name that the user allows, or a placeholder for what is nowhere."""
+        try:
+            return self._allowed.resolve((grant.module, grant.name))
+        except Damage:
+            stub = None if self._names is None else self._names.stub(grant.module, grant.name)
+            if stub is None:
+                raise
+            return stub
 
     def _machine_is_old(self) -> bool:
         return self._fix_imports and (self._machine is None or self._machine.protocol < 3)
@@ -313,7 +332,7 @@ class Building(Guarded):
     def _target(self, grant: Grant, written: tuple[str, str]) -> Any:
         if grant.listed == "user":
             if self._find_class is None:
-                return self._allowed.resolve((grant.module, grant.name))
+                return self._resolve(grant)
         elif "." in grant.name:
             return grant.rule.make
         if self._find_class is not None:

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 
 import cloudpickle
 
+from safepickle import rebuild
 from safepickle.passes import Dump
 from safepickle.reducers import leaves, weak, weak_containers
 from safepickle.reducers.classes import is_ordinary, leave_to_itself
@@ -120,6 +121,8 @@ def _from_cloudpickle(cls: type) -> Reducer:
 
 
 def _find_reducer(cls: type) -> Reducer | None:
+    if cls is type(rebuild.Stub):
+        return lambda stub, dump: rebuild.reduce_stub_class(stub)
     if issubclass(cls, type) and _registered.keys().isdisjoint(type.mro(cls)):
         return _reduce_function_or_class
     rooms: set[str] = set()
