@@ -29,7 +29,7 @@ ORDER = [
     ["copying", "salvage", "torch_files"],
     ["reducers"],
     ["atomic", "buffers", "guard", "passes"],
-    ["files", "policy"],
+    ["files", "moved", "policy"],
     ["rebuild"],
     ["checksum", "keras_internals", "recomputed", "tensor_storages"],
     ["errors"],
