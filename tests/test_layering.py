@@ -24,9 +24,11 @@ ORDER = [
     ["cli"],
     ["integrations"],
     ["__init__"],
-    ["backend", "deepcopy", "report"],
+    ["backend", "deepcopy"],
     ["pickler", "unpickler"],
     ["copying", "salvage", "torch_files"],
+    ["report"],
+    ["base_pickler"],
     ["reducers"],
     ["atomic", "buffers", "guard", "passes"],
     ["files", "moved", "policy"],
@@ -38,8 +40,6 @@ LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 
 # Imports against the order, made inside functions alone, each with its reason.
 LATE = {
-    ("pickler", "report"): "after a failure, the path of its cause is looked for",
-    ("salvage", "report"): "what cannot be pickled is found by its path",
     ("torch_files", "__init__"): "torch.load takes the package itself for its pickle_module",
     ("guard", "unpickler"): "a guarded torch.load reads with the guarded Unpickler",
     ("recomputed", "rebuild"): "its reduce value names the file format, which knows its class",

@@ -37,6 +37,7 @@ class Unpickler(pickle.Unpickler):
     _bound_list: AllowList | None = None
     _bound_names: Names | None = None
     _file_name: str = ""
+    _loader: Any = None
 
     def __init__(
         self,

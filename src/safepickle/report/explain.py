@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from safepickle import rebuild
+from safepickle.base_pickler import BasePickler
 from safepickle.passes import CYCLE, DEAD, OUTSIDE, RELINK, STRONG, dotted_name
-from safepickle.pickler import Pickler
 from safepickle.policy import (
     OutsideFate,
     Unpicklable,
@@ -70,14 +70,16 @@ def explain(
     """
     check_weakrefs(weakrefs)
     check_unpicklable(unpicklable)
-    pickler = Pickler(io.BytesIO(), protocol, weakrefs=weakrefs, unpicklable="raise")
+    pickler = BasePickler(io.BytesIO(), protocol, weakrefs=weakrefs, unpicklable="raise")
     return _Inquiry(obj, pickler, weakrefs, unpicklable).conclude()
 
 
 class _Inquiry:
     """Gathers what an `Explanation` holds."""
 
-    def __init__(self, root: Any, pickler: Pickler, weakrefs: WeakReferencePolicy, unpicklable: Unpicklable) -> None:
+    def __init__(
+        self, root: Any, pickler: BasePickler, weakrefs: WeakReferencePolicy, unpicklable: Unpicklable
+    ) -> None:
         self._root = root
         self._on_unpicklable = "callable" if callable(unpicklable) else unpicklable
         self._pickler = pickler

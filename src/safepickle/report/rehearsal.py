@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from safepickle.base_pickler import BasePickler
 from safepickle.passes import Dump
-from safepickle.pickler import Pickler
 from safepickle.policy import WeakReferencePolicy
 
 __all__ = ["Fates", "rehearse"]
@@ -41,7 +41,7 @@ class _Listening(Dump):
         return fate
 
 
-class _Rehearsing(Pickler):
+class _Rehearsing(BasePickler):
     """Writes nothing, and passes over what cannot be pickled."""
 
     def __init__(self, protocol: int | None, weakrefs: WeakReferencePolicy, passed_over: set[int]) -> None:
