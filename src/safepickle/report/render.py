@@ -13,7 +13,17 @@ from safepickle.report.units import counted, human_bytes
 if TYPE_CHECKING:
     from safepickle.report.explanation import Explanation, Subtree, WeakReference
 
-__all__ = ["Table", "as_html", "as_text", "headline", "tables"]
+__all__ = [
+    "Document",
+    "Table",
+    "as_html",
+    "as_text",
+    "document_as_text",
+    "explanation_document",
+    "headline",
+    "left_out",
+    "readable_path",
+]
 
 _ROWS: Final = 12
 _PATH_WIDTH: Final = 60
@@ -46,6 +56,21 @@ class Table:
         self.right = frozenset(right)
 
 
+class Document:
+    """A report: what to say first, tables, and what to say last.
+
+    Attributes:
+        lines: What to say first, the most important line first.
+        tables: Tables.
+        closing: What to say last, if anything.
+    """
+
+    def __init__(self, lines: Sequence[str], tables: Sequence[Table], closing: str) -> None:
+        self.lines = tuple(lines)
+        self.tables = tuple(tables)
+        self.closing = closing
+
+
 def headline(explanation: Explanation) -> str:
     """Say in one line what would be dumped, and whether that succeeds."""
     size = f"{counted(explanation.objects, 'object')}, {human_bytes(explanation.bytes)}"
@@ -54,8 +79,8 @@ def headline(explanation: Explanation) -> str:
     return f"{explanation.type} {verdict}: {size}{whole}"
 
 
-def tables(explanation: Explanation, rows: int = _ROWS) -> list[Table]:
-    """Make the tables of a report, those alone that have something to say.
+def explanation_document(explanation: Explanation, rows: int = _ROWS) -> Document:
+    """Lay out what a dump would do, in those tables alone that have something to say.
 
     Args:
         explanation: What to report.
@@ -71,10 +96,10 @@ def tables(explanation: Explanation, rows: int = _ROWS) -> list[Table]:
                     f"{title}: {counted(len(found), 'object')}",
                     ("path", "type", "reason"),
                     [
-                        (_path(entry.path), _type(entry.type), f"{entry.error}: {entry.reason}")
+                        (readable_path(entry.path), _type(entry.type), f"{entry.error}: {entry.reason}")
                         for entry in found[:rows]
                     ],
-                    _left_out(len(found), rows),
+                    left_out(len(found), rows),
                 )
             )
     if explanation.weak_references:
@@ -84,8 +109,11 @@ def tables(explanation: Explanation, rows: int = _ROWS) -> list[Table]:
             Table(
                 "Others would get this wrong without a word",
                 ("path", "kind", "who", "what would be loaded"),
-                [(_path(entry.path), entry.kind, entry.peers, entry.effect) for entry in explanation.hazards[:rows]],
-                _left_out(len(explanation.hazards), rows),
+                [
+                    (readable_path(entry.path), entry.kind, entry.peers, entry.effect)
+                    for entry in explanation.hazards[:rows]
+                ],
+                left_out(len(explanation.hazards), rows),
             )
         )
     if len(explanation.subtrees) > 1:
@@ -97,16 +125,18 @@ def tables(explanation: Explanation, rows: int = _ROWS) -> list[Table]:
                 right=(0, 1, 2),
             )
         )
-    return made
+    return Document((headline(explanation),), made, closing_line(explanation))
 
 
 def as_text(explanation: Explanation) -> str:
     """Lay the report out as plain text."""
-    parts = [headline(explanation)]
-    parts += [table_as_text(table) for table in tables(explanation)]
-    if closing := closing_line(explanation):
-        parts.append(closing)
-    return "\n\n".join(parts)
+    return document_as_text(explanation_document(explanation))
+
+
+def document_as_text(document: Document) -> str:
+    """Lay any report out as plain text."""
+    parts = ["\n".join(document.lines), *map(table_as_text, document.tables)]
+    return "\n\n".join([*parts, document.closing] if document.closing else parts)
 
 
 def closing_line(explanation: Explanation) -> str:
@@ -141,7 +171,8 @@ def table_as_text(table: Table) -> str:
 def as_html(explanation: Explanation) -> str:
     """Lay the report out for a notebook, which brings its own style."""
     parts = [f"<div><p><strong>{escape(headline(explanation))}</strong></p>"]
-    for table in tables(explanation):
+    document = explanation_document(explanation)
+    for table in document.tables:
         parts.append(f"<p>{escape(table.title)}</p><table><thead><tr>")
         parts += [f"<th>{escape(column)}</th>" for column in table.columns]
         parts.append("</tr></thead><tbody>")
@@ -151,8 +182,8 @@ def as_html(explanation: Explanation) -> str:
         parts.append("</tbody></table>")
         if table.more:
             parts.append(f"<p>{escape(table.more)}</p>")
-    if closing := closing_line(explanation):
-        parts.append(f"<p>{escape(closing)}</p>")
+    if document.closing:
+        parts.append(f"<p>{escape(document.closing)}</p>")
     return "".join(parts) + "</div>"
 
 
@@ -171,10 +202,10 @@ def _weak_references(explanation: Explanation, rows: int) -> Table:
     lines = []
     for group in groups[:rows]:
         first = group[0]
-        path = _path(first.path) + (f" and {len(group) - 1:,} more" if len(group) > 1 else "")
+        path = readable_path(first.path) + (f" and {len(group) - 1:,} more" if len(group) > 1 else "")
         becomes = first.becomes
         if len(group) == 1 and first.referent_path is not None and first.becomes == "weak reference":
-            becomes += f" to {_path(first.referent_path)}"
+            becomes += f" to {readable_path(first.referent_path)}"
         lines.append((path, first.kind, first.state, _type(first.referent_type), becomes))
     counts: dict[str, int] = {}
     for entry in explanation.weak_references:
@@ -183,7 +214,7 @@ def _weak_references(explanation: Explanation, rows: int) -> Table:
     title = f'Weak references under weakrefs="{explanation.weakrefs}": {summary}'
     if explanation.weakrefs == "callable":
         title = f"Weak references under a callable policy: {summary}"
-    return Table(title, ("path", "kind", "referent", "of type", "becomes"), lines, _left_out(len(groups), rows))
+    return Table(title, ("path", "kind", "referent", "of type", "becomes"), lines, left_out(len(groups), rows))
 
 
 def _largest(subtrees: Sequence[Subtree], rows: int) -> list[list[Subtree]]:
@@ -203,7 +234,7 @@ def _largest(subtrees: Sequence[Subtree], rows: int) -> list[list[Subtree]]:
 
 def _alike(one: Subtree, other: Subtree) -> bool:
     same = (one.type, one.depth, _NUMBER.sub("", one.path)) == (other.type, other.depth, _NUMBER.sub("", other.path))
-    return same and one.objects == other.objects
+    return same and abs(one.bytes - other.bytes) <= 0.1 * one.bytes
 
 
 def _subtree_rows(groups: Iterable[list[Subtree]], total: int) -> list[tuple[str, ...]]:
@@ -212,7 +243,7 @@ def _subtree_rows(groups: Iterable[list[Subtree]], total: int) -> list[tuple[str
         first, size = group[0], sum(entry.bytes for entry in group)
         alike = f" and {len(group) - 1:,} alike" if len(group) > 1 else ""
         objects = sum(entry.objects for entry in group)
-        path = "  " * first.depth + _path(first.path) + alike
+        path = "  " * first.depth + readable_path(first.path) + alike
         rows.append((human_bytes(size), f"{size / max(1, total):.0%}", f"{objects:,}", path, _type(first.type)))
     return rows
 
@@ -221,9 +252,11 @@ def _type(name: str | None) -> str:
     return (name or "").removeprefix("builtins.")
 
 
-def _path(path: str) -> str:
+def readable_path(path: str) -> str:
+    """Cut a path that no line could hold."""
     return path if len(path) <= _PATH_WIDTH else shorten(path, 90)
 
 
-def _left_out(number: int, rows: int) -> str:
+def left_out(number: int, rows: int) -> str:
+    """Say how many rows were left out."""
     return f"and {number - rows:,} more" if number > rows else ""
