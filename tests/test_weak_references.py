@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fractions
 import gc
 import pickle
 import weakref
@@ -155,3 +156,20 @@ def test_weak_method_dead_outside_and_strong():
     gc.collect()
     assert isinstance(strong, weakref.WeakMethod)
     assert strong()() == "owner"
+
+
+def test_weak_method_of_an_imported_class_is_relinked():
+    loaded = round_trip(weakref.WeakMethod(fractions.Fraction.from_float))
+    assert loaded()(0.5) == fractions.Fraction(1, 2)
+
+
+def test_weak_method_of_a_class_that_travels_by_value_needs_its_class():
+    class Local:
+        @classmethod
+        def make(cls):
+            return cls()
+
+    copy, method = round_trip((Local, weakref.WeakMethod(Local.make)))
+    assert type(method()()) is copy
+    with pytest.warns(safepickle.WeakReferenceWarning, match="1 to builtins.type"):
+        assert round_trip(weakref.WeakMethod(Local.make))() is None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copyreg
+import types
 from collections.abc import Callable
 from typing import Any, Final
 
-__all__ = ["has_own_reduce", "is_ordinary", "leave_to_itself", "new_object"]
+__all__ = ["has_own_reduce", "is_class_method", "is_ordinary", "leave_to_itself", "new_object"]
 
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 
@@ -33,3 +34,9 @@ def is_ordinary(cls: type) -> bool:
 def leave_to_itself(obj: Any, dump: Any) -> Any:
     """Leave an object to the C pickler, which asks the dispatch tables and the object itself."""
     return NotImplemented
+
+
+def is_class_method(method: types.MethodType) -> bool:
+    """Tell whether a bound method is one of a class, and is found there by its name."""
+    owner = method.__self__
+    return issubclass(type(owner), type) and getattr(owner, method.__func__.__name__, None) == method

@@ -18,7 +18,7 @@ import cloudpickle
 from safepickle import rebuild
 from safepickle.passes import Dump
 from safepickle.reducers import leaves, weak, weak_containers
-from safepickle.reducers.classes import is_ordinary, leave_to_itself
+from safepickle.reducers.classes import is_class_method, is_ordinary, leave_to_itself
 
 __all__ = ["LAZY", "ReduceValue", "Reducer", "TypeTable", "register"]
 
@@ -104,10 +104,9 @@ def _reduce_method(method: types.MethodType, dump: Dump) -> Any:
     """
     if types.MethodType in dump.pickler.own_dispatch_table:
         return NotImplemented
-    owner, name = method.__self__, method.__func__.__name__
-    if issubclass(type(owner), type) and getattr(owner, name, None) == method:
-        return getattr, (owner, name)
-    return types.MethodType, (method.__func__, owner)
+    if is_class_method(method):
+        return getattr, (method.__self__, method.__func__.__name__)
+    return types.MethodType, (method.__func__, method.__self__)
 
 
 def _from_cloudpickle(cls: type) -> Reducer:

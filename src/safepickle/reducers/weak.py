@@ -13,7 +13,7 @@ from typing import Any, Final
 from safepickle import rebuild
 from safepickle.passes import DEAD, RECIPE, RELINK, STRONG, Dump
 from safepickle.recomputed import recipe_of
-from safepickle.reducers.classes import has_own_reduce, leave_to_itself, new_object
+from safepickle.reducers.classes import has_own_reduce, is_class_method, leave_to_itself, new_object
 
 __all__ = [
     "REDUCERS",
@@ -95,8 +95,10 @@ def reduce_weak_method(reference: weakref.WeakMethod[Any], dump: Dump) -> Any:
         return rebuild.rebuild_dead_weak_method, (cls,)
     callback = rebuild.weak_method_callback(reference)
     arguments = (method,) if callback is None else (method, callback)
+    # A class owns the functions of its class methods, though it gives no access to them.
+    fates = set() if is_class_method(method) else {dump.decide(reference, method.__func__)}
     # The object last: it is the one that may be under construction.
-    fates = {dump.decide(reference, method.__func__), dump.decide(reference, method.__self__, *arguments[1:])}
+    fates.add(dump.decide(reference, method.__self__, *arguments[1:]))
     if fates == {RELINK}:
         return cls, arguments
     if fates <= {RELINK, STRONG}:
