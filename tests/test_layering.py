@@ -26,6 +26,7 @@ ORDER = [
     ["__init__"],
     ["backend", "deepcopy"],
     ["pickler", "unpickler"],
+    ["base_pickler"],
     ["copying", "salvage", "torch_files"],
     ["report"],
     ["base_pickler"],

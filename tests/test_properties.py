@@ -15,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import safepickle
-from weak_graphs import Graph, Plan, build, check, kept, plans, reached_through_weak
+from weak_graphs import Graph, Plan, build, check, kept, plans, reached_through_weak, same
 
 PROTOCOLS = st.integers(0, 5)
 
@@ -145,3 +145,31 @@ def test_what_is_relinked_everywhere_needs_no_safepickle_to_load(plan, protocol)
     reader = Recording(io.BytesIO(safepickle.dumps(graph.root, protocol_for(plan, protocol))))
     check(reader.load(), plan, alive=held)
     assert not {module for module in reader.modules if module.startswith("safepickle")}
+
+
+@relaxed
+@given(plans(), PROTOCOLS, st.data())
+def test_several_dumps_of_one_pickler_hold_one_graph(plan, protocol, data):
+    graph = build(plan)
+    second = data.draw(st.sampled_from(sorted(plan.alive)), label="root of the second dump")
+    held = kept(plan)
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", safepickle.WeakReferenceWarning)
+        pickler = safepickle.Pickler(file, protocol_for(plan, protocol))
+        pickler.dump(graph.root)
+        pickler.dump(graph.nodes[second])
+    file.seek(0)
+    unpickler = safepickle.Unpickler(file)
+    root, other = unpickler.load(), unpickler.load()
+    in_both = kept(plan, root=second, known=held)
+    # What the first dump found outside stays dead there, also when the second one brings it.
+    alive = {number: held if number in held else in_both for number in in_both}
+    nodes = check(root, plan, alive)
+    assert set(nodes) == held
+    if second in held:
+        assert other is nodes[second]
+    else:
+        others = check(other, plan, alive, second)
+        assert in_both == held | set(others)
+        assert all(same(others[number], nodes[number]) for number in held & set(others))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -160,17 +160,23 @@ def weak_edges(draw: st.DrawFn, kinds: tuple[str, ...]) -> WeakEdge:
     return WeakEdge(holder, kind, targets, hanging)
 
 
-def kept(plan: Plan, *, follow_hanging: bool = True) -> set[int]:
+def kept(plan: Plan, *, root: int = 0, known: Set[int] = frozenset(), follow_hanging: bool = True) -> set[int]:
     """Return the nodes that are reached from the root without following a weak reference.
 
     What hangs on a weak edge is reached once its holder and its target are.
+
+    Args:
+        plan: The graph.
+        root: Where to begin.
+        known: Nodes that an earlier pickle with the same memo holds; what these hold stays as it was then.
+        follow_hanging: Whether there is anything to hang on.
     """
-    reached: set[int] = {0}
+    reached: set[int] = {root, *known}
     while True:
-        found = {target for holder, _, target in plan.strong if holder in reached}
+        found = {target for holder, _, target in plan.strong if holder in reached - known}
         if follow_hanging:
             for edge in plan.weak:
-                if edge.holder in reached:
+                if edge.holder in reached - known:
                     found |= {
                         hanging
                         for target, hanging in zip(edge.targets, edge.hanging, strict=False)
@@ -325,13 +331,14 @@ def inside_of(node: Any, kind: str) -> Any:
     return node() if kind == "function" else node
 
 
-def check(root: Any, plan: Plan, alive: set[int]) -> dict[int, Any]:
+def check(root: Any, plan: Plan, alive: Set[int] | Mapping[int, Set[int]], number: int = 0) -> dict[int, Any]:
     """Compare real objects with a plan.
 
     Args:
-        root: What stands for node 0.
+        root: What stands for a node.
         plan: What it has to look like.
-        alive: The nodes that a weak reference has to lead to; every other one has to be dead.
+        alive: The nodes that a weak reference has to lead to, or those by its holder; every other one has to be dead.
+        number: The node that `root` stands for.
 
     Returns:
         The nodes that were reached, through edges of both kinds.
@@ -344,7 +351,7 @@ def check(root: Any, plan: Plan, alive: set[int]) -> dict[int, Any]:
         weak.setdefault(edge.holder, []).append(edge)
 
     nodes: dict[int, Any] = {}
-    to_visit: list[tuple[int, Any]] = [(0, root)]
+    to_visit: list[tuple[int, Any]] = [(number, root)]
     while to_visit:
         number, node = to_visit.pop()
         if number in nodes:
@@ -358,7 +365,7 @@ def check(root: Any, plan: Plan, alive: set[int]) -> dict[int, Any]:
         for (carrier, target), item in zip(strong.get(number, []), inside.edges, strict=True):
             to_visit.append((target, carried(carrier, item, plan.kinds[target])))
         for edge, reference in zip(weak.get(number, []), inside.weak, strict=True):
-            to_visit += check_weak(edge, reference, plan, alive)
+            to_visit += check_weak(edge, reference, plan, alive[number] if isinstance(alive, Mapping) else alive)
     return nodes
 
 
@@ -374,7 +381,7 @@ def referent_of(obj: Any) -> Any:
     return obj
 
 
-def check_weak(edge: WeakEdge, weak: Any, plan: Plan, alive: set[int]) -> list[tuple[int, Any]]:
+def check_weak(edge: WeakEdge, weak: Any, plan: Plan, alive: Set[int]) -> list[tuple[int, Any]]:
     """Check one weak reference or container; return what it leads to."""
     there = [target for target in edge.targets if target in alive]
     match edge.kind:
@@ -411,7 +418,7 @@ def check_weak(edge: WeakEdge, weak: Any, plan: Plan, alive: set[int]) -> list[t
     return check_reference(edge, weak, plan, alive)
 
 
-def check_proxy(target: int, proxy: Any, plan: Plan, alive: set[int]) -> list[tuple[int, Any]]:
+def check_proxy(target: int, proxy: Any, plan: Plan, alive: Set[int]) -> list[tuple[int, Any]]:
     callable_kind = plan.kinds[target] == "function"
     if target in alive:
         if type(proxy) in weakref.ProxyTypes:
@@ -425,7 +432,7 @@ def check_proxy(target: int, proxy: Any, plan: Plan, alive: set[int]) -> list[tu
     raise AssertionError("a proxy to a node that is not there does not say so")
 
 
-def check_reference(edge: WeakEdge, reference: Any, plan: Plan, alive: set[int]) -> list[tuple[int, Any]]:
+def check_reference(edge: WeakEdge, reference: Any, plan: Plan, alive: Set[int]) -> list[tuple[int, Any]]:
     [target] = edge.targets
     assert isinstance(reference, weakref.ref)
     name = f"label-{target}"
