@@ -36,6 +36,8 @@ EXAMPLES: list[BaseException] = [
     errors.KerasFallbackWarning("keras.src.layers.Dense", "9.0", "Layer has no _lock"),
     errors.KerasVersionWarning("3.15.1", "3.16.0"),
     errors.LoadLimitError("model.pt", 12, "BINBYTES8", "", "it is too long"),
+    errors.MissingGlobalError("app.nets", "Net", ("app.nets.Nets",), 12, "$.model", "app.Trainer"),
+    errors.MissingModuleError("app.nets", "Net"),
     errors.NotAllowedError("model.pt", 12, "STACK_GLOBAL", "os:system", "it is not allowed", "allow=['os:system']"),
     errors.StateDictError("2 keys are missing", {"missing": ["a", "b"]}),
     errors.StateDictWarning("app.Model", {"layer.0": "it is a proxy"}),

@@ -18,6 +18,8 @@ from pickle import (
 )
 from typing import TYPE_CHECKING
 
+from cloudpickle import register_pickle_by_value, unregister_pickle_by_value
+
 from safepickle.backend import backend
 from safepickle.deepcopy import deepcopy
 from safepickle.errors import (
@@ -80,6 +82,8 @@ __all__ = [
     "load",
     "loads",
     "register",
+    "register_pickle_by_value",
+    "unregister_pickle_by_value",
 ]
 
 _REPORTS = {"explain": "safepickle.report.explain"}

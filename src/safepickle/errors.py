@@ -7,7 +7,7 @@ and multiprocessing. This module knows nothing of the rest of the package.
 from __future__ import annotations
 
 import pickle
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __all__ = [
     "ChecksumError",
@@ -123,7 +123,14 @@ class WeakReferenceWarning(UserWarning):
         )
 
 
-class _NowhereError(pickle.UnpicklingError):
+if TYPE_CHECKING:
+    _Exception = Exception
+else:
+    # The mix-in is no exception of its own.
+    _Exception = object
+
+
+class _Nowhere(_Exception):
     """What the errors over a name that is nowhere have in common."""
 
     module: str
@@ -164,7 +171,7 @@ class _NowhereError(pickle.UnpicklingError):
         )
 
 
-class MissingGlobalError(_NowhereError, AttributeError):
+class MissingGlobalError(_Nowhere, pickle.UnpicklingError, AttributeError):
     """A class or function that a pickle names is not in its module.
 
     It is an `AttributeError`, which plain pickle raises, and a `pickle.UnpicklingError`.
@@ -182,7 +189,7 @@ class MissingGlobalError(_NowhereError, AttributeError):
         return self._explain(f"the module {self.module} has no {self.global_name}", f"{self.module}.{self.global_name}")
 
 
-class MissingModuleError(_NowhereError, ModuleNotFoundError):
+class MissingModuleError(_Nowhere, pickle.UnpicklingError, ModuleNotFoundError):
     """The module of a class or function that a pickle names is not there. See `MissingGlobalError`."""
 
     def __str__(self) -> str:
