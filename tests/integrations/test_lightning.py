@@ -185,6 +185,29 @@ def test_remote_file_systems_work() -> None:
         plugin.load_checkpoint("memory://runs/1/last.ckpt")
 
 
+def test_a_plugin_that_was_sent_to_another_process_keeps_hyper_parameters() -> None:
+    plugin = pickle.loads(pickle.dumps(SafePickleIO(weights_only=True)))
+    assert lightning.utilities.parsing.is_picklable(lambda x: x)
+    del plugin
+    gc.collect()
+    assert not lightning.utilities.parsing.is_picklable(lambda x: x)
+
+
+def test_fabric_saves_and_loads_with_it(tmp_path: Path) -> None:
+    fabric = Fabric(accelerator="cpu", plugins=[SafePickleIO()])
+    network = fabric.setup(nn.Linear(2, 2))
+    state = {"model": network, "plan": tree(), "step": 7}
+    fabric.save(tmp_path / "fabric.ckpt", state)
+    expected = network.weight.clone()
+    with torch.no_grad():
+        network.weight.zero_()
+    state |= {"plan": None, "step": 0}
+    fabric.load(tmp_path / "fabric.ckpt", state)
+    assert state["step"] == 7
+    assert state["plan"].children[0].parent() is state["plan"]
+    assert torch.equal(network.weight, expected)
+
+
 def test_weights_only_reads_what_is_plain(tmp_path: Path) -> None:
     plugin = SafePickleIO(weights_only=True)
     owner = Node("gone")

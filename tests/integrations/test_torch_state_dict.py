@@ -93,6 +93,16 @@ def test_a_submodule_that_belongs_elsewhere_is_reported() -> None:
         assert list(state_dict(model)) == ["linear.weight", "linear.bias"]
 
 
+def test_a_submodule_that_is_gone_is_reported() -> None:
+    owner = nn.Linear(2, 2)
+    model = Child(owner)
+    del owner
+    with pytest.warns(StateDictWarning, match=r"parent \(its referent is gone\)"):
+        assert list(state_dict(model)) == ["linear.weight", "linear.bias"]
+    load_state_dict(model, {"linear.weight": torch.zeros(2, 2), "linear.bias": torch.zeros(2)})
+    assert model.linear.weight.eq(0).all()
+
+
 def test_tied_weights_held_through_a_proxy_are_resolved() -> None:
     model = nn.Module()
     model.embedding = nn.Embedding(4, 2)

@@ -78,8 +78,16 @@ class SafePickleIO(*_checkpoint_io_classes()):  # type: ignore[misc]
         self._backend = safepickle.backend(weakrefs=weakrefs, unpicklable=unpicklable)
         self._unpicklable: Unpicklable = unpicklable
         self._weights_only = weights_only
+        self._keep_hyperparameters()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Strategies that start their processes with spawn send the trainer there, and its plugins with it.
+        self.__dict__.update(state)
+        self._keep_hyperparameters()
+
+    def _keep_hyperparameters(self) -> None:
         _plugins.add(self)
-        _keep_hyperparameters()
+        _teach_lightning()
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
@@ -136,7 +144,7 @@ class SafePickleIO(*_checkpoint_io_classes()):  # type: ignore[misc]
 _plugins: weakref.WeakSet[SafePickleIO] = weakref.WeakSet()
 
 
-def _keep_hyperparameters() -> None:
+def _teach_lightning() -> None:
     """Let Lightning's test for hyper-parameters pass what safepickle can pickle, in each package that the program uses.
 
     There is nothing else to hook into: the trainer deletes them before it calls any plugin, callback or module.
