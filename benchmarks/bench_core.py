@@ -164,7 +164,7 @@ import safepickle
 class Owner:
     pass
 
-payload = {"arrays": [np.ones(12_500_000) for _ in range(5)], "bytes": [bytes(100_000_000) for _ in range(5)]}
+payload = {"arrays": [np.ones(12_500_000) for _ in range(5)], "bytes": [b"x" * (100_000_000 + n) for n in range(5)]}
 if links == "weak":
     owners = [Owner() for _ in range(1000)]
     payload = [[weakref.ref(owner) for owner in owners], payload, owners]

@@ -526,6 +526,23 @@ def open_file() -> Any:
     return file
 
 
+def check_deep(obj: Any) -> None:
+    for _ in range(12_000):
+        (obj,) = obj
+    assert obj.name == "deep"
+    assert obj.links is obj
+
+
+@case("deep graph", check_deep)
+def deep_graph() -> Any:
+    node = Node("deep")
+    node.links = node
+    obj: Any = node
+    for _ in range(12_000):
+        obj = [obj]
+    return obj
+
+
 def check_plain(obj: Any) -> None:
     assert obj["numbers"] == [1, 2**70, 1.5, True, None, 1 + 2j]
     assert obj["text"] == ("text", b"bytes", bytearray(b"bytearray"), "\U0001f600")

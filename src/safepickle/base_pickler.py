@@ -33,6 +33,10 @@ _STANDARD_DISPATCH_TABLE = cloudpickle.Pickler.dispatch_table
 # A class attribute, as cloudpickle has one, hides the C pickler's own slot, which alone it looks at while it dumps.
 _C_DISPATCH_TABLE: Any = pickle.Pickler.dispatch_table
 _PLACEHOLDER = (object, ())
+_HOW_TO_NEST_LESS = (
+    "The objects nest too deeply to be pickled. Break the chain: keep them in one list, and let each know its "
+    "neighbours by index or by weak reference, or write a __getstate__ that does not lead to the next one."
+)
 
 
 class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -117,10 +121,14 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         memo = {} if self._memo_is_empty else self.memo.copy()
         self._table.own_dispatch_table = self.own_dispatch_table
         if self._relay is not None:
+            self._relay.begin_dump()
             self._relay.is_certain = self._is_certain
         self._output.begin()
         try:
-            self._walk_until_settled(obj, known, memo)
+            try:
+                self._walk_until_settled(obj, known, memo)
+            except RecursionError as error:
+                known = self._walk_deep(obj, memo, error)
             for warning in (*announced, known.warning()):
                 if warning is not None:
                     # Before anything is final: a filter may turn the warning into an error.
@@ -128,7 +136,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
             self._output.commit()
             self._memo_is_empty = False
         except BaseException:
-            self._offender = known.offender
+            self._offender = self._dump.offender
             self.memo = memo
             self._output.roll_back()
             raise
@@ -194,6 +202,30 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
             if self._relay is not None:
                 self._relay.begin_walk()
             pickle.Pickler.dump(self, obj)
+
+    def _walk_deep(self, obj: Any, memo: dict[int, Any], error: RecursionError) -> Dump:
+        """Walk a graph that nests more deeply than the C pickler can follow, all over again and step by step."""
+        from safepickle.deep import Unrolled, UnrolledTable
+
+        if self._relay is not None and self._relay.has_asked:
+            error.add_note("Buffers have been handed out already. " + _HOW_TO_NEST_LESS)
+            raise error
+        self._dump = known = Dump(self, self._weakrefs, self.proto, self._has_persistent_id)
+        self.memo = memo
+        self._output.rewind()
+        if self._relay is not None:
+            self._relay.begin_walk()
+        table = self._table
+        try:
+            graph = Unrolled(obj, self)
+            self._table = UnrolledTable(graph, table)
+            self._walk_until_settled(graph, known, memo)
+        except RecursionError as again:
+            again.add_note(_HOW_TO_NEST_LESS)
+            raise
+        finally:
+            self._table = table
+        return known
 
     def _must_walk_again(self, known: Dump) -> bool:
         if known.dirty:

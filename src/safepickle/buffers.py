@@ -47,6 +47,16 @@ class BufferRelay:
             return False
         return self._ask(buffer)
 
+    def begin_dump(self) -> None:
+        """Forget the buffers of earlier dumps, which later walks do not meet again."""
+        self._answers.clear()
+        self.begin_walk()
+
+    @property
+    def has_asked(self) -> bool:
+        """Whether the caller has been given a buffer of this dump."""
+        return bool(self._answers)
+
     def begin_walk(self) -> None:
         """Start again with the first buffer."""
         self._position = 0

@@ -57,6 +57,7 @@ __all__ = [
     "rebuild_recomputed",
     "rebuild_reference",
     "rebuild_replacement",
+    "rebuild_root",
     "rebuild_salvaged",
     "rebuild_salvaged_contents",
     "rebuild_set_members",
@@ -309,7 +310,7 @@ def rebuild_dead_proxy(callable_kind: bool) -> Any:
 
 
 def rebuild_proxy_referent(referent: T) -> T:
-    """Put the referent itself where a proxy to it stood."""
+    """Put the referent itself where a proxy to it stood, or where its state follows by itself."""
     return referent
 
 
@@ -376,6 +377,11 @@ def rebuild_set_members(container: Any, state: tuple[Any, Iterable[Any]]) -> Non
     attributes, members = state
     set_attributes(container, attributes)
     set.update(container, members)
+
+
+def rebuild_root(steps: Any, root: T) -> T:
+    """Return the root of a graph that nests deeply, which has been built step by step."""
+    return root
 
 
 def rebuild_torch_storage(buffer: Any, location: str = "cpu") -> Any:

@@ -82,6 +82,12 @@ def _itself(judge: Judge, arguments: tuple[Any, ...]) -> None:
         raise Refusal(f"it is called with {len(arguments)} arguments")
 
 
+def _root(judge: Judge, arguments: tuple[Any, ...]) -> Facts | None:
+    if len(arguments) != 2:
+        raise Refusal(f"it is called with {len(arguments)} arguments")
+    return judge.facts(arguments[1])
+
+
 def _empty(judge: Judge, arguments: tuple[Any, ...]) -> None:
     expect(arguments)
 
@@ -179,6 +185,7 @@ _FORMAT: Final[dict[str, Rule]] = {
     "rebuild_weak_container": Rule(_container, of_first=True, plain=True),
     "rebuild_weak_entries": Rule(_entries, plain=True),
     "rebuild_set_members": Rule(_set_members),
+    "rebuild_root": Rule(_root, plain=True),
     "rebuild_recomputed": Rule(_recipe, state=_recipe_state),
     "RecipeRef": Rule(_recipe_reference, data=True),
 }

@@ -1,0 +1,175 @@
+"""Write a graph that nests more deeply than the C pickler can follow, such as a linked list of 100,000 objects.
+
+The C pickler recurses into whatever an object refers to. Here the graph is walked with a stack of our own first, and
+then written in an order in which all that an object needs is in the memo before it: ordinary objects bare, so that
+cycles are no obstacle; then, from the leaves to the root, the state of each and everything else. So a load meets the
+same objects in the same state as with any other pickle: what a reduce function or ``__setstate__`` is given is whole.
+
+The pickler does the writing; this module only says in what order.
+"""
+
+from __future__ import annotations
+
+import collections
+import pickle
+import types
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from safepickle import rebuild
+from safepickle.passes import Dump
+from safepickle.reducers.classes import new_object
+from safepickle.reducers.table import Reducer, TypeTable
+
+if TYPE_CHECKING:
+    from safepickle.base_pickler import BasePickler
+
+__all__ = ["Unrolled", "UnrolledTable"]
+
+# No weak reference is followed here: what becomes of it is decided while the graph is written.
+_LEAVES: Final = (
+    *(type(None), bool, int, float, complex, str, bytes, bytearray, memoryview, pickle.PickleBuffer),
+    *(type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, types.CodeType),
+    *(weakref.ref, weakref.ProxyType, weakref.CallableProxyType, weakref.finalize),
+    *(weakref.WeakSet, weakref.WeakValueDictionary, weakref.WeakKeyDictionary),
+)
+_CONTAINERS: Final = frozenset({list, tuple, set, frozenset, dict})
+
+# Builtin containers nested this deeply become a step; smaller ones go with what holds them.
+_HIGH: Final = 50
+
+
+class Unrolled:
+    """A graph in the order in which it is written. It pickles as its root.
+
+    Args:
+        root: The object that is dumped.
+        pickler: Who dumps it.
+    """
+
+    def __init__(self, root: Any, pickler: BasePickler) -> None:
+        self._pickler = pickler
+        self._table = pickler._table
+        self._bare: dict[int, Any] = {}
+        self._finished: list[Any] = []
+        # What was made for the walk alone, kept so that no other object gets its id.
+        self._made: list[Any] = []
+        self._root = root
+        self._walk(root)
+
+    def __reduce__(self) -> Any:
+        return rebuild.rebuild_root, (_Steps(self), self._root)
+
+    def steps(self) -> Iterator[Any]:
+        """Iterate over what is written, one after the other."""
+        yield from self._bare.values()
+        yield from self._finished
+
+    def reduce_ordinary(self, obj: Any, dump: Dump) -> Any:
+        """Reduce an ordinary object without its state, which is a step of its own."""
+        return (new_object, (type(obj),)) if id(obj) in self._bare else NotImplemented
+
+    def _walk(self, root: Any) -> None:
+        """Visit all that `root` leads to, and note as a step what has been left."""
+        met: set[int] = set()
+        stack = [_Visit(None, (root,))]
+        while stack:
+            visit = stack[-1]
+            for child in visit.children:
+                if id(child) not in met:
+                    met.add(id(child))
+                    below = self._enter(child)
+                    if below is not None:
+                        stack.append(below)
+                        break
+            else:
+                stack.pop()
+                height = self._leave(visit)
+                if stack:
+                    stack[-1].height = max(stack[-1].height, height)
+
+    def _enter(self, obj: Any) -> _Visit | None:
+        """Begin to visit an object, or return None if it leads nowhere."""
+        cls = type(obj)
+        if cls in _CONTAINERS:
+            return _Visit(obj, [*obj, *obj.values()] if cls is dict else list(obj))
+        if issubclass(cls, _LEAVES) or self._is_persistent(obj):
+            return None
+        if self._table[cls] is None:
+            self._bare[id(obj)] = obj
+            state = obj.__reduce_ex__(2)[2]
+            return None if state is None else _Visit(_State(obj, state), (state,))
+        value = self._pickler.reduce_value(obj)
+        if type(value) is str:
+            return None
+        parts = list(_parts(value))
+        self._made.append((value, parts))
+        return _Visit(obj, parts)
+
+    def _leave(self, visit: _Visit) -> int:
+        """Note a step, unless it is small enough to go with what holds it; return how high what is no step stands."""
+        height = visit.height + 1
+        if visit.step is None or (type(visit.step) in _CONTAINERS and height < _HIGH):
+            return height
+        self._finished.append(visit.step)
+        return 0
+
+    def _is_persistent(self, obj: Any) -> bool:
+        return self._pickler._has_persistent_id and self._pickler.persistent_id(obj) is not None
+
+
+class UnrolledTable(TypeTable):
+    """The type table of a dump that writes an unrolled graph."""
+
+    def __init__(self, graph: Unrolled, table: TypeTable) -> None:
+        super().__init__()
+        self.own_dispatch_table = table.own_dispatch_table
+        self._graph = graph
+
+    def __missing__(self, cls: type) -> Reducer | None:
+        reducer = super().__missing__(cls)
+        if reducer is None:
+            reducer = self[cls] = self._graph.reduce_ordinary
+        return reducer
+
+
+class _Visit:
+    """One level of the walk: what is written when it is left, and what is still to be visited below it."""
+
+    __slots__ = ("children", "height", "step")
+
+    def __init__(self, step: Any, children: Iterable[Any]) -> None:
+        self.step = step
+        self.children = iter(children)
+        self.height = 0
+
+
+class _Steps:
+    """The steps of a graph, of which nothing is kept but what is in the memo."""
+
+    def __init__(self, graph: Unrolled) -> None:
+        self._graph = graph
+
+    def __reduce__(self) -> Any:
+        return collections.deque, ((), 0), None, self._graph.steps()
+
+
+class _State:
+    """The step that gives an object its state."""
+
+    def __init__(self, obj: Any, state: Any) -> None:
+        self._obj = obj
+        self._state = state
+
+    def __reduce__(self) -> Any:
+        return rebuild.rebuild_proxy_referent, (self._obj,), self._state
+
+
+def _parts(value: tuple[Any, ...]) -> Iterator[Any]:
+    """Iterate over what a reduce value leads to."""
+    function, arguments, state, items, pairs, setter = [*value, None, None, None, None][:6]
+    yield from [function, arguments, state, setter]
+    yield from items or ()
+    for pair in pairs or ():
+        yield from pair
