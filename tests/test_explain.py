@@ -203,6 +203,29 @@ def test_unpicklable_objects_that_only_a_strong_copy_would_bring_in_are_told_apa
     assert not copying.picklable
 
 
+@pytest.mark.parametrize(
+    ("option", "becomes"),
+    [("raise", "error"), ("tombstone", "tombstone"), (lambda obj: "raise", "error"), (lambda obj: 1, "replacement")],
+)
+def test_unpicklable_objects_become_what_the_option_says(option: Any, becomes: str) -> None:
+    root = Node(held=Offender())
+    explanation = safepickle.explain(root, unpicklable=option)
+    assert [entry.becomes for entry in explanation.unpicklable] == [becomes]
+    assert explanation.picklable is succeeds(root, unpicklable=option)
+    alone = safepickle.explain(Offender(), unpicklable=option)
+    assert alone.picklable is succeeds(Offender(), unpicklable=option)
+
+
+def succeeds(obj: Any, **options: Any) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            safepickle.dumps(obj, **options)
+        except Exception:
+            return False
+    return True
+
+
 def test_reason_that_cannot_be_printed_does_no_harm() -> None:
     class Raising:
         def __reduce__(self) -> Any:
@@ -268,7 +291,7 @@ def test_report_fits_a_terminal_and_groups_what_is_alike() -> None:
     text = str(safepickle.explain(root))
     assert text.splitlines()[0].startswith(f"{__name__}.Node cannot be pickled: ")
     assert "$.layers[0].parent and 999 more" in text
-    assert "$.generator  generator  TypeError: cannot pickle 'generator' object" in text
+    assert "$.generator  generator  error    TypeError: cannot pickle 'generator' object" in text
     assert len(text.splitlines()) < 40
 
 

@@ -81,7 +81,7 @@ class _Inquiry:
         self, root: Any, pickler: BasePickler, weakrefs: WeakReferencePolicy, unpicklable: Unpicklable
     ) -> None:
         self._root = root
-        self._on_unpicklable = "callable" if callable(unpicklable) else unpicklable
+        self._on_unpicklable = unpicklable
         self._pickler = pickler
         self._policy = weakrefs
         self._answers: dict[int, tuple[Any, OutsideFate]] = {}
@@ -106,7 +106,7 @@ class _Inquiry:
             type=dotted_name(type(self._root)),
             protocol=self._pickler.proto,
             weakrefs="callable" if callable(self._policy) else self._policy,
-            on_unpicklable=self._on_unpicklable,
+            on_unpicklable="callable" if callable(self._on_unpicklable) else self._on_unpicklable,
             objects=len(inside),
             bytes=sum(graph.sizes[number] for number in inside),
             weak_references=tuple(references),
@@ -236,14 +236,24 @@ class _Inquiry:
         obj = self._tour.walk.objects[number]
         outside = number >= self._graph.outside_from
         path = self._tour.walk.path(number)
-        return UnpicklableObject(path, dotted_name(type(obj)), type(error).__name__, _reason(error), outside)
+        becomes = self._substitute(obj)
+        return UnpicklableObject(path, dotted_name(type(obj)), type(error).__name__, _reason(error), outside, becomes)
+
+    def _substitute(self, obj: Any) -> str:
+        wanted: Any = self._on_unpicklable
+        if callable(wanted):
+            wanted = wanted(obj)
+        if type(wanted) is not str or wanted not in ("raise", "tombstone"):
+            return "replacement"
+        return "error" if wanted == "raise" else wanted
 
     def _unlocated(self, error: Exception) -> UnpicklableObject:
         """Describe a failure that no object shows alone, such as nesting that is too deep."""
         from safepickle.report.paths import locate_failure
 
         path = locate_failure(self._root, error, self._pickler) or "$"
-        return UnpicklableObject(path, dotted_name(type(self._root)), type(error).__name__, _reason(error), False)
+        kind = dotted_name(type(self._root))
+        return UnpicklableObject(path, kind, type(error).__name__, _reason(error), False, "error")
 
     def _hazards(self) -> list[Hazard]:
         walk, graph = self._tour.walk, self._graph

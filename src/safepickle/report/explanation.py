@@ -50,6 +50,7 @@ class UnpicklableObject:
         error: Name of the exception's type.
         reason: What the exception says.
         outside: Only a strong copy would bring it into the pickle.
+        becomes: ``"error"``, or ``"tombstone"`` or ``"replacement"`` as the option ``unpicklable`` says.
     """
 
     path: str
@@ -57,6 +58,7 @@ class UnpicklableObject:
     error: str
     reason: str
     outside: bool
+    becomes: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ class Explanation:
     @property
     def picklable(self) -> bool:
         """Whether a dump with these options succeeds."""
-        failing = self.on_unpicklable == "raise" and any(not found.outside for found in self.unpicklable)
+        failing = any(found.becomes == "error" and not found.outside for found in self.unpicklable)
         return not failing and all(found.becomes != "error" for found in self.weak_references)
 
     def to_dict(self) -> dict[str, Any]:

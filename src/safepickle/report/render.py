@@ -94,9 +94,9 @@ def explanation_document(explanation: Explanation, rows: int = _ROWS) -> Documen
             made.append(
                 Table(
                     f"{title}: {counted(len(found), 'object')}",
-                    ("path", "type", "reason"),
+                    ("path", "type", "becomes", "reason"),
                     [
-                        (readable_path(entry.path), _type(entry.type), f"{entry.error}: {entry.reason}")
+                        (readable_path(entry.path), _type(entry.type), entry.becomes, f"{entry.error}: {entry.reason}")
                         for entry in found[:rows]
                     ],
                     left_out(len(found), rows),
