@@ -172,6 +172,18 @@ def test_loaded_tensors_are_the_modules_own_and_on_its_device(make: Any) -> None
 
 
 @BOTH
+def test_containers_keep_their_cycles_and_what_they_share(make: Any) -> None:
+    source, model = make(), make()
+    tensor = torch.ones(1)
+    source.vocabulary = {"first": [tensor], "again": tensor, "pair": (tensor, None)}
+    source.vocabulary["itself"] = source.vocabulary
+    load_state_dict(model, source.state_dict())
+    loaded = model.vocabulary
+    assert loaded["itself"] is loaded is not source.vocabulary
+    assert loaded["first"][0] is loaded["again"] is loaded["pair"][0] is not tensor
+
+
+@BOTH
 def test_wrapped_checkpoints_bring_their_extra_state(make: Any) -> None:
     source = make()
     source.p = nn.Parameter(torch.ones(2))

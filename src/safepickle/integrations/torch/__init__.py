@@ -1,7 +1,6 @@
 """What torch users need beyond `pickle_module=safepickle`: state dicts that never fail, and where tensors go in a load.
 
-Importing this registers weak references and tombstones with torch, so that ``torch.load(..., weights_only=True)`` reads
-them.
+Importing this registers weak references and tombstones with torch: ``torch.load(..., weights_only=True)`` reads them.
 """
 
 from safepickle.errors import StateDictError, StateDictWarning

@@ -80,13 +80,12 @@ class ExtraState:
         local_metadata: dict[str, Any],
         strict: bool,
         missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
+        *others: Any,
     ) -> None:
         key = prefix + EXTRA_STATE_SUFFIX
         _make_room(self, _names(self), state_dict, prefix, state_dict.get(key))
         super()._load_from_state_dict(  # type: ignore[misc]
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+            state_dict, prefix, local_metadata, strict, missing_keys, *others
         )
         if key in missing_keys:
             missing_keys.remove(key)
@@ -130,16 +129,7 @@ def save_tracked(module: nn.Module, state_dict: dict[str, Any], prefix: str, loc
     state_dict[key] = payload
 
 
-def load_tracked(
-    module: nn.Module,
-    state_dict: dict[str, Any],
-    prefix: str,
-    local_metadata: dict[str, Any],
-    strict: bool,
-    missing_keys: list[str],
-    unexpected_keys: list[str],
-    error_msgs: list[str],
-) -> None:
+def load_tracked(module: nn.Module, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
     """Load hook of `track_extra_state`: take the payload out again before torch can call it unexpected."""
     key = prefix + EXTRA_STATE_SUFFIX
     names = module.__dict__[_TRACKED]
@@ -281,13 +271,27 @@ def _device(module: Any, current: object) -> torch.device | None:
     return None
 
 
-def _map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+def _map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor], made: dict[int, Any] | None = None) -> Any:
     """Apply `change` to a tensor, and to those in plain lists, tuples and dictionaries, which are made anew."""
-    if type(value) in (list, tuple):
-        return type(value)(_map_tensors(item, change) for item in value)
+    made = {} if made is None else made
+    if id(value) in made:
+        return made[id(value)]
+    if type(value) is list:
+        items: list[Any] = []
+        made[id(value)] = items
+        items.extend(_map_tensors(item, change, made) for item in value)
+        return items
     if type(value) is dict:
-        return {key: _map_tensors(item, change) for key, item in value.items()}
-    return change(value) if _is_tensor(value) else value
+        entries: dict[Any, Any] = {}
+        made[id(value)] = entries
+        entries.update((key, _map_tensors(item, change, made)) for key, item in value.items())
+        return entries
+    if type(value) is tuple:
+        return tuple(_map_tensors(item, change, made) for item in value)
+    if _is_tensor(value):
+        made[id(value)] = changed = change(value)
+        return changed
+    return value
 
 
 def _is_tensor(value: Any) -> TypeGuard[torch.Tensor]:

@@ -39,7 +39,8 @@ def load_state_dict(
     """Load `state` into `module`.
 
     Keys that carry a wrapper's prefix on one side only are matched without it, wherever in the key it stands. A
-    missing extra state is no error: a checkpoint from before it existed leaves the module's as it is.
+    missing extra state is no error: a checkpoint from before it existed leaves the module's as it is. No other thread
+    may use the module meanwhile.
 
     Args:
         module: Any module. Buffers held through a `weakref.proxy` are loaded into their tensors.
@@ -108,8 +109,7 @@ def _load(module: nn.Module, state: Mapping[str, Any], *, assign: bool) -> _Outc
 def _fit_keys(
     state: Mapping[str, Any], expected: Collection[str], prefixes: Sequence[str]
 ) -> tuple[OrderedDict[str, Any], dict[str, str]]:
-    """Give each key of `state` the name that `module` expects, where only wrapper prefixes differ and only one name
-    fits."""
+    """Give each key of `state` the name that is expected, where only wrapper prefixes differ and one name fits."""
     wanted: dict[str, str | None] = {}
     for key in expected:
         bare = _bare(key, prefixes)
@@ -323,10 +323,17 @@ def _remember_attributes(module: nn.Module) -> Callable[[], None]:
     def restore() -> None:
         for owned, attributes, registries in remembered:
             for registry, entries in (*registries, (owned.__dict__, attributes)):
-                registry.clear()
-                registry.update(entries)
+                _put_back(registry, entries)
 
     return restore
+
+
+def _put_back(mapping: dict[str, Any], entries: Mapping[str, Any]) -> None:
+    """Give `mapping` its entries back in their order, or leave it alone if it has them."""
+    now = [(key, id(value)) for key, value in mapping.items()]
+    if now != [(key, id(value)) for key, value in entries.items()]:
+        mapping.clear()
+        mapping.update(entries)
 
 
 _REGISTRIES = ("_parameters", "_buffers", "_modules")
