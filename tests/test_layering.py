@@ -33,6 +33,7 @@ ORDER = [
     ["reducers"],
     ["atomic", "buffers", "guard", "passes"],
     ["files", "moved", "policy"],
+    ["whereabouts"],
     ["rebuild"],
     ["checksum", "keras_internals", "recomputed", "tensor_storages"],
     ["errors"],

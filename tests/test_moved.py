@@ -202,7 +202,8 @@ def test_an_unknown_word_for_missing_is_refused() -> None:
 @pytest.mark.parametrize("how", ["loads", "load", "path", "unpickler", "backend"])
 def test_a_missing_class_is_an_error_that_says_where_and_what_is_near(build: Build, tmp_path: Path, how: str) -> None:
     old = build("oldlib.nets")
-    data = safepickle.dumps({"model": [old.Net()]})
+    layers = old.Layers([old.Outer(), old.Net()])
+    data = safepickle.dumps({"model": [layers]})
     forget("oldlib.nets")
     build("oldlib.nets", OLD.replace("class Net", "class Nets"))
     build("oldlib.moved")
@@ -224,6 +225,8 @@ def test_a_missing_class_is_an_error_that_says_where_and_what_is_near(build: Bui
     assert (error.module, error.global_name) == ("oldlib.nets", "Net")
     assert error.near == ("oldlib.nets.Nets", "oldlib.moved.Net")
     assert data[error.offset : error.offset + 1] == pickle.STACK_GLOBAL
+    assert (error.pickle_path, error.needed_by) == ("$['model'][0][1]", "oldlib.nets.Layers")
+    assert "for $['model'][0][1], in an object of class oldlib.nets.Layers" in str(error)
     assert 'aliases={"oldlib.nets.Net": "oldlib.nets.Nets"}' in str(error)
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again)) == (type(error), str(error))
@@ -240,6 +243,44 @@ def test_a_missing_module_is_an_error_that_names_what_is_near(build: Build) -> N
     assert error.near == ("oldlib.network",)
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again)) == (type(error), str(error))
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_the_error_finds_the_place_at_every_protocol(build: Build, protocol: int) -> None:
+    old = build("oldlib.nets")
+    other = build("newlib.nets")
+    net = other.Net()
+    net.parts = {"head": {3: (old.Net(), 1)}, "function": old.loss}
+    data = safepickle.dumps([net], protocol)
+    forget("oldlib.nets")
+    with pytest.raises(ModuleNotFoundError, match=r"there is no module oldlib\.nets") as caught:
+        safepickle.loads(data)
+    error: Any = caught.value
+    assert (error.pickle_path, error.needed_by) == ("$[0].parts['head'][3][0]", "newlib.nets.Net")
+    build("oldlib.nets", OLD.replace("def loss", "def losses"))
+    with pytest.raises(AttributeError, match=r"has no loss") as caught:
+        safepickle.loads(data)
+    error = caught.value
+    assert (error.pickle_path, error.needed_by) == ("$[0].parts['function']", "newlib.nets.Net")
+
+
+def test_a_torch_like_persistent_id_and_buffers_do_not_hide_the_place(build: Build) -> None:
+    class Pickler(safepickle.Pickler):
+        def persistent_id(self, obj: Any) -> Any:
+            return ("stored", len(obj)) if type(obj) is bytearray else None
+
+    class Unpickler(safepickle.Unpickler):
+        def persistent_load(self, pid: Any) -> Any:
+            return bytearray(pid[1])
+
+    buffers: list[Any] = []
+    file = io.BytesIO()
+    graph = [bytearray(8), pickle.PickleBuffer(b"abc"), build("oldlib.nets").Net()]
+    Pickler(file, buffer_callback=buffers.append).dump(graph)
+    forget("oldlib.nets")
+    file.seek(0)
+    with pytest.raises(ModuleNotFoundError, match=r"for \$\[2\]\. "):
+        Unpickler(file, buffers=buffers).load()
 
 
 def test_errors_of_the_objects_themselves_are_left_alone() -> None:

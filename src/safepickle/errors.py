@@ -162,7 +162,7 @@ class _Nowhere(_Exception):
         if self.pickle_path is not None:
             where += f", for {self.pickle_path}"
         if self.needed_by is not None:
-            where += f", in a {self.needed_by}"
+            where += f", in an object of class {self.needed_by}"
         near = f" Near it: {', '.join(self.near)}." if self.near else ""
         return (
             f"cannot load {self.module}.{self.global_name}: {why}. The pickle asks for it{where}.{near} If it has "

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeGuard
 
 from safepickle import rebuild
 from safepickle.errors import MissingGlobalError, MissingModuleError
+from safepickle.whereabouts import find_name
 
 __all__ = ["Aliases", "Missing", "Names", "explain_missing", "names", "position_of"]
 
@@ -149,36 +150,54 @@ def explain_missing(error: BaseException, file: Any, start: int | None, renaming
         end = file.tell()
         file.seek(start)
         asked = _names_of(file)
+        for module, name, offset in asked:
+            explained = _explained(
+                error, *(module, name) if renaming is None else renaming.rename(module, name), offset
+            )
+            if explained is not None:
+                break
+        else:
+            return None
+        file.seek(start)
+        path, owner = find_name(file, module, name)
+        explained = type(explained)(*today, explained.near, offset, path, owner)
         file.seek(end)
-    except (OSError, ValueError):
+    except (OSError, ValueError, _OtherwiseError):
         return None
-    for module, name, offset in asked:
-        if renaming is not None:
-            module, name = renaming.rename(module, name)
-        try:
-            found = importlib.import_module(module)
-            for part in name.split("."):
-                found = getattr(found, part)
-        except ModuleNotFoundError as failure:
-            return _without_module(error, failure, module, name, offset)
-        except AttributeError:
-            if isinstance(error, AttributeError) and repr(name) in str(error):
-                return MissingGlobalError(module, name, _near_names(sys.modules[module], name), offset)
-            return None
-        except Exception:
-            return None
+    return explained
+
+
+class _OtherwiseError(Exception):
+    """A name cannot be looked up, but not for the reason for which the load has failed."""
+
+
+def _explained(
+    error: BaseException, module: str, name: str, offset: int
+) -> MissingGlobalError | MissingModuleError | None:
+    """Look a name up; return None when it is there."""
+    try:
+        found = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except ModuleNotFoundError as failure:
+        return _without_module(error, failure, module, name, offset)
+    except AttributeError:
+        if isinstance(error, AttributeError) and repr(name) in str(error):
+            return MissingGlobalError(module, name, _near_names(sys.modules[module], name), offset)
+        raise _OtherwiseError from None
+    except Exception:
+        raise _OtherwiseError from None
     return None
 
 
 def _without_module(
     error: BaseException, failure: ModuleNotFoundError, module: str, name: str, offset: int
-) -> Exception | None:
+) -> MissingModuleError:
     absent = failure.name or ""
-    if not isinstance(error, ModuleNotFoundError) or error.name != absent:
-        return None
-    if absent != module and not module.startswith(f"{absent}."):
-        # The module is there. Something that it imports is not, and the error names that.
-        return None
+    # Or else the module is there, and something that it imports is not, which the error names.
+    is_the_module = absent == module or module.startswith(f"{absent}.")
+    if not isinstance(error, ModuleNotFoundError) or error.name != absent or not is_the_module:
+        raise _OtherwiseError
     return MissingModuleError(module, name, _near_modules(absent), offset)
 
 
