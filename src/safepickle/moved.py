@@ -151,16 +151,15 @@ def explain_missing(error: BaseException, file: Any, start: int | None, renaming
         file.seek(start)
         asked = _names_of(file)
         for module, name, offset in asked:
-            explained = _explained(
-                error, *(module, name) if renaming is None else renaming.rename(module, name), offset
-            )
+            today = (module, name) if renaming is None else renaming.rename(module, name)
+            explained = _explained(error, *today, offset)
             if explained is not None:
                 break
         else:
             return None
         file.seek(start)
         path, owner = find_name(file, module, name)
-        explained = type(explained)(*today, explained.near, offset, path, owner)
+        explained = type(explained)(today[0], today[1], explained.near, offset, path, owner)
         file.seek(end)
     except (OSError, ValueError, _OtherwiseError):
         return None
