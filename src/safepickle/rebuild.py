@@ -62,6 +62,7 @@ __all__ = [
     "rebuild_salvaged_contents",
     "rebuild_set_members",
     "rebuild_stub_of_builtin",
+    "rebuild_tf_default_strategy",
     "rebuild_tf_function",
     "rebuild_tf_mutable_table",
     "rebuild_tf_static_table",
@@ -734,7 +735,8 @@ def restore_keras_object(obj: Any, state: tuple[list[Any], Any, dict[str, Any]])
         attributes["_nodes"] = {parts.make_node_key(operation, index) for operation, index in derived["nodes"]}
     for name, (container, pairs) in derived.get("by_variable", {}).items():
         by_variable = {obj._var_key(variable): value for variable, value in pairs}
-        attributes[name] = by_variable if container is dict else _untracked(container, by_variable, obj)
+        is_tracked = issubclass(container, parts.TrackedDict)
+        attributes[name] = _untracked(container, by_variable, obj) if is_tracked else container(by_variable)
 
 
 def _untracked(cls: type[Any], values: Any, owner: Any) -> Any:
@@ -925,9 +927,15 @@ def rebuild_tf_static_table(keys: Any, values: Any, dtypes: tuple[str, str], def
 
     with tf.init_scope():
         key_dtype, value_dtype = map(tf.as_dtype, dtypes)
-        content = tf.lookup.KeyValueTensorInitializer(
-            tf.constant(keys, key_dtype), tf.constant(values, value_dtype), key_dtype, value_dtype
-        )
+        if len(keys):
+            content = tf.lookup.KeyValueTensorInitializer(
+                tf.constant(keys, key_dtype), tf.constant(values, value_dtype), key_dtype, value_dtype
+            )
+        else:
+            # TensorFlow imports no empty content; a layer that was not adapted holds a table that is not initialized.
+            from keras.src.layers.preprocessing.index_lookup import get_null_initializer
+
+            content = get_null_initializer(*dtypes)
         return tf.lookup.StaticHashTable(content, tf.constant(default, value_dtype))
 
 
@@ -1110,3 +1118,10 @@ def rebuild_stub_of_builtin(cls: type[Any], base: type[Any], value: Any) -> Any:
 def reduce_stub_class(cls: type[Stub]) -> tuple[Any, ...]:
     """Return the reduce value of a placeholder class."""
     return rebuild_global, (cls.__module__, cls.__qualname__)
+
+
+def rebuild_tf_default_strategy() -> Any:
+    """Get the distribution strategy in force here: the default one is TensorFlow's own, one for each process."""
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy()

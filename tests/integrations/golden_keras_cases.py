@@ -14,7 +14,6 @@ CASES: dict[str, Case] = {}
 
 
 def model() -> Any:
-    keras.backend.clear_session()
     inputs = keras.Input((2,), name="inputs")
     hidden = keras.layers.Dense(2, kernel_initializer="ones", name="hidden")(inputs)
     outputs = keras.layers.Dense(1, kernel_initializer="ones", name="outputs")(keras.ops.relu(hidden))

@@ -12,7 +12,7 @@ from safepickle import rebuild
 from safepickle.passes import Dump
 from safepickle.reducers.table import Reducer
 
-__all__ = ["find_reducer", "reduce_function", "reduce_mutable_table", "reduce_static_table"]
+__all__ = ["find_reducer", "reduce_default_strategy", "reduce_function", "reduce_mutable_table", "reduce_static_table"]
 
 
 def find_reducer(cls: type) -> Reducer | None:
@@ -27,6 +27,8 @@ def find_reducer(cls: type) -> Reducer | None:
         tf.lookup.StaticHashTable: reduce_static_table,
         tf.lookup.experimental.MutableHashTable: reduce_mutable_table,
     }
+    if cls.__name__.startswith("_DefaultDistribution"):
+        return reduce_default_strategy
     if cls.__name__ == "Function" and hasattr(cls, "python_function") and hasattr(cls, "get_concrete_function"):
         return reduce_function
     return reducers.get(cls)
@@ -72,6 +74,16 @@ def reduce_function(function: Any, dump: Dump) -> Any:
     changed = {name: value for name, value in options.items() if value != _DEFAULT_OPTIONS[name]}
     # The arguments may lead back to the function, as a bound method does to its model: they are state of a shell.
     return rebuild.rebuild_tf_function, (), (function.python_function, changed), None, None, rebuild.restore_tf_function
+
+
+def reduce_default_strategy(strategy: Any, dump: Dump) -> Any:
+    """Reduce the strategy of a process that distributes nothing, of which there is one, to the one in force later.
+
+    Args:
+        strategy: What ``tf.distribute.get_strategy()`` returns outside every scope.
+        dump: Not asked.
+    """
+    return rebuild.rebuild_tf_default_strategy, ()
 
 
 _DEFAULT_OPTIONS = {"autograph": True, "input_signature": None, "jit_compile": None, "reduce_retracing": False}
