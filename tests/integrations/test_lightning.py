@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import io
 import pickle
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -232,9 +234,6 @@ def test_a_load_leaves_the_safe_globals_as_they_were(tmp_path: Path) -> None:
 
 
 def test_the_other_package_takes_the_plugin_too() -> None:
-    import subprocess
-    import sys
-
     program = (
         "import pytorch_lightning\n"
         "from safepickle.integrations.lightning import SafePickleIO\n"
@@ -242,6 +241,13 @@ def test_the_other_package_takes_the_plugin_too() -> None:
         "assert isinstance(trainer.strategy.checkpoint_io, SafePickleIO)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120, capture_output=True)
+
+
+def test_without_lightning_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = sys.modules["safepickle.integrations.lightning"]
+    monkeypatch.setattr(room, "_PACKAGES", ("no_such_lightning.fabric", "no_such_lightning_fabric"))
+    with pytest.raises(ModuleNotFoundError, match="pip install lightning"):
+        room._checkpoint_io_classes()
 
 
 def save_whole(module: Any) -> tuple[Any, int]:
