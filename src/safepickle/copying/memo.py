@@ -65,6 +65,7 @@ class Memo(dict[Any, Any]):
         places: Notes ``(setter, holder, key, reference)`` of pending references.
         sealed: Pending references whose place can't be written again.
         pending: What is known of each pending reference, by its id.
+        simple: For a pending `weakref.ref` without a callback there is no more to know than its referent.
         later: What must wait for the end of the walk, such as filling weak containers.
         ephemerons: ``(key, value, store)`` of entries whose value is copied only once it is known whether the key is.
         copied_for_sure: Ids of what an earlier walk has shown to be copied. Its `alive` is kept: no id is used again.
@@ -83,6 +84,7 @@ class Memo(dict[Any, Any]):
         "places",
         "plans",
         "sealed",
+        "simple",
         "unplaced",
     )
 
@@ -119,6 +121,7 @@ class Memo(dict[Any, Any]):
         self.places: list[tuple[Setter, Any, Any, Any]] = []
         self.sealed: list[Any] = []
         self.pending: dict[int, Pending] = {}
+        self.simple: dict[int, Any] = {}
         self.later: list[Callable[[Memo], None]] = []
         self.ephemerons: list[tuple[Any, Any, Callable[[Any, Any], None]]] = []
         self.building: set[int] = set()

@@ -124,9 +124,15 @@ def _copy_ref(reference: weakref.ref[Any], memo: Memo) -> Any:
         return reference
     callback = reference.__callback__
     if callback is None:
+        # By far the commonest kind, and a call gives the same object again: there is nothing to remember.
         target = _dict_get(memo, id(referent), MISSING)
-        if target is not MISSING:  # the parent pointer, by far the commonest case
+        if target is MISSING and memo.copied_for_sure:
+            target = _copied(referent, memo)
+        if target is not MISSING:
             return weakref.ref(target)
+        memo.simple[id(reference)] = referent
+        memo.unplaced.append(reference)
+        return reference
     known = _known(reference, memo)
     if known is not MISSING:
         return known
@@ -327,6 +333,10 @@ def finish(memo: Memo) -> bool:
 
 def settle(reference: Any, memo: Memo) -> Any:
     """What a pending reference becomes, now that the walk has ended; anything else is left as it is."""
+    referent = memo.simple.get(id(reference), MISSING)
+    if referent is not MISSING:
+        target = _dict_get(memo, id(referent), MISSING)
+        return reference if target is MISSING else weakref.ref(target)
     if id(reference) not in memo.pending:
         return reference
     settled = _dict_get(memo, id(reference), MISSING)
@@ -337,6 +347,9 @@ def settle(reference: Any, memo: Memo) -> Any:
 
 def _is_wrong(reference: Any, memo: Memo) -> bool:
     """Whether a pending reference must not stay as it is."""
+    referent = memo.simple.get(id(reference), MISSING)
+    if referent is not MISSING:
+        return _copy_or_same(referent, memo) is not referent
     referent, callback, _ = memo.pending[id(reference)]
     return _copy_or_same(referent, memo) is not referent or _copied_callback(callback, memo) is not callback
 

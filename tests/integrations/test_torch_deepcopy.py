@@ -1,0 +1,151 @@
+"""Deep copies of torch's objects: models with parent pointers, averages, hooks, tensors that share storages."""
+
+from __future__ import annotations
+
+import copy
+import runpy
+import weakref
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.hooks import RemovableHandle
+from torch.utils.weak import WeakIdKeyDictionary, WeakIdRef, WeakTensorKeyDictionary
+
+import safepickle
+from pages import ROOT, run_page
+
+
+class Model(torch.nn.Module):
+    __deepcopy__ = safepickle.deepcopy
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Linear(2, 2)
+        self.first.parent = weakref.ref(self)
+        self.first.following = weakref.ref(second := torch.nn.Linear(2, 2))
+        self.second = second
+        self.register_buffer("buffer", torch.zeros(3))
+
+    def is_whole(self) -> bool:
+        return self.first.parent() is self and self.first.following() is self.second
+
+
+def test_model_with_parent_pointers() -> None:
+    model = Model()
+    for copied in (safepickle.deepcopy(model), copy.deepcopy(model), AveragedModel(model).module):
+        assert copied is not model
+        assert copied.is_whole()
+        assert torch.equal(copied.first.weight, model.first.weight)
+        assert copied.first.weight.data_ptr() != model.first.weight.data_ptr()
+    assert model.is_whole()
+
+
+def test_average_that_refers_to_parameters_before_the_model_is_met() -> None:
+    model = Model()
+    average = {weakref.ref(each): each.detach().clone() for each in model.parameters()}
+    references = tuple(weakref.ref(each) for each in model.parameters())
+    copied_average, copied_references, copied = safepickle.deepcopy([average, references, model])
+    owned = [id(each) for each in copied.parameters()]
+    assert [id(reference()) for reference in copied_average] == owned
+    assert [id(reference()) for reference in copied_references] == owned
+
+
+def test_tensors_are_copied_once_even_when_the_walk_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    copies: list[Any] = []
+    plain = torch.nn.Parameter.__deepcopy__
+
+    def count(parameter: Any, memo: Any) -> Any:
+        copies.append(parameter)
+        return plain(parameter, memo)
+
+    monkeypatch.setattr(torch.nn.Parameter, "__deepcopy__", count)
+    model = torch.nn.Linear(2, 2)
+    tensors = [torch.zeros(4), torch.zeros(4)]
+    reference, copied, (first, second), again = safepickle.deepcopy(((weakref.ref(model),), model, tensors, tensors[0]))
+    assert reference[0]() is copied
+    assert first is again
+    assert second is not first
+    assert len(copies) == 2
+
+
+def test_views_of_one_storage_go_on_sharing_it() -> None:
+    base = torch.arange(6.0)
+    copied, view = safepickle.deepcopy([base, base[2:4]])
+    copied[2] = -1
+    assert view[0] == -1
+    assert base[2] == 2
+
+
+def test_attributes_of_tensors_are_relinked() -> None:
+    owner, tensor = torch.nn.Linear(1, 1), torch.zeros(2)
+    tensor.owner = weakref.ref(owner)
+    copied_tensor, copied = safepickle.deepcopy([tensor, owner])
+    assert copied_tensor.owner() is copied
+
+
+@pytest.mark.parametrize("cls", [WeakIdKeyDictionary, WeakTensorKeyDictionary])
+def test_torchs_weak_dictionaries_find_the_copies_of_their_keys(cls: Any) -> None:
+    inside, outside = torch.zeros(2), torch.ones(2)
+    table = cls()
+    table[inside], table[outside] = ["in"], ["out"]
+    copied_table, copied = safepickle.deepcopy([table, inside])
+    assert type(copied_table) is cls
+    assert copied_table[copied] == ["in"]
+    assert copied_table[outside] == ["out"]
+    assert copied_table[copied] is not table[inside]
+    assert inside not in copied_table
+    del copied
+    assert len(copied_table) == 1
+
+
+def test_identity_references_hash_as_their_new_referents() -> None:
+    tensor = torch.zeros(2)
+    table, copied = safepickle.deepcopy([{WeakIdRef(tensor): "entry"}, tensor])
+    assert table[WeakIdRef(copied)] == "entry"
+
+
+def test_handle_of_a_hook_removes_the_copys_hook() -> None:
+    model = torch.nn.Linear(1, 1)
+    handle = model.register_forward_hook(_hook)
+    copied_handle, copied = safepickle.deepcopy([handle, model])
+    copied_handle.remove()
+    assert not copied._forward_hooks
+    assert model._forward_hooks
+    handle.remove()
+    assert not model._forward_hooks
+
+
+def _hook(*_: Any) -> None: ...
+
+
+def test_handle_of_an_outside_hook_goes_on_removing_that() -> None:
+    hooks: Any = OrderedDict()
+    handle = RemovableHandle(hooks)
+    hooks[handle.id] = _hook
+    safepickle.deepcopy([handle])[0].remove()
+    assert not hooks
+
+
+def test_gradients_and_what_torch_refuses() -> None:
+    model = torch.nn.Linear(1, 1)
+    output = model(torch.ones(1)).sum()
+    with pytest.raises(RuntimeError, match="Only Tensors created explicitly by the user"):
+        safepickle.deepcopy([output])
+
+
+def test_example_of_the_moving_average_runs_as_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(ROOT / "examples" / "ema_deepcopy.py"), run_name="__main__")
+    assert capsys.readouterr().out.splitlines() == [
+        "our average: blocks belong to the average: True",
+        "AveragedModel: blocks belong to the average: True",
+        "both averages agree: True",
+        "copy.deepcopy: blocks belong to the copy: False",
+    ]
+
+
+def test_examples_of_the_page_run_as_printed(tmp_path: Path) -> None:
+    assert run_page("docs/deepcopy.md", tmp_path) == 2
