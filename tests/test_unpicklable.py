@@ -360,14 +360,24 @@ def test_errors_that_are_not_about_an_object_are_raised(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="No space left"):
         safepickle.dump([1], Full(), unpicklable="tombstone")  # type: ignore[arg-type]
-    deep: list[Any] = []
-    for _ in range(100_000):
-        deep = [deep]
-    with pytest.raises(RecursionError, match="recursion"):
-        safepickle.dumps(deep, unpicklable="tombstone")
     target = Holder()
     with pytest.raises(safepickle.WeakReferenceError, match="is not in the pickle"):
         safepickle.dumps([weakref.ref(target)], unpicklable="tombstone", weakrefs="strict")
+
+
+@pytest.mark.parametrize("cls", [Refuses, RefusesState])
+def test_objects_deep_down_are_found(cls: Any) -> None:
+    root = last = Holder()
+    for _ in range(3000):
+        last.below = Holder()
+        last = last.below
+    last.lost, last.weights = cls(), [1, 2]
+    restored, lost = salvage(root)
+    while hasattr(restored, "below"):
+        restored = restored.below
+    assert restored.weights == [1, 2]
+    assert type(restored.lost) is UnpicklableTombstone
+    assert [name for name, _, _ in lost] == [f"{__name__}.{cls.__name__}"]
 
 
 def test_a_warning_turned_into_an_error_leaves_the_file_as_it_was(tmp_path: Path) -> None:

@@ -179,6 +179,10 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         registered = self.own_dispatch_table.get(cls) or copyreg.dispatch_table.get(cls)
         return obj.__reduce_ex__(self.proto) if registered is None else registered(obj)
 
+    def is_replaced(self, obj: Any) -> bool:
+        """Tell whether something else is pickled in the place of `obj`."""
+        return False
+
     def may_reduce_to_a_global(self, cls: type) -> bool:
         """Tell whether an instance of `cls` might be pickled as a name that the other side imports."""
         return self._table[cls] is leave_to_itself

@@ -96,7 +96,7 @@ class Unrolled:
             return _Visit(obj, [*obj, *obj.values()] if cls is dict else list(obj))
         if issubclass(cls, _LEAVES) or self._is_persistent(obj):
             return None
-        if self._table[cls] is None:
+        if self._table[cls] is None and not self._pickler.is_replaced(obj):
             self._bare[id(obj)] = obj
             state = obj.__reduce_ex__(2)[2]
             return None if state is None else _Visit(_State(obj, state), (state,))

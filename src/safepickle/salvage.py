@@ -51,9 +51,11 @@ def dump_salvaging(pickler: BasePickler, obj: Any) -> None:
             raise
         failure = error
     salvage = _Salvage(pickler, obj)
-    # Shadows the method: the C pickler asks the instance at the beginning of each walk.
-    pickler.reducer_override = salvage.reduce  # type: ignore[method-assign]
     try:
+        # These shadow the methods: the C pickler asks the instance at the beginning of each walk.
+        pickler.reducer_override = salvage.reduce  # type: ignore[method-assign]
+        pickler.reduce_value = salvage.reduce_value  # type: ignore[method-assign]
+        pickler.is_replaced = salvage.is_replaced  # type: ignore[method-assign]
         while True:
             if not salvage.find_unpicklable():
                 raise failure
@@ -67,7 +69,8 @@ def dump_salvaging(pickler: BasePickler, obj: Any) -> None:
                     raise
                 failure = error
     finally:
-        del pickler.reducer_override
+        for name in ("reducer_override", "reduce_value", "is_replaced"):
+            pickler.__dict__.pop(name, None)
 
 
 def _is_about_an_object(error: Exception) -> bool:
@@ -83,6 +86,7 @@ class _Salvage:
         self._pickler = pickler
         self._root = root
         self._reduce = pickler.reducer_override
+        self._reduce_value = pickler.reduce_value
         # All by the id of an object, which a walk holds, so that its id stays its own.
         self._substitutes: dict[int, Any] = {}
         self._lost: dict[int, tuple[str, str, str]] = {}
@@ -104,19 +108,28 @@ class _Salvage:
         if substitute is not None:
             self._met.add(key)
             known = self._pickler._dump
-            if known is not None and known.visited is not None:
-                known.visited.add(key)
+            if known is not None and known.tracking:
+                known.enter(obj)
             return substitute
         path = self._guarded_paths.get(key)
         if path is None and (self._is_walking or key in self._known_ids):
             return self._reduce(obj)
         value = self._reduce(obj)
         if value is NotImplemented and not isinstance(obj, _BY_NAME):
-            value = self._pickler.reduce_value(obj)
+            value = self._reduce_value(obj)
         # A reducer may make new objects each time, which no walk has met.
         if type(value) is not tuple or (path is None and not self._uses_tombstone(obj, value)):
             return value
         return _guarded(obj, value, path or _UNKNOWN_PATH)
+
+    def reduce_value(self, obj: Any) -> Any:
+        """Stand in for the pickler's `reduce_value`."""
+        substitute = self._substitutes.get(id(obj))
+        return self._reduce_value(obj) if substitute is None else substitute
+
+    def is_replaced(self, obj: Any) -> bool:
+        """Stand in for the pickler's `is_replaced`."""
+        return id(obj) in self._substitutes
 
     def find_unpicklable(self) -> bool:
         """Find what to replace next; return whether there was anything."""
@@ -230,7 +243,7 @@ class _Salvage:
             if key in self._known_ids or type(used) in _EXACT_BUILTINS or isinstance(used, _BY_NAME) or depth > 10:
                 continue
             try:
-                inner = self._pickler.reduce_value(used)
+                inner = self._reduce_value(used)
             except Exception:
                 # It is reported when the pickler comes to it.
                 continue
