@@ -15,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import safepickle
-from weak_graphs import Graph, Plan, build, check, kept, plans, reached_through_weak, same
+from weak_graphs import Graph, Plan, WeakEdge, build, check, kept, plans, reached_through_weak, same
 
 PROTOCOLS = st.integers(0, 5)
 
@@ -163,8 +163,13 @@ def test_several_dumps_of_one_pickler_hold_one_graph(plan, protocol, data):
     unpickler = safepickle.Unpickler(file)
     root, other = unpickler.load(), unpickler.load()
     in_both = kept(plan, root=second, known=held)
-    # What the first dump found outside stays dead there, also when the second one brings it.
-    alive = {number: held if number in held else in_both for number in in_both}
+    weak_in_first = {id(weak) for edge, weak in zip(plan.weak, graph.weak, strict=True) if edge.holder in held}
+    by_edge = {edge: id(weak) for edge, weak in zip(plan.weak, graph.weak, strict=True)}
+
+    def alive(edge: WeakEdge) -> set[int]:
+        # What the first dump found outside stays dead there, also when the second one brings it.
+        return held if by_edge[edge] in weak_in_first else in_both
+
     nodes = check(root, plan, alive)
     assert set(nodes) == held
     if second in held:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -331,13 +331,13 @@ def inside_of(node: Any, kind: str) -> Any:
     return node() if kind == "function" else node
 
 
-def check(root: Any, plan: Plan, alive: Set[int] | Mapping[int, Set[int]], number: int = 0) -> dict[int, Any]:
+def check(root: Any, plan: Plan, alive: Set[int] | Callable[[WeakEdge], Set[int]], number: int = 0) -> dict[int, Any]:
     """Compare real objects with a plan.
 
     Args:
         root: What stands for a node.
         plan: What it has to look like.
-        alive: The nodes that a weak reference has to lead to, or those by its holder; every other one has to be dead.
+        alive: The nodes that a weak reference has to lead to, or how to tell; every other one has to be dead.
         number: The node that `root` stands for.
 
     Returns:
@@ -365,7 +365,7 @@ def check(root: Any, plan: Plan, alive: Set[int] | Mapping[int, Set[int]], numbe
         for (carrier, target), item in zip(strong.get(number, []), inside.edges, strict=True):
             to_visit.append((target, carried(carrier, item, plan.kinds[target])))
         for edge, reference in zip(weak.get(number, []), inside.weak, strict=True):
-            to_visit += check_weak(edge, reference, plan, alive[number] if isinstance(alive, Mapping) else alive)
+            to_visit += check_weak(edge, reference, plan, alive(edge) if callable(alive) else alive)
     return nodes
 
 
