@@ -33,7 +33,7 @@ test-core: $(VERSIONS:%=.venv/core-%/.ready)
 	@test -n "$(VERSIONS)" || { echo "no CPython from 3.11 to 3.13 was found"; exit 1; }
 	@set -e; for version in $(VERSIONS); do \
 	    echo "core tests on CPython $$version: $$(.venv/core-$$version/bin/python -V)"; \
-	    .venv/core-$$version/bin/python -m pytest -q tests/test_*.py; \
+	    .venv/core-$$version/bin/python -m pytest -q tests/test_*.py tests/guard; \
 	done
 	@echo "the core's tests passed on CPython $(VERSIONS)"
 

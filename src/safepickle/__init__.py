@@ -44,6 +44,7 @@ from safepickle.unpickler import Unpickler, load, loads
 
 if TYPE_CHECKING:
     from safepickle.report.explain import explain
+    from safepickle.report.inspect import inspect
 
 __version__ = "0.1.0"
 
@@ -79,6 +80,7 @@ __all__ = [
     "dump",
     "dumps",
     "explain",
+    "inspect",
     "load",
     "loads",
     "register",
@@ -86,7 +88,7 @@ __all__ = [
     "unregister_pickle_by_value",
 ]
 
-_REPORTS = {"explain": "safepickle.report.explain"}
+_REPORTS = {"explain": "safepickle.report.explain", "inspect": "safepickle.report.inspect"}
 
 
 def __getattr__(name: str) -> object:

@@ -8,6 +8,7 @@ is left.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any, Final
 
 from safepickle.guard.limits import Damage
@@ -89,6 +90,11 @@ class Source:
         self._hold_against_rest(position, length)
         self._skip_beyond(position, length)
         return MOVED
+
+    def reader(self, position: int, length: int) -> Callable[[], bytes] | None:
+        """Return what reads a payload after all, or None where it will be gone."""
+        view = memoryview(self.data)[position : position + length]
+        return view.tobytes
 
     def line(self, position: int) -> tuple[bytes, int]:
         """Return the text up to the next newline, without it, and the position behind it."""
@@ -174,6 +180,18 @@ class FileSource(Source):
     def left(self, position: int) -> int:
         return self._size - self.base - position
 
+    def reader(self, position: int, length: int) -> Callable[[], bytes] | None:
+        start = self.origin + self.base + position
+
+        def read() -> bytes:
+            stands = self._file.tell()
+            self._file.seek(start)
+            data: bytes = self._file.read(length)
+            self._file.seek(stands)
+            return data
+
+        return read
+
     def finish(self, position: int) -> None:
         self._file.seek(self.origin + self.base + position)
 
@@ -224,6 +242,9 @@ class StreamSource(Source):
         self._exhausted = True
 
     def left(self, position: int) -> int | None:
+        return None
+
+    def reader(self, position: int, length: int) -> Callable[[], bytes] | None:
         return None
 
     def head(self) -> bytes:

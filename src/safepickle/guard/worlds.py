@@ -14,14 +14,15 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from safepickle.guard.allowing import AllowList
-from safepickle.guard.limits import Damage, Excess, Refusal
+from safepickle.guard.limits import Damage, Refusal
 from safepickle.guard.machine import Machine
 from safepickle.guard.never import reason_against
 from safepickle.guard.rules import BUILT_IN, Facts, Grant, Rule
 from safepickle.guard.source import Source
 from safepickle.moved import Names
 
-_USERS: Final = Rule(data=True)
+USERS: Final = Rule(data=True)
+"""The rule of every name that the user allows."""
 _WEAK_MAPPINGS: Final = (WeakValueDictionary, WeakKeyDictionary)
 _NO_STATE: Final = object()
 
@@ -72,7 +73,7 @@ class Guarded:
         if rule is not None:
             return Grant(module, name, rule)
         if (module, name) in self._allowed:
-            return Grant(module, name, _USERS, "user")
+            return Grant(module, name, USERS, "user")
         return self._unlisted(module, name)
 
     def _unlisted(self, module: str, name: str) -> Grant:
@@ -105,7 +106,7 @@ class Guarded:
             unfolded = self._unfold(rule.unfolds, arguments)
             if unfolded is not None:
                 return unfolded[0]
-        if rule is _USERS:
+        if rule is USERS:
             value = self._call_users(grant, arguments, keywords, new)
         else:
             if keywords:
@@ -159,7 +160,7 @@ class Guarded:
         if grant is None:
             raise Refusal(f"a state is set into a {_described(obj)}, which is no instance of an allowed class")
         self.subject = grant.key
-        if grant.rule is _USERS:
+        if grant.rule is USERS:
             self._set_users_state(grant, obj, state)
         elif grant.rule.state is None:
             raise Refusal("its instances take no state")
@@ -193,7 +194,7 @@ class Guarded:
     def _builtin_of(self, obj: Any, base: type, *methods: str) -> None:
         """Hold that items may go into `obj` by the methods of its builtin base, which are all that is called."""
         grant = self.kind(obj)
-        if grant is None or grant.rule is not _USERS or not issubclass(type(obj), base):
+        if grant is None or grant.rule is not USERS or not issubclass(type(obj), base):
             raise Refusal(f"items are put into a {_described(obj)}, which is no {base.__name__}")
         for method in methods:
             if not hasattr(base, method) or getattr(type(obj), method) is not getattr(base, method):
@@ -275,6 +276,7 @@ class Building(Guarded):
         self._persistent_load: Callable[[Any], Any] | None = None
         self._claimed: dict[str, int] = {}
         self._buffers = buffers
+        self._given: dict[int, Any] = {}
         self._state_plans: dict[type, Callable[[Any, Any], None]] = {}
         self._nested_storage: Any = None
 
@@ -460,9 +462,16 @@ class Building(Guarded):
         if self._buffers is None:
             raise Damage("it needs out-of-band buffers: pass buffers=")
         try:
-            return next(self._buffers)
+            buffer = next(self._buffers)
         except StopIteration:
             raise Damage("it needs more out-of-band buffers than buffers= has") from None
+        self._given[id(buffer)] = buffer
+        return buffer
+
+    def length(self, value: Any) -> int | None:
+        if id(value) in self._given:
+            return memoryview(value).nbytes
+        return super().length(value)
 
     def read_only(self, buffer: Any) -> Any:
         view = memoryview(buffer)
@@ -544,11 +553,10 @@ def _hold_storage(storage: Any, facts: Facts) -> None:
 
 def _own_references() -> int:
     """Count the references to a grant that nothing but its table holds, as `Building.finished` sees them."""
-    grants = {"": Grant("", "", _USERS)}
+    grants = {"": Grant("", "", USERS)}
     for grant in grants.values():
         return sys.getrefcount(grant)
     return 0
 
 
 _OWN_REFERENCES: Final = _own_references()
-__all__ = ["Building", "Excess", "Guarded"]

@@ -63,8 +63,8 @@ def _dtype_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any
         _check_subarray(judge, facts, subarray)
     if names is not None or fields is not None:
         _check_fields(judge, facts, names, fields)
-    allowed = {_OBJECT: (63,), "U": (8,), "V": (0, 16)}.get(facts.dtype, (0,))
-    if flags not in allowed or ((flags == 16) != (names is not None)):
+    allowed = {_OBJECT: (63,), "U": (8,), "V": (0, 16, 144)}.get(facts.dtype, (0,))
+    if flags not in allowed or ((flags in (16, 144)) != (names is not None)):
         raise Refusal("the flags of the dtype are not those that numpy writes for it")
     facts.open = False
     return _set_state

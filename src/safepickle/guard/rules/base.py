@@ -41,6 +41,26 @@ class Facts:
     filled: bool = True
 
 
+class Blob:
+    """Bytes that `safepickle.inspect` passed over: their length, and how to read them after all.
+
+    Attributes:
+        stands_for: `bytes`, `bytearray`, or `memoryview` for an out-of-band buffer.
+        length: None where only the load can tell.
+        read: Reads them.
+    """
+
+    __slots__ = ("__weakref__", "length", "read", "stands_for")
+
+    def __init__(self, stands_for: type, length: int | None, read: Callable[[], bytes] | None = None) -> None:
+        self.stands_for = stands_for
+        self.length = length
+        self.read = read
+
+    def __len__(self) -> int:
+        return self.length or 0
+
+
 class Judge(Protocol):
     """What a rule may ask."""
 
@@ -178,5 +198,6 @@ def expect(arguments: tuple[Any, ...], *kinds: type | tuple[type, ...], least: i
     if not least <= len(arguments) <= len(kinds):
         raise Refusal(f"it is called with {len(arguments)} arguments")
     for position, (argument, kind) in enumerate(zip(arguments, kinds, strict=False)):
-        if type(argument) not in (kind if isinstance(kind, tuple) else (kind,)):
-            raise Refusal(f"argument {position + 1} is of type {type(argument).__qualname__}")
+        actual = argument.stands_for if type(argument) is Blob else type(argument)
+        if actual not in (kind if isinstance(kind, tuple) else (kind,)):
+            raise Refusal(f"argument {position + 1} is of type {actual.__qualname__}")

@@ -261,8 +261,9 @@ def _rebuild_array(judge: Judge, arguments: tuple[Any, ...]) -> None:
     judge.spend(len(arguments[3]))
 
 
-def _exception(judge: Judge, arguments: tuple[Any, ...]) -> None:
-    """Allow any arguments: an exception only keeps them."""
+def _exception(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    """Allow any arguments: an exception only keeps them. OSError makes an instance of a subclass, so it is noted."""
+    return Facts("exception")
 
 
 def _exception_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:

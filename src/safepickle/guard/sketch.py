@@ -1,0 +1,227 @@
+"""The world of `safepickle.inspect`: the same decisions as the load's, with symbols where the load has objects.
+
+Nothing that the stream names is imported, called or set. Plain values of the standard library (dates, numbers, paths,
+containers) are made for real, since only making them tells whether the load could.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from safepickle.guard.allowing import AllowList
+from safepickle.guard.limits import NESTED_LOADS, Damage, Excess, Refusal
+from safepickle.guard.never import reason_against
+from safepickle.guard.rules import Facts, Grant
+from safepickle.guard.rules.base import Blob
+from safepickle.guard.source import Source
+from safepickle.guard.worlds import USERS, Guarded, describe_storage, import_name
+
+__all__ = ["Objection", "Sketch", "Symbol"]
+
+_KEEP: Final = 1 << 12
+"""Payloads up to this size are read; longer ones are passed over."""
+
+
+class Symbol:
+    """What stands where the load would make an object.
+
+    Attributes:
+        grant: The name whose call makes it: a class or a function.
+        arguments: Of the call.
+        facts: What the rule says of it, or None.
+        state: What it was given as state.
+        items: What was appended to it.
+        pairs: What was set in it, keys and values in turn.
+    """
+
+    __slots__ = ("__weakref__", "arguments", "facts", "grant", "items", "pairs", "state")
+
+    def __init__(self, grant: Grant | None, arguments: tuple[Any, ...] = (), facts: Facts | None = None) -> None:
+        self.grant = grant
+        self.arguments = arguments
+        self.facts = facts
+        self.state: Any = None
+        self.items: list[Any] = []
+        self.pairs: list[Any] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """Why the load would stop.
+
+    Attributes:
+        verdict: ``"needs_allow"``, ``"refused"`` or ``"damaged"``.
+        offset: The byte.
+        name: The name in question, or ``""``.
+        reason: What is wrong.
+    """
+
+    verdict: str
+    offset: int
+    name: str
+    reason: str
+
+
+class Sketch(Guarded):
+    """The world that makes symbols.
+
+    Args:
+        storages: Holds a storage against what the torch file has of it: ``storages(key, facts)``; None outside of
+            torch files, where persistent ids mean nothing.
+        depth: How many files this one lies in.
+    """
+
+    def __init__(self, storages: Callable[[str, Facts], None] | None = None, *, depth: int = 0) -> None:
+        super().__init__(AllowList())
+        self.objections: list[Objection] = []
+        self.buffers = 0
+        self._storages = storages
+        self._known_storages: dict[str, Symbol] = {}
+        self._depth = depth
+        self._anything = Grant("", "", USERS, "needed")
+
+    @property
+    def grants(self) -> list[Grant]:
+        """Every name that the stream has used, in the order of its first use."""
+        return list(self._grants.values())
+
+    def object_to(self, error: Exception) -> None:
+        """Note why the load would stop here."""
+        verdict = "damaged" if isinstance(error, Damage) else "refused"
+        offset = self._machine.offset if self._machine is not None else 0
+        if self._machine is not None:
+            offset += self._machine.source.origin
+        self.objections.append(Objection(verdict, offset, self.subject, str(error)))
+
+    def find(self, module: str, name: str, protocol: int) -> Any:
+        try:
+            return super().find(module, name, protocol)
+        except Refusal as error:
+            self.object_to(error)
+            return Symbol(self._anything)
+
+    def call(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any] | None, new: bool) -> Any:
+        try:
+            return super().call(function, arguments, keywords, new)
+        except Refusal as error:
+            self.object_to(error)
+            return Symbol(self._anything, arguments)
+
+    def set_state(self, obj: Any, state: Any) -> Any:
+        try:
+            return super().set_state(obj, state)
+        except Refusal as error:
+            self.object_to(error)
+            return obj
+
+    def escaped(self, grant: Grant) -> None:
+        """Note that a name which may only be called is part of the result."""
+        self.subject = grant.key
+        self.object_to(Refusal("it may be called by the stream, but not be part of what is loaded"))
+
+    def _unlisted(self, module: str, name: str) -> Grant:
+        offset = self._machine.offset + self._machine.source.origin if self._machine is not None else 0
+        reason = reason_against(module, name)
+        if reason is not None:
+            self.objections.append(
+                Objection("refused", offset, f"{module}:{name}", f"it can never be allowed: {reason}")
+            )
+            return Grant(module, name, USERS, "refused", offset=offset)
+        if not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
+            raise Refusal("it is no name that Python could have")
+        self.objections.append(Objection("needs_allow", offset, f"{module}:{name}", "it is on no list"))
+        return Grant(module, name, USERS, "needed", offset=offset)
+
+    def _target(self, grant: Grant, written: tuple[str, str]) -> Any:
+        if self._machine is not None:
+            grant.offset = self._machine.offset + self._machine.source.origin
+        if not grant.rule.plain:
+            return None
+        return grant.rule.make if "." in grant.name else import_name(grant.module, grant.name)
+
+    def _call_users(self, grant: Grant, arguments: tuple[Any, ...], keywords: dict[str, Any] | None, new: bool) -> Any:
+        return Symbol(grant, arguments + tuple((keywords or {}).values()))
+
+    def _make(self, grant: Grant, arguments: tuple[Any, ...], new: bool, facts: Facts | None) -> Any:
+        if grant.rule.plain:
+            make = grant.rule.make or grant.target
+            try:
+                return make(*arguments)
+            except Exception:
+                if not any(type(argument) in (Symbol, Blob, Grant) for argument in arguments):
+                    raise
+        made = self.grant(arguments[0]) if grant.rule.of_first and arguments else grant
+        return Symbol(made or grant, arguments, facts)
+
+    def _set_users_state(self, grant: Grant, obj: Any, state: Any) -> None:
+        self.check_attributes(obj, state)
+        obj.state = state
+
+    def _set_built_in_state(self, grant: Grant, obj: Any, state: Any, setter: Callable[[Any, Any], None]) -> None:
+        if type(obj) is Symbol:
+            obj.state = state
+        else:
+            setter(obj, state)
+
+    def extend(self, obj: Any, items: list[Any]) -> None:
+        grant = self.kind(obj)
+        if type(obj) is Symbol and grant is not None and grant.rule is USERS:
+            obj.items.extend(items)
+        else:
+            super().extend(obj, items)
+
+    def update(self, obj: Any, pairs: list[Any]) -> None:
+        grant = self.kind(obj)
+        if type(obj) is Symbol and grant is not None and grant.rule is USERS:
+            obj.pairs.extend(pairs)
+        else:
+            super().update(obj, pairs)
+
+    def facts(self, value: Any) -> Facts | None:
+        return value.facts if type(value) is Symbol else super().facts(value)
+
+    def kind(self, value: Any) -> Grant | None:
+        return value.grant if type(value) is Symbol else super().kind(value)
+
+    def length(self, value: Any) -> int | None:
+        return value.length if type(value) is Blob else super().length(value)
+
+    def persistent(self, identifier: Any) -> Any:
+        if self._storages is None:
+            raise Refusal("it refers to objects by persistent id, which only the program that wrote it knows")
+        if type(identifier) is tuple and len(identifier) == 4 and identifier[0] in ("module", b"module"):
+            if self.grant(identifier[1]) is None:
+                raise Refusal("a persistent id of a torch file is that of a storage or of an allowed class")
+            return identifier[1]
+        facts = describe_storage(self, identifier)
+        key = identifier[2]
+        self._storages(key, Facts("storage", facts.dtype, facts.itemsize, identifier[4] * facts.itemsize))
+        return Symbol(None, (), facts)
+
+    def buffer(self) -> Any:
+        self.buffers += 1
+        return Blob(memoryview, None)
+
+    def read_only(self, buffer: Any) -> Any:
+        if type(buffer) not in (Blob, bytes, bytearray):
+            raise Damage("READONLY_BUFFER needs a buffer")
+        return buffer
+
+    def payload(self, source: Source, position: int, length: int, mutable: bool) -> tuple[Any, int]:
+        if length <= _KEEP:
+            return source.take_mutable(position, length) if mutable else source.take(position, length)
+        read = source.reader(position, length)
+        return Blob(bytearray if mutable else bytes, length, read), source.skip(position, length)
+
+    def nested(self, payload: Any) -> Facts:
+        from safepickle.guard.torch_sketch import sketch_storage
+
+        if self._depth >= NESTED_LOADS:
+            raise Excess(f"files lie in files more than {NESTED_LOADS} deep")
+        if type(payload) is Blob:
+            if payload.read is None:
+                raise Excess("a torch file inside it is too large to be looked into")
+            payload = payload.read()
+        return sketch_storage(bytes(payload), self, self._depth + 1)

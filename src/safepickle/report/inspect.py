@@ -1,0 +1,161 @@
+"""inspect: what a file holds and would import, without running any of it.
+
+The pickle is run by the guard's own machine in a world of symbols, so the verdict is that of the load. Reads pickles
+and torch files (zip and legacy), plain or compressed by gzip, bzip2 or xz.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from typing import Any, Final
+
+from safepickle.guard.limits import Damage, Excess, Refusal
+from safepickle.guard.sketch import Objection, Sketch
+from safepickle.guard.sniff import HEAD, recognise
+from safepickle.guard.source import open_source
+from safepickle.guard.torch_sketch import LEGACY_MAGIC, Run, run_legacy, run_pickle, run_zip
+from safepickle.report.inspection import GlobalUse, Inspection, Problem, Verdict
+from safepickle.report.sketch_walk import Findings, walk
+
+__all__ = ["inspect"]
+
+_PACKED: Final = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"))
+_IN_MEMORY: Final = 1 << 26
+MOST_UNPACKED: Final = 1 << 30
+"""A compressed file that unpacks to more bytes than this is not looked into."""
+
+
+def inspect(file: Any) -> Inspection:
+    """Say what a file holds and would import, executing and importing nothing that it names.
+
+    Works on files that safepickle did not write, on truncated and on hostile ones. A file that is no pickle is no
+    error: the verdict says so.
+
+    Args:
+        file: A path, a seekable file open for reading (left standing anywhere), or the bytes themselves.
+
+    Returns:
+        The names, tombstones, tensors and sizes, and the verdict of a guarded load.
+    """
+    if isinstance(file, (bytes, bytearray, memoryview)):
+        return _inspect(io.BytesIO(file), "")
+    if isinstance(file, (str, os.PathLike)):
+        with open(file, "rb") as opened:
+            return _inspect(opened, os.fspath(file))
+    name = getattr(file, "name", "")
+    return _inspect(file, name if isinstance(name, str) else "")
+
+
+def _inspect(file: Any, name: str) -> Inspection:
+    start = file.tell()
+    size = file.seek(0, io.SEEK_END) - start
+    file.seek(start)
+    head = file.read(HEAD)
+    packed = next((word for magic, word in _PACKED if head.startswith(magic)), None)
+    run, form = Run(Sketch()), "pickle"
+    try:
+        if packed is None:
+            run, form = _run(file, head, start)
+        else:
+            with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as unpacked:
+                file.seek(start)
+                head = _unpack(file, packed, unpacked)
+                run, form = _run(unpacked, head, 0)
+    except (Refusal, Damage, Excess) as error:
+        verdict: Verdict = "damaged" if isinstance(error, Damage) else "refused"
+        form = "torch zip" if head[:4] == b"PK\x03\x04" else form
+        run.world.objections.append(Objection(verdict, -1, "", str(error)))
+        run.complete = False
+    findings = walk(run.root, run.world) if run.complete else Findings(complete=False)
+    for grant in findings.escaped:
+        run.world.escaped(grant)
+    known = recognise(head) if not run.complete and form == "pickle" else None
+    if known is not None:
+        run.world.objections[:] = [Objection("damaged", 0, "", f"this is {known}")]
+    return _result(name, form, packed, size, run, findings)
+
+
+def _run(file: Any, head: bytes, start: int) -> tuple[Run, str]:
+    file.seek(start)
+    if head[:4] == b"PK\x03\x04":
+        return run_zip(file), "torch zip"
+    if head[:1] == b"\x80" and head[2 : 2 + len(LEGACY_MAGIC)] == LEGACY_MAGIC:
+        return run_legacy(file), "torch legacy"
+    return run_pickle(open_source(file), Sketch(), "ASCII"), "pickle"
+
+
+def _unpack(file: Any, packed: str, unpacked: Any) -> bytes:
+    """Decompress a file into another, and return the first bytes."""
+    import bz2
+    import gzip
+    import lzma
+    import zlib
+
+    opened: Any = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}[packed]
+    length = 0
+    try:
+        with opened(file) as plain:
+            while chunk := plain.read(1 << 20):
+                length += len(chunk)
+                if length > MOST_UNPACKED:
+                    raise Excess(f"it unpacks to more than {MOST_UNPACKED:,} bytes")
+                unpacked.write(chunk)
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise Damage(f"it cannot be decompressed ({type(error).__name__}: {error})") from error
+    unpacked.seek(0)
+    head: bytes = unpacked.read(HEAD)
+    return head
+
+
+def _result(name: str, form: str, packed: str | None, size: int, run: Run, findings: Findings) -> Inspection:
+    objections = run.world.objections
+    verdicts = {objection.verdict for objection in objections}
+    verdict: Verdict = "safe"
+    for worse in ("needs_allow", "damaged", "refused"):
+        if worse in verdicts:
+            verdict = worse
+    needed = [grant.key for grant in run.world.grants if grant.listed == "needed" and grant.module]
+    status = {"needed": "needs_allow", "refused": "refused"}
+    globals_ = tuple(
+        GlobalUse(
+            grant.key,
+            status.get(grant.listed, "built-in"),
+            grant.offset,
+            tuple(findings.paths.get(grant.key, ())),
+            findings.counts.get(grant.key, 0),
+        )
+        for grant in run.world.grants
+        if grant.module
+    )
+    problems = tuple(
+        Problem(
+            objection.verdict,  # type: ignore[arg-type]
+            run.member,
+            objection.offset if objection.offset >= 0 else None,
+            objection.name,
+            objection.reason,
+        )
+        for objection in objections
+    )
+    return Inspection(
+        file=name,
+        format=form,
+        compression=packed,
+        protocol=run.protocol if run.complete or run.protocol else None,
+        verdict=verdict,
+        allow=tuple(needed) if verdict == "needs_allow" else (),
+        problems=problems,
+        globals=globals_,
+        tombstones=tuple(findings.tombstones),
+        strong_copies=tuple(findings.strong_copies),
+        recipes=tuple(findings.recipes),
+        tensors=tuple(findings.tensors),
+        buffers=run.world.buffers,
+        tree=tuple(findings.tree),
+        file_bytes=size,
+        pickle_bytes=run.pickle_bytes,
+        tensor_bytes=sum(run.storages.values()) or sum(tensor.nbytes for tensor in findings.tensors),
+        complete=run.complete and findings.complete,
+    )

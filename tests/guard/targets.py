@@ -1,0 +1,84 @@
+"""Classes and functions that the attacks use, and the tests allow."""
+
+from __future__ import annotations
+
+import enum
+import os
+import weakref
+from typing import Any, NamedTuple
+
+
+class Victim:
+    """A class that users would allow."""
+
+    touched = ""
+
+    @property
+    def trap(self) -> str:
+        return ""
+
+    @trap.setter
+    def trap(self, path: str) -> None:
+        os.mkdir(path)
+
+    @classmethod
+    def create(cls, path: str) -> Victim:
+        os.mkdir(path)
+        return cls()
+
+    @staticmethod
+    def helper(path: str) -> None:
+        os.mkdir(path)
+
+
+class Filling(list):
+    """A list with an extend of its own, which pickle calls."""
+
+    def extend(self, paths: list[str]) -> None:
+        os.mkdir(paths[0])
+
+
+class Mapping(dict):
+    """A dict with a __setitem__ of its own."""
+
+    def __setitem__(self, key: str, path: str) -> None:
+        os.mkdir(path)
+
+
+class PlainList(list):
+    pass
+
+
+class PlainDict(dict):
+    pass
+
+
+class Slotted:
+    __slots__ = ("a", "b")
+
+
+class Stateful:
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.state = state
+
+
+class Color(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+
+class Reference(weakref.ref):
+    """A subclass of weakref.ref."""
+
+
+def make_table(size: int) -> list[int]:
+    return list(range(size))
+
+
+def touch(path: str, *_: Any) -> None:
+    os.mkdir(path)

@@ -1,0 +1,96 @@
+"""What costs more than it may, or is no pickle, gives an error at once."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import safepickle
+from guard.costly import COSTLY, DAMAGED
+from guard.targets import Pair, Victim
+
+CHILD = """
+import resource, pickle, sys
+resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29))
+resource.setrlimit(resource.RLIMIT_CPU, (1, 1))
+sys.setrecursionlimit(1000)
+pickle.loads(sys.stdin.buffer.read())
+"""
+FATAL = (
+    "a million nested tuples as a key",
+    "tuples that double, as a key",
+    "bytearray(n)",
+    "list(range(n))",
+    "a copy of a megabyte, again and again",
+)
+
+
+@pytest.mark.parametrize("title", COSTLY)
+def test_costly_pickle_is_refused(title: str):
+    with pytest.raises(safepickle.GuardedLoadError, match=r"not allowed|over a limit|damaged"):
+        safepickle.loads(COSTLY[title](), allow=(Victim, Pair))
+
+
+@pytest.mark.parametrize("title", COSTLY)
+def test_costly_pickle_is_no_safe_one(title: str):
+    assert safepickle.inspect(COSTLY[title]()).verdict in ("refused", "damaged", "needs_allow")
+
+
+@pytest.mark.parametrize("title", FATAL)
+def test_costly_pickle_ends_a_process_that_loads_it_plainly(title: str):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    child = subprocess.run([sys.executable, "-c", CHILD], input=COSTLY[title](), capture_output=True, env=environment)
+    assert child.returncode != 0
+    assert child.returncode < 0 or b"MemoryError" in child.stderr
+
+
+@pytest.mark.parametrize("title", DAMAGED)
+def test_damaged_input_is_an_error(title: str):
+    with pytest.raises(safepickle.GuardedLoadError, match=r"damaged|not allowed"):
+        safepickle.loads(DAMAGED[title], allow=("guard.targets:Gone",))
+
+
+@pytest.mark.parametrize("title", DAMAGED)
+def test_damaged_input_from_a_stream_is_an_error(title: str):
+    class Stream:
+        def __init__(self, data: bytes) -> None:
+            file = io.BytesIO(data)
+            self.read, self.readline = file.read, file.readline
+
+    with pytest.raises(safepickle.GuardedLoadError, match=r"damaged|not allowed"):
+        safepickle.load(Stream(DAMAGED[title]), allow=("guard.targets:Gone",), checksum="ignore")
+
+
+@pytest.mark.parametrize("title", DAMAGED)
+def test_damaged_input_has_a_verdict(title: str):
+    verdict = safepickle.inspect(DAMAGED[title]).verdict
+    if title == "a name that is gone":
+        assert verdict == "needs_allow"
+    elif title != "buffers that nobody gave":
+        assert verdict in ("damaged", "refused")
+
+
+@pytest.mark.parametrize(
+    ("title", "said"),
+    [
+        ("html", "HTML or XML page"), ("git lfs", "Git LFS pointer"), ("gzip", "a gzip file"), ("nothing", "an empty file"),
+        ("truncated in the frame", "left"), ("without STOP", "left|cut off"), ("zip", "a zip file"), ("zeros", "nothing but zeros"),
+        ("safetensors", "safetensors"),
+    ],
+)  # fmt: skip
+def test_what_is_no_pickle_is_named(title: str, said: str, tmp_path: Path):
+    path = tmp_path / "model.pkl"
+    path.write_bytes(DAMAGED[title])
+    with pytest.raises(safepickle.DamagedPickleError, match=rf"model\.pkl.*({said})"):
+        safepickle.load(path, allow=())
+    assert any(problem.verdict == "damaged" for problem in safepickle.inspect(path).problems)
+
+
+def test_corpora_are_large():
+    assert len(COSTLY) >= 40
+    assert len(DAMAGED) >= 50
