@@ -221,14 +221,19 @@ def declare(suite: Suite) -> None:
         targets={"pickle, without the references": 1.1},
     )
     sizes = [10_000, 30_000, 100_000, 300_000, 1_000_000]
-    suite.slope("growth: weak parents", sizes, lambda size: _dumps(tree(size, weakref.ref)), target=1.1)
-    suite.slope("growth: forward references", sizes, lambda size: _dumps(forward(size, weakref.ref)), target=1.1)
+    suite.slope("growth: weak parents", sizes, lambda size: _weak_and_strong(tree, size), target=1.1)
+    suite.slope("growth: forward references", sizes, lambda size: _weak_and_strong(forward, size), target=1.1)
     suite.slope(
         "growth: ephemeron chains of 1,000",
         sizes,
         lambda size: _dumps(ephemerons(size // 1000)),
         target=1.1,
     )
+
+
+def _weak_and_strong(build: Callable[[int, Any], object], size: int) -> Calls:
+    strong = build(size, itself)
+    return _dumps(build(size, weakref.ref)) | {"pickle, strong": lambda: pickle.dumps(strong, pickle.HIGHEST_PROTOCOL)}
 
 
 def _dumps(graph: object) -> Calls:

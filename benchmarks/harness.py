@@ -150,11 +150,18 @@ def _last_number(program: str, arguments: Sequence[str]) -> float:
         check=False,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=_environment(),
     )
     if done.returncode:
         raise RuntimeError(f"the child process ended with {done.returncode}:\n{done.stderr}")
     return float(done.stdout.split()[-1])
+
+
+def _environment() -> dict[str, str]:
+    """Return an environment in which a child finds what we find, and byte code that an earlier child has compiled."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return environment | {"PYTHONPYCACHEPREFIX": str(RESULTS / "bytecode")}
 
 
 def growth(sizes: Sequence[int], seconds: Sequence[float]) -> float:
@@ -251,9 +258,11 @@ class Suite:
                     best.setdefault(name, []).append(min(samples))
                 del contenders
             slopes = {name: growth(sizes, seconds) for name, seconds in best.items()}
-            steepness = slopes[self.subject]
-            comparison = Comparison("linear", steepness, steepness, steepness, target)
-            return Figure(case, "log-log slope", slopes, [comparison], note)
+            ours = slopes.pop(self.subject)
+            comparisons = [Comparison("linear", ours, ours, ours, target)]
+            for name, slope in slopes.items():
+                comparisons.append(Comparison(f"{name}, whose own is {slope:.2f}", *[ours / slope] * 3))
+            return Figure(case, "log-log slope", {self.subject: ours}, comparisons, note)
 
         self._cases.append((case, run))
 

@@ -24,7 +24,7 @@ ORDER = [
     ["cli"],
     ["integrations"],
     ["__init__"],
-    ["backend", "deepcopy"],
+    ["backend"],
     ["pickler", "unpickler"],
     ["copying", "salvage", "torch_files"],
     ["report"],

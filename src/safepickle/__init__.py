@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 from cloudpickle import register_pickle_by_value, unregister_pickle_by_value
 
 from safepickle.backend import backend
-from safepickle.deepcopy import deepcopy
 from safepickle.errors import (
     ChecksumError,
     DamagedPickleError,
@@ -43,6 +42,7 @@ from safepickle.reducers.table import register
 from safepickle.unpickler import Unpickler, load, loads
 
 if TYPE_CHECKING:
+    from safepickle.copying.deepcopy import deepcopy
     from safepickle.report.explain import explain
     from safepickle.report.inspect import inspect
 
@@ -88,15 +88,19 @@ __all__ = [
     "unregister_pickle_by_value",
 ]
 
-_REPORTS = {"explain": "safepickle.report.explain", "inspect": "safepickle.report.inspect"}
+_LATE = {
+    "deepcopy": "safepickle.copying.deepcopy",
+    "explain": "safepickle.report.explain",
+    "inspect": "safepickle.report.inspect",
+}
 
 
 def __getattr__(name: str) -> object:
-    """Import a report when it is first asked for: whoever only pickles does not pay for it."""
-    if name not in _REPORTS:
+    """Import what is not pickle's own when it is first asked for: whoever only pickles does not pay for it."""
+    if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    report: object = getattr(importlib.import_module(_REPORTS[name]), name)
-    globals()[name] = report
-    return report
+    found: object = getattr(importlib.import_module(_LATE[name]), name)
+    globals()[name] = found
+    return found

@@ -10,7 +10,7 @@ when it comes from a pipe. Its text is ASCII, because `pickle.loads` decodes a s
 
 from __future__ import annotations
 
-from typing import IO, Any, Literal, NamedTuple, TypeAlias
+from typing import IO, Any, Literal, TypeAlias
 
 from safepickle.errors import ChecksumError
 
@@ -49,11 +49,6 @@ class Digest:
         return b"%b%b%016x %b%b" % (_OPENING, _MAGIC, self._length, self._hash.hexdigest().encode(), _CLOSING)
 
 
-class _Header(NamedTuple):
-    length: int
-    digest: str
-
-
 def check_policy(policy: Any) -> None:
     """Raise ``ValueError`` unless `policy` is a word that loads know."""
     if policy not in ("check", "require", "ignore"):
@@ -76,7 +71,7 @@ def check_buffer(data: Any, policy: ChecksumPolicy) -> Any:
         return data
     pickled = memoryview(data)[HEADER_SIZE:]
     digest = Digest()
-    digest.update(pickled[: header.length])
+    digest.update(pickled[: header[0]])
     _compare(header, digest)
     return pickled
 
@@ -108,7 +103,7 @@ def check_file(file: IO[bytes], policy: ChecksumPolicy) -> IO[bytes]:
     if not seekable:
         return _read_and_check(file, header)
     digest = Digest()
-    left = header.length
+    left = header[0]
     while left and (chunk := file.read(min(left, _CHUNK))):
         digest.update(chunk)
         left -= len(chunk)
@@ -117,11 +112,11 @@ def check_file(file: IO[bytes], policy: ChecksumPolicy) -> IO[bytes]:
     return file
 
 
-def _read_and_check(file: IO[bytes], header: _Header) -> IO[bytes]:
+def _read_and_check(file: IO[bytes], header: tuple[int, str]) -> IO[bytes]:
     import io
 
     data = io.BytesIO()
-    left = header.length
+    left = header[0]
     while left and (chunk := file.read(min(left, _CHUNK))):
         data.write(chunk)
         left -= len(chunk)
@@ -133,8 +128,8 @@ def _read_and_check(file: IO[bytes], header: _Header) -> IO[bytes]:
     return data
 
 
-def _parse(start: bytes) -> _Header | None:
-    """Return the header that `start` begins with, or None where there is none.
+def _parse(start: bytes) -> tuple[int, str] | None:
+    """Return length and digest of the header that `start` begins with, or None where there is none.
 
     Two of the three magic words in their places decide whether there is one, so that damage to the bytes around them,
     or to a word itself, is not overlooked.
@@ -143,10 +138,10 @@ def _parse(start: bytes) -> _Header | None:
         return None
     length, space, digest = start[len(_OPENING) + len(_MAGIC) : -len(_CLOSING)].partition(b" ")
     try:
-        header = _Header(int(length, 16), digest.decode("ascii"))
+        header = int(length, 16), digest.decode("ascii")
     except ValueError:
         raise ChecksumError("header") from None
-    rebuilt = b"%b%b%016x %b%b" % (_OPENING, _MAGIC, header.length, digest, _CLOSING)
+    rebuilt = b"%b%b%016x %b%b" % (_OPENING, _MAGIC, header[0], digest, _CLOSING)
     if not space or len(digest) != 2 * _DIGEST_BYTES or rebuilt != start:
         raise ChecksumError("header")
     return header
@@ -157,8 +152,9 @@ def _miss(policy: ChecksumPolicy) -> None:
         raise ChecksumError("missing")
 
 
-def _compare(header: _Header, digest: Digest) -> None:
-    if digest._length < header.length:
-        raise ChecksumError("truncated", digest._length, header.length)
-    if digest._hash.hexdigest() != header.digest:
+def _compare(header: tuple[int, str], digest: Digest) -> None:
+    expected_length, expected_digest = header
+    if digest._length < expected_length:
+        raise ChecksumError("truncated", digest._length, expected_length)
+    if digest._hash.hexdigest() != expected_digest:
         raise ChecksumError("mismatch")
