@@ -43,6 +43,7 @@ from safepickle.unpickler import Unpickler, load, loads
 
 if TYPE_CHECKING:
     from safepickle.copying.deepcopy import deepcopy
+    from safepickle.report.attributes import compare_attributes
     from safepickle.report.explain import explain
     from safepickle.report.inspect import inspect
 
@@ -76,6 +77,7 @@ __all__ = [
     "WeakReferenceWarning",
     "allowing",
     "backend",
+    "compare_attributes",
     "deepcopy",
     "dump",
     "dumps",
@@ -89,6 +91,7 @@ __all__ = [
 ]
 
 _LATE = {
+    "compare_attributes": "safepickle.report.attributes",
     "deepcopy": "safepickle.copying.deepcopy",
     "explain": "safepickle.report.explain",
     "inspect": "safepickle.report.inspect",
