@@ -235,12 +235,23 @@ def test_reason_that_cannot_be_printed_does_no_harm() -> None:
     assert (entry.error, entry.reason) == ("Unprintable", "an exception that cannot be printed")
 
 
-def test_nesting_too_deep_for_pickle_is_found() -> None:
-    root = Node()
-    for _ in range(20_000):
-        root = Node(next=root)
-    (entry,) = safepickle.explain(root).unpicklable
-    assert entry.error == "RecursionError"
+def test_deep_graph_is_explained_as_it_is_dumped() -> None:
+    root = last = Node()
+    for _ in range(5_000):
+        last.next = Node(previous=weakref.ref(last))
+        last = last.next
+    explanation = safepickle.explain(root)
+    assert explanation.picklable is succeeds(root) is True
+    assert {entry.becomes for entry in explanation.weak_references} == {"weak reference"}
+
+
+def test_recursion_without_end_is_found() -> None:
+    class Endless:
+        def __getstate__(self) -> Any:
+            return self.__getstate__()
+
+    explanation = safepickle.explain([Endless()])
+    assert [(entry.path, entry.error) for entry in explanation.unpicklable] == [("$[0]", "RecursionError")]
 
 
 def test_hazards_are_what_the_peers_do() -> None:

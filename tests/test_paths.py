@@ -325,15 +325,27 @@ def test_element_of_an_array_of_objects_has_a_path(order: str) -> None:
     assert failure(scalar).pickle_path == "$[()]"  # type: ignore[attr-defined]
 
 
-def test_nesting_too_deep_for_pickle_is_shown_and_the_note_stays_short() -> None:
-    root = Node()
+def test_recursion_without_end_has_a_path() -> None:
+    class Endless:
+        def __getstate__(self) -> Any:
+            return self.__getstate__()
+
+    root = [Node(), Node(deep=Endless())]
+    with pytest.raises(RecursionError, match="maximum recursion depth") as caught:
+        safepickle.dumps(root)
+    assert caught.value.pickle_path == "$[1].deep"  # type: ignore[attr-defined]
+
+
+def test_nesting_too_deep_is_shown_and_the_note_stays_short() -> None:
+    root = Node(buffer=pickle.PickleBuffer(b"x"))
     for _ in range(20_000):
-        root = Node(next=root)
+        root = Node(buffer=pickle.PickleBuffer(b"x"), next=root)
     with pytest.raises(RecursionError, match="recursion depth exceeded") as caught:
-        safepickle.dumps([root])
+        safepickle.dumps([root], buffer_callback=lambda buffer: False)
     assert caught.value.pickle_path.startswith("$[0].next.next")  # type: ignore[attr-defined]
-    assert "nested too deep" in caught.value.__notes__[0]
-    assert len(caught.value.__notes__[0]) < 500
+    notes = "\n".join(caught.value.__notes__)
+    assert "recurses too deeply at $[0].next" in notes
+    assert len(notes) < 1000
 
 
 def test_cycles_end() -> None:

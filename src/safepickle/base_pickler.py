@@ -117,7 +117,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         """
         if "_output" not in self.__dict__:
             raise pickle.PicklingError(f"Pickler.__init__() was not called by {type(self).__qualname__}.__init__()")
-        self._dump = known = Dump(self, self._weakrefs, self.proto, self._has_persistent_id)
+        self._dump = known = self._new_dump()
         memo = {} if self._memo_is_empty else self.memo.copy()
         self._table.own_dispatch_table = self.own_dispatch_table
         if self._relay is not None:
@@ -144,6 +144,9 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
             self._dump = None
             if self._relay is not None:
                 self._relay.is_certain = None
+
+    def _new_dump(self) -> Dump:
+        return Dump(self, self._weakrefs, self.proto, self._has_persistent_id)
 
     def clear_memo(self) -> None:
         """Forget the objects that earlier dumps have written."""
@@ -214,7 +217,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         if self._relay is not None and self._relay.has_asked:
             error.add_note("Buffers have been handed out already. " + _HOW_TO_NEST_LESS)
             raise error
-        self._dump = known = Dump(self, self._weakrefs, self.proto, self._has_persistent_id)
+        self._dump = known = self._new_dump()
         self.memo = memo
         self._output.rewind()
         if self._relay is not None:

@@ -61,8 +61,6 @@ def locate_failure(root: Any, error: BaseException, pickler: BasePickler | None 
         or else of the same type; None when there is none.
     """
     pickler = _new_pickler() if pickler is None else pickler
-    if isinstance(error, RecursionError):
-        return _deepest_path(root, pickler)
     similar: str | None = None
     tour = Tour(root, pickler, _copy if _makes_strong_copies(pickler) else _leave)
     for number, expansion in tour:
@@ -71,6 +69,8 @@ def locate_failure(root: Any, error: BaseException, pickler: BasePickler | None 
             if str(expansion.error) == str(error):
                 return path
             similar = similar or path
+    if similar is None and isinstance(error, RecursionError):
+        return _deepest_path(root, pickler)
     return similar
 
 
@@ -97,7 +97,7 @@ def annotate(error: BaseException, root: Any, pickler: BasePickler) -> None:
 
 _NOTE: Final = "The object that cannot be pickled is at {}"
 _NOTES: Final[dict[type[BaseException], str]] = {
-    RecursionError: "The objects are nested too deep for pickle at {}",
+    RecursionError: "Pickling recurses too deeply at {}",
 }
 _ADVICE: Final = "\nsafepickle.explain(obj) lists everything that cannot be pickled, and where it is."
 

@@ -42,11 +42,21 @@ class _Listening(Dump):
 
 
 class _Rehearsing(BasePickler):
-    """Writes nothing, and passes over what cannot be pickled."""
+    """Writes nothing, and passes over what cannot be pickled.
 
-    def __init__(self, protocol: int | None, weakrefs: WeakReferencePolicy, passed_over: set[int]) -> None:
-        buffers: Any = (lambda buffer: False) if protocol is None or protocol < 0 or protocol >= 5 else None
-        super().__init__(_Nowhere(), protocol, buffer_callback=buffers, weakrefs=weakrefs)
+    Args:
+        protocol: As for `BasePickler`.
+        weakrefs: As for `BasePickler`.
+        passed_over: The ids of what cannot be pickled.
+        in_band: Let buffers be copied to nowhere, too. Out of band costs nothing, but rules out a deep graph.
+    """
+
+    def __init__(
+        self, protocol: int | None, weakrefs: WeakReferencePolicy, passed_over: set[int], in_band: bool
+    ) -> None:
+        has_buffers = protocol is None or protocol < 0 or protocol >= 5
+        callback: Any = (lambda buffer: False) if has_buffers and not in_band else None
+        super().__init__(_Nowhere(), protocol, buffer_callback=callback, weakrefs=weakrefs)
         self._output: Any = _Nowhere()
         self.fates = Fates()
         self._passed_over = passed_over
@@ -56,11 +66,23 @@ class _Rehearsing(BasePickler):
             return object, ()
         return super().reducer_override(obj)
 
-    def rehearse(self, root: Any) -> None:
-        self._dump = known = _Listening(self, self._weakrefs, self.proto, has_persistent_id=False)
+    def reduce_value(self, obj: Any) -> Any:
+        if id(obj) in self._passed_over:
+            return object, ()
+        return super().reduce_value(obj)
+
+    def _new_dump(self) -> Dump:
+        known = _Listening(self, self._weakrefs, self.proto, has_persistent_id=False)
         known.fates = self.fates
+        return known
+
+    def rehearse(self, root: Any) -> None:
+        """Dump as `dump_whole` does, but for the output and the warnings."""
+        self._dump = known = self._new_dump()
         try:
             self._walk_until_settled(root, known, {})
+        except RecursionError as error:
+            self._walk_deep(root, {}, error)
         finally:
             self._dump = None
 
@@ -92,9 +114,14 @@ def rehearse(
     Returns:
         The fates, and the error that ended the dump early, if one did.
     """
-    pickler = _Rehearsing(protocol, weakrefs, passed_over)
-    try:
-        pickler.rehearse(root)
-    except Exception as error:
-        return pickler.fates, error
-    return pickler.fates, None
+    for in_band in (False, True):
+        pickler = _Rehearsing(protocol, weakrefs, passed_over, in_band)
+        try:
+            pickler.rehearse(root)
+        except RecursionError as error:
+            failure: Exception = error
+        except Exception as error:
+            return pickler.fates, error
+        else:
+            return pickler.fates, None
+    return pickler.fates, failure
