@@ -421,6 +421,16 @@ def test_a_backend_salvages() -> None:
         assert backend.loads(backend.dumps([Refuses(), 5]))[1] == 5
 
 
+def test_a_guarded_load_takes_tombstones_and_inspect_lists_them() -> None:
+    with pytest.warns(safepickle.UnpicklableWarning):
+        data = safepickle.dumps({"weights": [1, 2], "lost": Refuses()}, unpicklable="tombstone")
+    restored = safepickle.loads(data, allow=())
+    assert restored["weights"] == [1, 2]
+    assert type(restored["lost"]) is UnpicklableTombstone
+    (found,) = safepickle.inspect(data).tombstones
+    assert (found.path, found.reason) == ("$['lost']", "unpicklable")
+
+
 def test_the_graph_is_left_as_it_was() -> None:
     refuses = Refuses()
     watch = weakref.ref(refuses)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from safepickle.guard.rules import Grant
 from safepickle.guard.rules.base import Blob
 from safepickle.guard.sketch import Sketch, Symbol
-from safepickle.rebuild import StrongRef, Tombstone
+from safepickle.rebuild import StrongRef, Tombstone, UnpicklableTombstone
 from safepickle.report.inspection import Node, Recipe, StrongCopy, TensorEntry, TombstoneEntry
 
 __all__ = ["Findings", "walk"]
@@ -85,7 +85,7 @@ class _Walk:
                 self._found.escaped.append(value)
         elif kind is Symbol:
             self._note_symbol(value, path)
-        elif kind is Tombstone:
+        elif kind is Tombstone or kind is UnpicklableTombstone:
             self._add(self._found.tombstones, TombstoneEntry(path, value.referent_type, value.reason))
         elif kind is StrongRef:
             self._add(self._found.strong_copies, StrongCopy(path, self._type_name(value())))
@@ -137,7 +137,7 @@ class _Walk:
             for position, (key, item) in enumerate(value.items()):
                 yield item, f"{path}[{_key(key, position)}]"
                 yield key, f"{path}<key {position}>"
-        elif issubclass(kind, weakref.ref):
+        elif issubclass(kind, weakref.ref) and kind is not UnpicklableTombstone:
             yield value(), f"{path}()"
         elif issubclass(kind, BaseException):
             yield value.args, f"{path}.args"

@@ -44,6 +44,10 @@ def _tombstone(judge: Judge, arguments: tuple[Any, ...]) -> None:
     expect(arguments, str, (str, type(None)), least=1)
 
 
+def _unpicklable_tombstone(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    expect(arguments, str, str, str)
+
+
 def _subclass(judge: Judge, cls: Any) -> None:
     """Hold that a class is a subclass of `weakref.ref` that the user allows."""
     grant = judge.grant(cls)
@@ -175,6 +179,7 @@ def _recipe_reference(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
 
 _FORMAT: Final[dict[str, Rule]] = {
     "Tombstone": Rule(_tombstone, data=True, plain=True),
+    "UnpicklableTombstone": Rule(_unpicklable_tombstone, data=True, plain=True),
     "StrongRef": Rule(_reference, data=True, plain=True),
     "rebuild_reference": Rule(_of_subclass, of_first=True),
     "rebuild_owning_reference": Rule(_of_subclass, of_first=True),
