@@ -112,10 +112,10 @@ def _read_directory(file: Any, start: int, size: int) -> tuple[list[_Entry], int
     if locator_at >= 0:
         locator = _LOCATOR.unpack(_read(file, start + locator_at, _LOCATOR.size))
         if locator[0] == b"PK\6\7":
-            if locator[2] + _END64.size != locator_at:
+            if locator[2] + _END64.size != locator_at or locator[1] != 0 or locator[3] != 1:
                 raise Damage("the 64-bit table of contents of the archive is not where it should be")
             end64 = _END64.unpack(_read(file, start + locator[2], _END64.size))
-            if end64[0] != b"PK\6\6" or end64[1] != _END64.size - 12 or end64[6] != end64[7]:
+            if end64[0] != b"PK\6\6" or end64[1] != _END64.size - 12 or end64[6] != end64[7] or end64[4] or end64[5]:
                 raise Damage("the 64-bit table of contents of the archive is malformed")
             for short, wide, full in (
                 (count, end64[7], 0xFFFF),

@@ -18,6 +18,7 @@ from safepickle.guard.limits import Damage, Refusal
 from safepickle.guard.machine import Machine
 from safepickle.guard.never import reason_against
 from safepickle.guard.rules import BUILT_IN, Facts, Grant, Rule
+from safepickle.guard.rules.tensors import DEVICE
 from safepickle.guard.source import Source
 from safepickle.moved import Names
 
@@ -532,6 +533,8 @@ def describe_storage(world: Guarded, identifier: Any) -> Facts:
         raise Refusal("the type of a storage is none of torch's")
     if type(key) is not str or type(location) not in (str, bytes) or type(count) is not int or not 0 <= count < 1 << 50:
         raise Damage("the persistent id of a storage is malformed")
+    if DEVICE.fullmatch(location if type(location) is str else location.decode("ascii", "replace")) is None:
+        raise Damage("the location of a storage is no device that torch writes")
     view = identifier[5] if len(identifier) == 6 else None
     if view is not None:
         if type(view) is not tuple or len(view) != 3 or not all(type(part) is int and part >= 0 for part in view[1:]):

@@ -50,7 +50,7 @@ _LAYOUTS: Final = tuple(
 )
 _QSCHEMES: Final = ("per_tensor_affine", "per_tensor_symmetric", "per_channel_affine", "per_channel_symmetric",
                     "per_channel_affine_float_qparams")  # fmt: skip
-_DEVICE: Final = re.compile(r"(?:cpu|cuda|mps|meta|xpu|hpu|xla|mtia)(?::\d{1,4})?")
+DEVICE: Final = re.compile(r"(?:cpu|cuda|mps|meta|xpu|hpu|xla|mtia)(?::\d{1,4})?")
 _INTERNAL: Final = ("_backward", "_post_acc", "_grad", "_base", "_c")
 _SETTABLE: Final = (
     "data grad requires_grad names real imag name volatile grad_dtype H T mH mT base is_leaf shape dtype device layout"
@@ -286,7 +286,7 @@ def _from_cpu(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
 
 
 def _check_device(text: Any) -> None:
-    if type(text) is not str or _DEVICE.fullmatch(text) is None:
+    if type(text) is not str or DEVICE.fullmatch(text) is None:
         raise Refusal("the device is not one that torch writes")
 
 

@@ -1,0 +1,350 @@
+"""torch files under the guard: what torch writes loads, and containers and tensors that lie do not."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import struct
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import safepickle
+import safepickle.integrations.torch as torch_integration
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU())
+        self.memory = nn.LSTM(3, 4)
+        self.attention = nn.MultiheadAttention(4, 2)
+        self.head = nn.Linear(3, 4)
+
+
+def saved(obj: Any, *, zipped: bool = True, module: Any = pickle) -> bytes:
+    file = io.BytesIO()
+    torch.save(obj, file, _use_new_zipfile_serialization=zipped, pickle_module=module)
+    return file.getvalue()
+
+
+def csr() -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.eye(3).to_sparse_csr()
+
+
+def tagged() -> nn.Parameter:
+    parameter = nn.Parameter(torch.ones(3))
+    parameter.tag = "t"
+    return parameter
+
+
+def quantized() -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.quantize_per_tensor(torch.randn(3), 0.1, 0, torch.qint8)
+
+
+VALUES: dict[str, Callable[[], Any]] = {
+    "state dict": lambda: Net().state_dict(),
+    "optimizer": lambda: torch.optim.Adam(Net().parameters()).state_dict(),
+    "views": lambda: (lambda base: [base, base.t(), base[1:], base[0]])(torch.randn(3, 4)),
+    "expanded": lambda: torch.ones(3).expand(4, 3),
+    "empty": lambda: [torch.empty(0), torch.empty(0, 3), torch.tensor(5)],
+    "dtypes": lambda: [
+        torch.zeros(2, dtype=getattr(torch, name)) for name in ("bfloat16", "bool", "int8", "complex64")
+    ],
+    "conjugate": lambda: torch.ones(2, dtype=torch.complex64).conj(),
+    "parameters": lambda: [nn.Parameter(torch.ones(2)), tagged()],
+    "sparse": lambda: torch.sparse_coo_tensor(torch.tensor([[0, 1], [1, 0]]), torch.ones(2), (2, 2)),
+    "sparse rows": csr,
+    "quantized": quantized,
+    "meta": lambda: torch.empty(3, device="meta"),
+    "sizes, dtypes and devices": lambda: [torch.Size([1, 2]), torch.float32, torch.device("cpu"), torch.strided],
+    "layers": lambda: Net().body,
+}
+pytestmark = [
+    # Of torch's own making, when it reads what it wrote.
+    pytest.mark.filterwarnings("ignore:TypedStorage is deprecated"),
+    pytest.mark.filterwarnings("ignore:Sparse invariant checks"),
+    pytest.mark.filterwarnings("ignore:Sparse CSR tensor support"),
+]
+ZIPPED = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+
+
+@ZIPPED
+@pytest.mark.parametrize("title", VALUES)
+def test_what_torch_writes_loads(title: str, zipped: bool, tmp_path: Path):
+    path = tmp_path / "file.pt"
+    path.write_bytes(saved(VALUES[title](), zipped=zipped))
+    expected = torch.load(path, weights_only=False)
+    found = safepickle.inspect(path)
+    assert (found.verdict, found.format) == ("safe", "torch zip" if zipped else "torch legacy")
+    for loaded in (torch_integration.load(path), safepickle.load(path, allow=())):
+        assert str(loaded) == str(expected)
+
+
+@pytest.mark.parametrize("title", [title for title in VALUES if title not in ("sparse", "sparse rows")])
+@pytest.mark.parametrize("module", [pickle, safepickle], ids=["pickle", "safepickle"])
+def test_what_pickles_of_tensors_hold_loads(title: str, module: Any):
+    data = module.dumps(VALUES[title]())
+    assert str(safepickle.loads(data, allow=())) == str(module.loads(data))
+    assert safepickle.inspect(data).verdict == "safe"
+
+
+@ZIPPED
+def test_model_loads_when_its_class_is_allowed(zipped: bool):
+    data = saved(Net(), zipped=zipped, module=safepickle)
+    for load in (
+        lambda **options: torch_integration.load(io.BytesIO(data), **options),
+        lambda allow: torch.load(io.BytesIO(data), pickle_module=safepickle, allow=allow),
+        lambda allow: torch.load(io.BytesIO(data), pickle_module=safepickle.backend(allow=allow)),
+    ):
+        assert type(load(allow=[Net]).head) is nn.Linear
+        with pytest.raises(safepickle.NotAllowedError, match=r"Net.*on no list"):
+            load(allow=())
+    with safepickle.allowing(Net):
+        assert type(torch.load(io.BytesIO(data), pickle_module=safepickle)) is Net
+    found = safepickle.inspect(data)
+    assert (found.verdict, found.allow) == ("needs_allow", (f"{Net.__module__}:Net",))
+
+
+def test_map_location_and_mmap_are_handed_on(tmp_path: Path):
+    path = tmp_path / "file.pt"
+    path.write_bytes(saved({"a": torch.arange(5)}))
+    assert torch_integration.load(path, mmap=True)["a"].tolist() == [0, 1, 2, 3, 4]
+    assert torch_integration.load(path, map_location="meta")["a"].is_meta
+
+
+@ZIPPED
+def test_attack_in_a_torch_file_is_refused(zipped: bool, tmp_path: Path):
+    marker = str(tmp_path / "marker")
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (marker,)
+
+    data = saved({"a": torch.ones(2), "b": Evil()}, zipped=zipped)
+    for load in (
+        lambda: torch_integration.load(io.BytesIO(data)),
+        lambda: torch.load(io.BytesIO(data), pickle_module=safepickle, allow=()),
+    ):
+        with pytest.raises(safepickle.NotAllowedError, match=r"posix:mkdir.*operating system"):
+            load()
+    assert safepickle.inspect(data).verdict == "refused"
+    assert not os.path.exists(marker)
+    torch.load(io.BytesIO(data), weights_only=False)
+    assert os.path.exists(marker)
+
+
+def test_attack_in_a_storage_inside_a_pickle_is_refused(tmp_path: Path):
+    marker = str(tmp_path / "marker")
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (marker,)
+
+    class Storage:
+        def __reduce__(self) -> Any:
+            return torch.storage._load_from_bytes, (saved(Evil(), zipped=False),)
+
+    data = pickle.dumps(Storage())
+    with pytest.raises(safepickle.NotAllowedError, match="inside it"):
+        safepickle.loads(data, allow=())
+    assert safepickle.inspect(data).verdict == "refused"
+    assert not os.path.exists(marker)
+    pickle.loads(data)
+    assert os.path.exists(marker)
+
+
+def rezipped(data: bytes, change: Callable[[str, bytes], bytes | None], compression: int = zipfile.ZIP_STORED) -> bytes:
+    """Write an archive anew, with changed members; None leaves one out."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w", compression) as new:
+        for info in old.infolist():
+            content = change(info.filename, old.read(info))
+            if content is not None:
+                new.writestr(info.filename, content)
+    return out.getvalue()
+
+
+def added(data: bytes, *members: tuple[str, bytes]) -> bytes:
+    out = io.BytesIO(data)
+    with warnings.catch_warnings(), zipfile.ZipFile(out, "a") as archive:
+        warnings.simplefilter("ignore")
+        for name, content in members:
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
+def same(_: str, content: bytes) -> bytes:
+    return content
+
+
+GOOD = saved({"a": torch.arange(4.0)})
+CONTAINERS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "a member twice": (lambda: added(GOOD, ("archive/data.pkl", b"N.")), "there twice"),
+    "a member twice, in another case": (lambda: added(GOOD, ("archive/DATA.pkl", b"N.")), "there twice"),
+    "compressed": (lambda: rezipped(GOOD, same, zipfile.ZIP_DEFLATED), "compressed"),
+    "something appended": (lambda: GOOD + b"rest", "appended"),
+    "a second archive appended": (lambda: GOOD + saved([1]), "where it says|should be"),
+    "something in front": (lambda: GOOD[:0] + b"PK\x03\x04junk" + GOOD, "where it says|should be"),
+    "TorchScript": (lambda: added(GOOD, ("archive/constants.pkl", b"N.")), "TorchScript"),
+    "code": (lambda: added(GOOD, ("archive/code/x.py", b"")), "TorchScript"),
+    "two folders": (lambda: added(GOOD, ("other/data.pkl", b"N.")), "one folder"),
+    "a path upwards": (lambda: added(GOOD, ("archive/../x", b"")), "relative path"),
+    "a backslash": (lambda: added(GOOD, ("archive/a\\b", b"")), "relative path"),
+    "no pickle": (lambda: rezipped(GOOD, lambda name, content: None if name.endswith(".pkl") else content), "no data.pkl"),
+    "a header with another name": (lambda: GOOD.replace(b"archive/data.pkl", b"archive/datb.pkl", 1), "differs"),
+    "a header with another size": (lambda: _other_size(GOOD), "differs|cut off"),
+    "cut off": (lambda: GOOD[:-30], "cut off|appended"),
+}  # fmt: skip
+
+
+def _other_size(data: bytes) -> bytes:
+    plain = rezipped(data, same)
+    return plain[:22] + struct.pack("<I", 5) + plain[26:]
+
+
+@pytest.mark.parametrize("title", CONTAINERS)
+def test_container_that_can_be_read_in_two_ways_is_refused(title: str, tmp_path: Path):
+    make, reason = CONTAINERS[title]
+    path = tmp_path / "file.pt"
+    path.write_bytes(make())
+    with pytest.raises(safepickle.GuardedLoadError, match=rf"file\.pt: .*({reason})"):
+        torch_integration.load(path)
+    assert safepickle.inspect(path).verdict in ("refused", "damaged")
+
+
+def test_rewritten_archive_without_tricks_loads():
+    assert torch_integration.load(io.BytesIO(rezipped(GOOD, same)))["a"].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"<html>", b"version https://git-lfs.github.com", b"\x1f\x8b" + bytes(9), b"\x80\x02N."]
+)
+def test_what_is_no_torch_file_is_named(data: bytes):
+    with pytest.raises(safepickle.DamagedPickleError, match="this is"):
+        torch_integration.load(io.BytesIO(data))
+
+
+@ZIPPED
+def test_every_short_prefix_is_an_error(zipped: bool):
+    data = saved({"a": torch.arange(4.0)}, zipped=zipped)
+    for length in range(0, len(data), 37):
+        with pytest.raises(safepickle.GuardedLoadError, match=r"damaged|not allowed"):
+            torch_integration.load(io.BytesIO(data[:length]))
+        assert safepickle.inspect(data[:length]).verdict != "safe"
+
+
+def tensor(size: Any = (4,), stride: Any = (1,), offset: Any = 0, **more: Any) -> Any:
+    """An object that is pickled as a call of torch's rebuild function with such arguments."""
+
+    class Lying:
+        def __reduce__(self) -> Any:
+            import collections
+
+            storage = torch.arange(4.0).untyped_storage()
+            typed = torch.storage.TypedStorage(wrap_storage=storage, dtype=torch.float32, _internal=True)
+            arguments = (typed, offset, size, stride, more.get("requires_grad", False))
+            return torch._utils._rebuild_tensor_v2, (*arguments, more.get("hooks", collections.OrderedDict()))
+
+    return Lying()
+
+
+class Rebuild:
+    """An object that is pickled as a call."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+INDICES = torch.tensor([[0, 7], [1, 0]])
+LYING: dict[str, Any] = {
+    "more elements": tensor(size=(5,)),
+    "an offset behind the end": tensor(offset=1),
+    "an offset far behind": tensor(offset=2**40),
+    "a negative offset": tensor(offset=-1),
+    "a long stride": tensor(stride=(2,)),
+    "a negative stride": tensor(stride=(-1,), offset=3),
+    "a negative size": tensor(size=(-4,)),
+    "sizes that overflow": tensor(size=(2**32, 2**32), stride=(0, 0)),
+    "a huge expansion": tensor(size=(2**40,), stride=(0,)),
+    "size and stride of two lengths": tensor(size=(2, 2)),
+    "a size that is no tuple": tensor(size=[4]),
+    "a size of floats": tensor(size=(4.0,)),
+    "requires_grad that is no bool": tensor(requires_grad=1),
+    "hooks": tensor(hooks={1: len}),
+    "sparse indices outside": Rebuild(torch._utils._rebuild_sparse_tensor, torch.sparse_coo, (INDICES, torch.ones(2), (2, 2))),
+    "sparse indices of floats": Rebuild(torch._utils._rebuild_sparse_tensor, torch.sparse_coo, (torch.ones(2, 2), torch.ones(2), (2, 2))),
+    "sparse rows outside": Rebuild(
+        torch._utils._rebuild_sparse_tensor, torch.sparse_csr,
+        (torch.tensor([0, 1, 9]), torch.tensor([0, 1]), torch.ones(2), (2, 2)),
+    ),
+    "a parameter of no tensor": Rebuild(torch._utils._rebuild_parameter, [1], True, {}),
+    "a parameter of integers": Rebuild(torch._utils._rebuild_parameter, torch.tensor([1]), True, {}),
+    "a parameter that sets its data": Rebuild(torch._utils._rebuild_parameter_with_state, torch.ones(1), True, {}, {"data": torch.ones(9)}),
+    "a parameter that sets its class": Rebuild(torch._utils._rebuild_parameter_with_state, torch.ones(1), True, {}, {"__class__": dict}),
+    "a function that is no rebuild function": Rebuild(torch._tensor._rebuild_from_type_v2, os.getcwd, torch.Tensor, (), {}),
+    "a device of another name": Rebuild(torch.device, "vulkan"),
+    "a layout of another name": Rebuild(torch.serialization._get_layout, "x"),
+    "a meta tensor beyond all bounds": Rebuild(torch._utils._rebuild_meta_tensor_no_storage, torch.float32, (2**62,), (2**62,), False),
+}  # fmt: skip
+
+
+@ZIPPED
+@pytest.mark.parametrize("title", LYING)
+def test_tensor_that_lies_about_its_storage_is_refused(title: str, zipped: bool):
+    data = saved(LYING[title], zipped=zipped)
+    with pytest.raises(safepickle.GuardedLoadError, match=r"not allowed|damaged|over a limit"):
+        torch_integration.load(io.BytesIO(data))
+    if "outside" not in title:
+        # What the indices of a sparse tensor are only its storage tells, which inspect does not read.
+        assert safepickle.inspect(data).verdict in ("refused", "damaged")
+
+
+def test_record_that_is_shorter_than_claimed_is_an_error():
+    data = rezipped(GOOD, lambda name, content: content[:8] if name.endswith("data/0") else content)
+    with pytest.raises(safepickle.DamagedPickleError, match="does not match"):
+        torch_integration.load(io.BytesIO(data))
+    assert safepickle.inspect(data).verdict == "damaged"
+
+
+def test_legacy_storages_claim_no_more_than_is_left():
+    data = saved(torch.arange(4.0), zipped=False).replace(b"K\x04N", b"\x8a\x05\x00\x00\x00\x00\x01N", 1)
+    with pytest.raises(safepickle.DamagedPickleError, match="claim more bytes than are left"):
+        torch_integration.load(io.BytesIO(data))
+    assert safepickle.inspect(data).verdict == "damaged"
+
+
+def test_flipped_bytes_raise_nothing_but_unpickling_errors():
+    for zipped in (True, False):
+        good = saved({"a": torch.arange(4.0), "b": nn.Linear(2, 2).state_dict()}, zipped=zipped)
+        for position in range(0, len(good), 11):
+            data = bytearray(good)
+            data[position] ^= 1 << (position % 8)
+            found = safepickle.inspect(bytes(data))
+            try:
+                torch_integration.load(io.BytesIO(bytes(data)))
+            except pickle.UnpicklingError:
+                # Damage to the magic number leaves a plain pickle of a number.
+                assert found.verdict != "safe" or found.format == "pickle"
+            else:
+                assert found.verdict == "safe"
+
+
+def test_recipe_of_the_readme(tmp_path: Path):
+    path = tmp_path / "model.pt"
+    torch.save(Net(), path, pickle_module=safepickle)
+    assert type(torch_integration.load(path, allow=[Net])) is Net
