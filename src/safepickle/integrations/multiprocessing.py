@@ -48,14 +48,14 @@ class _Pickler(safepickle.Pickler):
         self.dispatch_table = {**copyreg.dispatch_table, **registered}
 
 
-def _dumps(obj: Any, plain: type | None = None) -> memoryview:
+def _dumps(obj: Any, plain: type | None = None) -> bytes:
     """Pickle ``obj``; instances of exactly ``plain`` by their state, whatever their own ``__reduce_ex__`` says."""
     file = io.BytesIO()
     pickler = _Pickler(file)
     if plain is not None:
         pickler.dispatch_table = {**pickler.dispatch_table, plain: _reduce_plainly}
     pickler.dump(obj)
-    return file.getbuffer()
+    return file.getvalue()
 
 
 def _reduce_plainly(obj: Any) -> Any:
@@ -69,7 +69,7 @@ class _Parcel:
         self.content = content
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return pickle.loads, (bytes(_dumps(self.content)),)
+        return pickle.loads, (_dumps(self.content),)
 
 
 class _Connection(connection.Connection):
@@ -159,7 +159,7 @@ class _ProcessMixin:
                 arg.__class__ = _CallQueue
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return pickle.loads, (bytes(_dumps(self, plain=type(self))),)
+        return pickle.loads, (_dumps(self, plain=type(self)),)
 
 
 class _ContextMixin:
