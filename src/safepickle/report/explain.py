@@ -25,6 +25,7 @@ from safepickle.policy import (
 )
 from safepickle.report.explanation import Explanation, Hazard, Subtree, UnpicklableObject, WeakReference
 from safepickle.report.graph import Graph, WeakEdge
+from safepickle.report.naming import NEAREST
 from safepickle.report.probe import ENVELOPE, Expansion, fetch_size
 from safepickle.report.progress import following
 from safepickle.report.rehearsal import Fates, rehearse
@@ -345,7 +346,12 @@ def _large_subtrees(graph: Graph, totals: Any, counts: Any, share: float = 0.01,
     """
     inside = min(graph.outside_from, len(graph))
     smallest = max(1, int(totals[0] * share))
-    large = [number for number in range(1, inside) if totals[number] >= smallest]
+    large = [
+        number
+        for number in range(1, inside)
+        # What has no path of its own counts as part of its owner.
+        if totals[number] >= smallest and number not in graph.by_name and graph.edges[number] is not NEAREST
+    ]
     parts: dict[int, list[int]] = {}
     for number in large:
         parts.setdefault(graph.parents[number], []).append(number)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from safepickle.report.naming import NEAREST, Edge, join
+from safepickle.report.naming import Edge, join
 
 __all__ = ["COPIED", "KEPT", "OUTSIDE", "Graph", "WeakEdge"]
 
@@ -97,14 +97,6 @@ class Graph:
     def strong_links(self) -> Iterator[tuple[int, int]]:
         """Iterate over the strong edges."""
         return zip(self.links[::2], self.links[1::2], strict=True)
-
-    def has_typed_path(self, number: int) -> bool:
-        """Tell whether the path leads to the object itself rather than to the nearest thing that has a name."""
-        while number > 0:
-            if self.edges[number] is NEAREST:
-                return False
-            number = self.parents[number]
-        return True
 
     def _sums(self, values: Iterable[int]) -> array[int]:
         sums = array("q", values)
