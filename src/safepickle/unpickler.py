@@ -37,7 +37,10 @@ class Unpickler(pickle.Unpickler):
     _bound_list: AllowList | None = None
     _bound_names: Names | None = None
     _file_name: str = ""
+    # As they are when a subclass forgets to call the constructor: the base class says so in its own words.
     _loader: Any = None
+    _names: Names | None = None
+    _file: Any = None
 
     def __init__(
         self,
