@@ -85,6 +85,13 @@ class WhatPickleRefuses:
         with unittest.mock.patch.object(self, "assertRaises", round_trip):
             yield
 
+    def test_bad_getattr(self):
+        # Under the old protocols pickle asks such an object for its __slots__, without end. The second attempt, which
+        # what nests too deeply is given, does not.
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            with self.subTest(protocol=protocol):
+                assert type(self.loads(self.dumps(pickletester.BadGetattr(), protocol))) is pickletester.BadGetattr
+
     def test_newobj_proxies(self):
         # A proxy stays a proxy. Only on request is it what pickle makes of it: a copy of its referent.
         def dumps(obj, protocol):
