@@ -18,6 +18,7 @@ from types import MemberDescriptorType
 from typing import Any, NamedTuple
 
 import safepickle
+from safepickle import rebuild
 
 finalized: list[str] = []
 called_back: list[object] = []
@@ -541,6 +542,65 @@ def deep_graph() -> Any:
     for _ in range(12_000):
         obj = [obj]
     return obj
+
+
+class Wrapper:
+    """Built from what it holds, with a state besides."""
+
+    label: str
+
+    def __init__(self, held: Any) -> None:
+        self.held = iter(held)
+
+    def __reduce__(self) -> Any:
+        return Wrapper, (self.held,), {"label": "label"}
+
+
+def check_salvaged(obj: Any) -> None:
+    unpicklable, wrapper, whole = obj
+    assert type(unpicklable) is rebuild.UnpicklableTombstone
+    assert (unpicklable.reason, unpicklable.referent_type, unpicklable.path) == (
+        "unpicklable",
+        "builtins.generator",
+        "$[0]",
+    )
+    assert isinstance(wrapper, rebuild.UnpicklableTombstone)
+    assert whole.name == "whole"
+
+
+@case("salvaged", check_salvaged, unpicklable="tombstone")
+def salvaged() -> Any:
+    unpicklable = (letter for letter in "ab")
+    return [unpicklable, Wrapper(unpicklable), Node("whole")]
+
+
+def replace_with_type_name(obj: Any) -> str:
+    return f"a {type(obj).__name__} was here"
+
+
+@case("replaced", lambda obj: check_replaced(*obj), unpicklable=replace_with_type_name)
+def replaced() -> Any:
+    return [(letter for letter in "ab"), Node("whole")]
+
+
+def check_replaced(replacement: Any, whole: Any) -> None:
+    assert replacement == "a generator was here"
+    assert whole.name == "whole"
+
+
+def check_stubs(obj: Any) -> None:
+    plain, listing = obj
+    assert repr(plain) == "<safepickle.Stub of vanished_module.Vanished: name>"
+    assert plain.name == "kept"
+    assert type(listing).__name__ == "VanishedList"
+    assert listing.__stub__.base == (list, [1, 2])
+
+
+@case("placeholders of vanished classes", check_stubs)
+def stubs() -> Any:
+    plain = b"\x80\x02cvanished_module\nVanished\n)\x81}X\x04\x00\x00\x00nameX\x04\x00\x00\x00keptsb."
+    listing = b"ccopy_reg\n_reconstructor\n(cvanished_module\nVanishedList\nc__builtin__\nlist\n(lI1\naI2\natR."
+    return [safepickle.loads(data, missing="stub") for data in (plain, listing)]
 
 
 def check_plain(obj: Any) -> None:

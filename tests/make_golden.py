@@ -32,7 +32,7 @@ def write(path: Path, build: Any, options: dict[str, Any]) -> None:
     obj = build()
     gc.collect()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", safepickle.WeakReferenceWarning)
+        warnings.simplefilter("ignore", UserWarning)
         safepickle.dump(obj, path, **options)
     print(path.relative_to(TESTS))
 
