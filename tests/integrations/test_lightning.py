@@ -226,11 +226,16 @@ def test_weights_only_reads_what_is_plain(tmp_path: Path) -> None:
 def test_a_load_leaves_the_safe_globals_as_they_were(tmp_path: Path) -> None:
     plugin = SafePickleIO()
     plugin.save_checkpoint({"epoch": 1}, tmp_path / "plain.ckpt")
-    for before in ([], [safepickle.Tombstone]):
-        with torch.serialization.safe_globals(before):
-            known = set(torch.serialization.get_safe_globals())
-            plugin.load_checkpoint(tmp_path / "plain.ckpt", weights_only=True)
-            assert set(torch.serialization.get_safe_globals()) == known
+    registered = torch.serialization.get_safe_globals()
+    try:
+        for before in ([], [safepickle.Tombstone]):
+            with torch.serialization.safe_globals(before):
+                known = set(torch.serialization.get_safe_globals())
+                plugin.load_checkpoint(tmp_path / "plain.ckpt", weights_only=True)
+                assert set(torch.serialization.get_safe_globals()) == known
+    finally:
+        # Leaving the block has forgotten what other tests have registered.
+        torch.serialization.add_safe_globals(registered)
 
 
 def test_the_other_package_takes_the_plugin_too() -> None:
