@@ -99,6 +99,15 @@ def test_what_an_outside_referent_becomes_is_drawn(policy: Any, kind: str, regio
     assert graph.boxes[arrow.target].region == region
 
 
+def test_what_is_not_in_the_pickle_is_one_box_for_each_referent() -> None:
+    outside = Node(parts=[Node(payload=bytes(1000), mistake=Offender()) for _ in range(10)])
+    graph = folded(Node(reference=weakref.ref(outside), held=[1]))
+    assert [(box.paths, box.objects > 20) for box in graph.boxes if box.region == "outside"] == [
+        (["$.reference()"], True)
+    ]
+    assert not any(box.unpicklable for box in graph.boxes)
+
+
 def test_dead_reference_leads_to_a_tombstone(tmp_path: Path) -> None:
     safepickle.explain(Node(reference=weakref.ref(Node()))).picture(tmp_path / "graph.dot")
     assert "\N{DAGGER} tombstone" in (tmp_path / "graph.dot").read_text(encoding="utf-8")

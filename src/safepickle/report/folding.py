@@ -121,12 +121,12 @@ class _Folding:
         """Open boxes, the most important first."""
         root = self._make_box(-1, "$", [0])
         heap = [(self._importance(root), root.number)]
-        opened: set[int] = set()
         while heap and len(self._boxes) < max_boxes:
             _, number = heapq.heappop(heap)
-            opened.add(number)
             for box in self._open(self._boxes[number], max_boxes - len(self._boxes)):
-                heapq.heappush(heap, (self._importance(box), box.number))
+                # What is not in the pickle is one box for each referent, however much hangs on it.
+                if box.region != OUTSIDE:
+                    heapq.heappush(heap, (self._importance(box), box.number))
         self._has_box = bytearray(number >= 0 for number in self._box_of)
         self._place_hidden()
         return Folded(self._boxes, self._draw_arrows(), self._sizes[0])
@@ -141,7 +141,7 @@ class _Folding:
         """Mark what is worth seeing however small it is, and all on the way there."""
         graph = self._graph
         wanted = bytearray(len(graph))
-        ends = set(graph.unpicklable)
+        ends = {number for number in graph.unpicklable if number < graph.outside_from}
         for edge in graph.weak:
             if edge.becomes != "weak reference":
                 ends.update((edge.source, max(edge.target, 0)))
@@ -151,9 +151,8 @@ class _Folding:
                 number = graph.parents[number]
         return wanted
 
-    def _importance(self, box: Box) -> tuple[int, int, int]:
-        wanted = any(self._wanted[number] for number in box.members)
-        return (0 if wanted else 1, 1 if box.region == OUTSIDE else 0, -box.size)
+    def _importance(self, box: Box) -> tuple[bool, int]:
+        return not any(self._wanted[number] for number in box.members), -box.size
 
     def _make_box(self, parent: int, label: str, members: list[int]) -> Box:
         graph = self._graph
