@@ -9,7 +9,6 @@ from __future__ import annotations
 import copyreg
 import functools
 import pickle
-import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +18,7 @@ import cloudpickle
 
 from safepickle import rebuild
 from safepickle.buffers import BufferCallback, BufferRelay
+from safepickle.errors import level_of_caller
 from safepickle.files import Output
 from safepickle.passes import Dump
 from safepickle.policy import Unpicklable, WeakReferencePolicy, check_unpicklable, check_weakrefs
@@ -132,7 +132,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
             for warning in (*announced, known.warning()):
                 if warning is not None:
                     # Before anything is final: a filter may turn the warning into an error.
-                    warnings.warn(warning, stacklevel=_level_of_caller())
+                    warnings.warn(warning, stacklevel=level_of_caller())
             self._output.commit()
             self._memo_is_empty = False
         except BaseException:
@@ -313,13 +313,3 @@ def _once_built(known: Dump, obj: object, items: Iterator[Any] | None) -> Iterat
 def _reduce_ex(obj: Any) -> Any:
     # Under protocol 5 a large array gives a buffer rather than a copy of its bytes.
     return obj.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
-
-
-def _level_of_caller() -> int:
-    """Return the ``stacklevel`` of the first frame outside this package, for a warning issued by the caller."""
-    level = 1
-    frame = sys._getframe(1)
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == __package__:
-        frame = frame.f_back
-        level += 1
-    return level

@@ -7,6 +7,7 @@ and multiprocessing. This module knows nothing of the rest of the package.
 from __future__ import annotations
 
 import pickle
+import sys
 from typing import TYPE_CHECKING, Any
 
 __all__ = [
@@ -398,3 +399,13 @@ class KerasVersionWarning(UserWarning):
             f"this pickle holds objects of Keras {self.written}, and this is Keras {self.here}, whose objects may keep "
             "other attributes. Check what was loaded, or load it with the other version and move it with model.save()."
         )
+
+
+def level_of_caller() -> int:
+    """Return the ``stacklevel`` of the first frame outside this package, for a warning issued by the caller."""
+    level = 1
+    frame = sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == __package__:
+        frame = frame.f_back
+        level += 1
+    return level

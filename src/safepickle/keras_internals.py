@@ -34,15 +34,19 @@ __all__ = [
 LEFT_OUT_LOSSES = {"_losses": "TrackedList", "_loss_ids": "TrackedSet", "_losses_override": "TrackedList"}
 
 
+class _Missing:
+    """In place of a class that this Keras does not have; nothing is an instance of it."""
+
+
 @functools.cache
 def parts() -> SimpleNamespace:
-    """Import the classes of Keras that the object graph is made of.
+    """Import the classes of Keras that the object graph is made of. Older ones lack a few.
 
     Raises:
         ImportError: This Keras keeps them elsewhere.
         AttributeError: Likewise.
     """
-    from keras.src import backend
+    from keras.src.backend.common import variables
     from keras.src.layers.layer import Layer
     from keras.src.metrics.metric import Metric
     from keras.src.ops.function import Function, make_node_key
@@ -52,7 +56,7 @@ def parts() -> SimpleNamespace:
     from keras.src.saving.keras_saveable import KerasSaveable
     from keras.src.trainers.compile_utils import CompileLoss
     from keras.src.trainers.trainer import Trainer
-    from keras.src.utils.tracking import TrackedDict, TrackedList, TrackedOrderedDict, TrackedSet, Tracker
+    from keras.src.utils import tracking
 
     return SimpleNamespace(
         BaseOptimizer=BaseOptimizer,
@@ -60,17 +64,17 @@ def parts() -> SimpleNamespace:
         Function=Function,
         KerasSaveable=KerasSaveable,
         Layer=Layer,
-        LossEntry=CompileLoss.Loss,
+        LossEntry=getattr(CompileLoss, "Loss", _Missing),
         Metric=Metric,
         Node=Node,
         Operation=Operation,
-        TrackedDict=TrackedDict,
-        TrackedList=TrackedList,
-        TrackedOrderedDict=TrackedOrderedDict,
-        TrackedSet=TrackedSet,
-        Tracker=Tracker,
+        TrackedDict=tracking.TrackedDict,
+        TrackedList=tracking.TrackedList,
+        TrackedOrderedDict=getattr(tracking, "TrackedOrderedDict", tracking.TrackedDict),
+        TrackedSet=tracking.TrackedSet,
+        Tracker=tracking.Tracker,
         Trainer=Trainer,
-        Variable=backend.common.variables.Variable,
+        Variable=getattr(variables, "Variable", None) or variables.KerasVariable,
         make_node_key=make_node_key,
     )
 

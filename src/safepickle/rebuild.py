@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from safepickle import keras_internals
-from safepickle.errors import KerasVersionWarning
+from safepickle.errors import KerasVersionWarning, level_of_caller
 from safepickle.recomputed import Recomputed
 
 __all__ = [
@@ -683,7 +683,7 @@ class KerasRuntime:
                 f"KERAS_BACKEND={backend} before Keras is imported, or move the model with model.save()"
             )
         if version.split(".")[:2] != keras_internals.keras_version().split(".")[:2]:
-            warnings.warn(KerasVersionWarning(version, keras_internals.keras_version()), stacklevel=3)
+            warnings.warn(KerasVersionWarning(version, keras_internals.keras_version()), stacklevel=level_of_caller())
         runtime = object.__new__(cls)
         runtime.backend = backend
         runtime.version = version

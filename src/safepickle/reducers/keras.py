@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 from safepickle import keras_internals as internals
 from safepickle import rebuild
-from safepickle.errors import KerasFallbackWarning
+from safepickle.errors import KerasFallbackWarning, level_of_caller
 from safepickle.passes import Dump
 from safepickle.reducers.table import Reducer
 
@@ -339,5 +339,6 @@ def reduce_loss_entry(entry: Any, dump: Dump) -> Any:
 def _reduce_to_archive(obj: Any, dump: Dump) -> Any:
     """Leave an object to Keras's own ``__reduce__``, and say what that loses."""
     cls = f"{type(obj).__module__}.{type(obj).__qualname__}"
-    warnings.warn(KerasFallbackWarning(cls, internals.keras_version(), internals.misfit() or ""), stacklevel=2)
+    warning = KerasFallbackWarning(cls, internals.keras_version(), internals.misfit() or "")
+    warnings.warn(warning, stacklevel=level_of_caller())
     return NotImplemented
