@@ -45,6 +45,7 @@ __all__ = [
     "rebuild_global",
     "rebuild_keras_container",
     "rebuild_keras_loss_entry",
+    "rebuild_keras_masked",
     "rebuild_keras_node",
     "rebuild_keras_object",
     "rebuild_keras_tracker",
@@ -919,6 +920,15 @@ def rebuild_salvaged_contents(obj: Any, contents: tuple[Any, Any, Any, Any]) -> 
         attributes = state[0] if isinstance(state, tuple) and state else state
         if isinstance(attributes, dict) and hasattr(obj, "__dict__"):
             obj.__dict__.update(attributes)
+
+
+def rebuild_keras_masked(function: Callable[..., Any], arguments: tuple[Any, ...], mask: Any) -> Any:
+    """Build a tensor and note Keras's mask beside it."""
+    from keras.src.backend.common.masking import set_keras_mask
+
+    tensor = function(*arguments)
+    set_keras_mask(tensor, mask)
+    return tensor
 
 
 def rebuild_tf_static_table(keys: Any, values: Any, dtypes: tuple[str, str], default: Any) -> Any:

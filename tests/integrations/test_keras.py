@@ -241,6 +241,16 @@ def test_attention_and_embedding_with_mask_survive() -> None:
     np.testing.assert_array_equal(copied(model).predict(tokens, verbose=0), model.predict(tokens, verbose=0))
 
 
+def test_mask_that_keras_notes_beside_a_computed_tensor_survives() -> None:
+    embedded = layers.Embedding(10, 4, mask_zero=True)(np.array([[1, 2, 0]]))
+    plain, masked, again = copied((keras.ops.ones(2), embedded, embedded))
+    assert masked is again
+    get_mask = keras.src.backend.get_keras_mask
+    assert np.asarray(get_mask(masked)).tolist() == [[True, True, False]]
+    assert get_mask(plain) is None
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(masked), keras.ops.convert_to_numpy(embedded))
+
+
 def all_layers(model: Any) -> list[Any]:
     return list(model._flatten_layers())
 

@@ -26,6 +26,7 @@ ReduceValue: TypeAlias = "tuple[Any, ...] | str"
 Reducer: TypeAlias = Callable[[Any, Dump], Any]
 
 LAZY: Final[dict[str, str]] = {
+    "jaxlib": "safepickle.reducers.keras_masks",
     "keras": "safepickle.reducers.keras",
     "lightning": "safepickle.reducers.lightning",
     "pytorch_lightning": "safepickle.reducers.lightning",

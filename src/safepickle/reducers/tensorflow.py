@@ -10,6 +10,7 @@ from typing import Any
 
 from safepickle import rebuild
 from safepickle.passes import Dump
+from safepickle.reducers import keras_masks
 from safepickle.reducers.table import Reducer
 
 __all__ = ["find_reducer", "reduce_default_strategy", "reduce_function", "reduce_mutable_table", "reduce_static_table"]
@@ -31,7 +32,7 @@ def find_reducer(cls: type) -> Reducer | None:
         return reduce_default_strategy
     if cls.__name__ == "Function" and hasattr(cls, "python_function") and hasattr(cls, "get_concrete_function"):
         return reduce_function
-    return reducers.get(cls)
+    return reducers.get(cls) or keras_masks.find_reducer(cls)
 
 
 def reduce_static_table(table: Any, dump: Dump) -> Any:
