@@ -26,6 +26,7 @@ OURS = [
     "backend",
     "deepcopy",
     "explain",
+    "inspect",
     "register",
 ]
 

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from safepickle.base_pickler import BasePickler
 from safepickle.passes import dotted_name
-from safepickle.pickler import Pickler
 from safepickle.policy import OutsideFate
 from safepickle.report.tour import Tour
 
@@ -66,7 +66,7 @@ def compare_attributes(obj: Any) -> list[ChangedObject]:
     """
     known: dict[type, tuple[dict[str, None], set[str]]] = {}
     changed: list[ChangedObject] = []
-    tour = Tour(obj, Pickler(io.BytesIO()), _stay)
+    tour = Tour(obj, BasePickler(io.BytesIO()), _stay)
     for number, _ in tour:
         value = tour.walk.objects[number]
         cls = type(value)
