@@ -58,7 +58,7 @@ class Unpickler(pickle.Unpickler):
         allowed = self._bound_list or allow_list(self._bound_allow if allow is None else allow)
         self._names = names(aliases, missing) or self._bound_names
         self._file = file
-        self._loader: Any = None
+        self._loader = None
         if allowed is not None:
             from safepickle.guard.loading import Loader
 
