@@ -57,3 +57,14 @@ def fail_with_a_path(_: Any = None) -> None:
     holder = Node("outside")
     lonely.parent = weakref.ref(holder)
     safepickle.dumps({"nodes": [lonely]}, weakrefs="strict")
+
+
+def fail_on_a_generator(_: Any = None) -> None:
+    """Raise what a dump raises that meets something that nothing can pickle: the path is in an attribute and a note."""
+    safepickle.dumps({"trainer": [tree(), (each for each in ())]})
+
+
+def tells_where(error: BaseException) -> bool:
+    """Whether the error of `fail_on_a_generator` has come back with its path."""
+    path = "$['trainer'][1]"
+    return getattr(error, "pickle_path", None) == path and any(path in note for note in error.__notes__)

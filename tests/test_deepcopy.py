@@ -696,6 +696,20 @@ def test_memo_of_the_caller_is_read_and_filled() -> None:
     assert copy.deepcopy(other, memo) is copied[1]
 
 
+def test_one_walk_of_copy_deepcopy_knows_all_that_is_copied_in_it() -> None:
+    class Tree(Node):
+        __deepcopy__ = safepickle.deepcopy
+
+    shared = Node("shared")
+    trees = [Tree("tree", shared=shared, marks=[number]) for number in range(100)]
+    for tree, following in zip(trees, trees[1:] + trees[:1], strict=True):
+        tree.own, tree.following = (weakref.ref(tree),), following
+    copied = copy.deepcopy([*trees, shared])
+    assert all(tree.own[0]() is tree and tree.shared is copied[-1] for tree in copied[:-1])
+    assert [tree.following for tree in copied[:-1]] == copied[1:-1] + copied[:1]
+    assert not set(map(id, copied)) & set(map(id, trees))
+
+
 def test_arrays_are_copied_once() -> None:
     array = np.arange(10)
     objects = np.array([None, None], dtype=object)

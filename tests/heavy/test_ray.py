@@ -14,7 +14,7 @@ import ray
 import torch
 
 import safepickle
-from engine_objects import Node, fail_with_a_path, is_whole, there_and_back, tree
+from engine_objects import Node, fail_on_a_generator, fail_with_a_path, is_whole, tells_where, there_and_back, tree
 from safepickle.integrations.ray import register, setup_hook
 
 pytestmark = [
@@ -97,3 +97,6 @@ def test_an_error_with_a_path_comes_back_whole() -> None:
     cause = caught.value.cause
     assert type(cause) is safepickle.WeakReferenceError
     assert (cause.referent_type, cause.reason) == ("engine_objects.Node", "outside")
+    with pytest.raises(TypeError, match="cannot pickle 'generator' object") as failed:
+        run(fail_on_a_generator)
+    assert tells_where(failed.value.cause)

@@ -16,7 +16,7 @@ from distributed.protocol import deserialize, serialize
 from distributed.protocol.serialize import families
 
 import safepickle
-from engine_objects import Node, fail_with_a_path, is_whole, there_and_back, tree
+from engine_objects import Node, fail_on_a_generator, fail_with_a_path, is_whole, tells_where, there_and_back, tree
 from safepickle.integrations.dask import register
 
 
@@ -109,6 +109,9 @@ def test_an_error_with_a_path_comes_back_whole(client: Client) -> None:
         client.submit(fail_with_a_path, pure=False).result(timeout=60)
     assert caught.value.referent_type == "engine_objects.Node"
     assert caught.value.reason == "outside"
+    with pytest.raises(TypeError, match="cannot pickle 'generator' object") as caught:
+        client.submit(fail_on_a_generator, pure=False).result(timeout=60)
+    assert tells_where(caught.value)
 
 
 @pytest.mark.usefixtures("cluster")

@@ -15,7 +15,7 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.backend.reduction import get_loky_pickler_name
 
 import safepickle
-from engine_objects import Node, fail_with_a_path, is_whole, there_and_back, tree
+from engine_objects import Node, fail_on_a_generator, fail_with_a_path, is_whole, tells_where, there_and_back, tree
 from safepickle.integrations.joblib import register
 
 
@@ -89,6 +89,9 @@ def test_an_error_with_a_path_comes_back_whole() -> None:
         run(fail_with_a_path, 1)
     assert caught.value.referent_type == "engine_objects.Node"
     assert caught.value.reason == "outside"
+    with pytest.raises(TypeError, match="cannot pickle 'generator' object") as caught:
+        run(fail_on_a_generator, 1)
+    assert tells_where(caught.value)
 
 
 def test_undo_puts_the_old_pickler_back() -> None:

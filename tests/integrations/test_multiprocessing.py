@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import safepickle
-from engine_objects import Node, fail_with_a_path, is_whole, there_and_back, tree
+from engine_objects import Node, fail_on_a_generator, fail_with_a_path, is_whole, tells_where, there_and_back, tree
 from safepickle.integrations.multiprocessing import context
 
 
@@ -107,6 +107,9 @@ def test_an_error_with_a_path_comes_back_whole_from_a_pool(pool: Any) -> None:
     with pytest.raises(safepickle.WeakReferenceError, match="cannot pickle the weak reference") as caught:
         pool.apply(fail_with_a_path)
     assert caught.value.referent_type == "engine_objects.Node"
+    with pytest.raises(TypeError, match="cannot pickle 'generator' object") as caught:
+        pool.apply(fail_on_a_generator)
+    assert tells_where(caught.value)
 
 
 def test_pool_reports_what_it_cannot_send(pool: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import islice
 from types import FrameType
 from typing import Any, TypeVar, cast
 
@@ -14,6 +15,7 @@ __all__ = ["deepcopy"]
 
 T = TypeVar("T")
 
+_MEMO_KEY = "safepickle"
 _COPIERS: dict[type, Copier | None] = {**STRONG_COPIERS, **WEAK_COPIERS}
 
 
@@ -70,20 +72,20 @@ def _copy_root(obj: Any, outer: dict[Any, Any] | None, copier: Copier | None) ->
         outer: The memo of a walk of `copy.deepcopy` that led here, which gets to know what is copied.
         copier: How to copy ``obj`` itself, or None for the usual way.
     """
-    memo = Memo(Plans(_COPIERS, _find_copier))
-    if outer:
-        memo.update(outer)
+    memo = _new_memo() if outer is None else _memo_beside(outer)
+    known = len(memo)
+    is_done = False
     try:
         copied = _walk(obj, memo, copier)
         if not finish(memo):
             memo.start_again(outer or {})
+            known = 0
             copied = _walk(obj, memo, copier)
             finish(memo)
         copied = settle(copied, memo)
         if outer is not None:
-            del memo[id(memo)]
-            outer.update(memo)
-            outer.setdefault(id(outer), []).extend(memo.alive)
+            _tell(outer, memo, len(memo) - known)
+        is_done = True
         return copied
     except RecursionError as error:
         error.add_note(
@@ -93,7 +95,37 @@ def _copy_root(obj: Any, outer: dict[Any, Any] | None, copier: Copier | None) ->
         )
         raise
     finally:
-        # Whoever kept the memo shall not keep the originals by it.
         memo.forget_notes()
-        memo.alive = []
-        memo.clear()
+        memo.copied_for_sure = frozenset()
+        if outer is None or not is_done:
+            # Whoever kept the memo shall not keep the originals by it.
+            memo.alive = []
+            memo.clear()
+            if outer is not None:
+                outer.pop(_MEMO_KEY, None)
+
+
+def _new_memo() -> Memo:
+    return Memo(Plans(_COPIERS, _find_copier))
+
+
+def _memo_beside(outer: dict[Any, Any]) -> Memo:
+    """Our memo of a walk of `copy.deepcopy` that leads here again and again, up to date with its own.
+
+    It is kept in the other, as torch keeps what it knows, so that each call takes over what is new and no more.
+    """
+    memo: Memo | None = outer.get(_MEMO_KEY)
+    if memo is None:
+        memo = _new_memo()
+        memo.update(outer)
+        outer[_MEMO_KEY] = memo
+    else:
+        new = len(outer) - memo.known_outside
+        memo.update(islice(reversed(outer.items()), new) if new >= 0 else outer)
+    return memo
+
+
+def _tell(outer: dict[Any, Any], memo: Memo, new: int) -> None:
+    """Let the outer memo know the last ``new`` entries, but not where ours holds the originals."""
+    outer.update((key, copied) for key, copied in islice(reversed(memo.items()), new) if key != id(memo))
+    memo.known_outside = len(outer)

@@ -70,6 +70,7 @@ class Memo(dict[Any, Any]):
         ephemerons: ``(key, value, store)`` of entries whose value is copied only once it is known whether the key is.
         copied_for_sure: Ids of what an earlier walk has shown to be copied. Its `alive` is kept: no id is used again.
         building: Ids of objects whose constructor's arguments are being copied.
+        known_outside: How many entries of an outer memo this one has.
         handed_out: What `copy.deepcopy` was given for the parts that a running `__deepcopy__` asked for.
     """
 
@@ -79,6 +80,7 @@ class Memo(dict[Any, Any]):
         "copied_for_sure",
         "ephemerons",
         "handed_out",
+        "known_outside",
         "later",
         "pending",
         "places",
@@ -92,6 +94,7 @@ class Memo(dict[Any, Any]):
         self.plans = plans
         self.alive: list[Any] = []
         self.copied_for_sure: frozenset[Any] = frozenset()
+        self.known_outside = 0
         self.keep(())
         self.forget_notes()
 
@@ -113,7 +116,7 @@ class Memo(dict[Any, Any]):
         self.keep(
             (key, copied) for key, copied in self.items() if key in leaves or type(key) is str or id(copied) == key
         )
-        self.update(outer)
+        self.update((key, copied) for key, copied in outer.items() if copied is not self)
 
     def forget_notes(self) -> None:
         """Forget what a walk noted, but not what it copied."""
