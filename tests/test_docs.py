@@ -15,6 +15,7 @@ from pages import run_page
         ("docs/leaves.md", 1),
         ("docs/rescue.md", 2),
         ("docs/moved-classes.md", 4),
+        ("docs/guarded-loading.md", 2),
     ],
 )
 def test_examples_of_the_page_run_as_printed(page, count, tmp_path):

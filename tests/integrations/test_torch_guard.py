@@ -18,6 +18,7 @@ from torch import nn
 
 import safepickle
 import safepickle.integrations.torch as torch_integration
+from pages import run_page
 
 
 class Net(nn.Module):
@@ -344,7 +345,5 @@ def test_flipped_bytes_raise_nothing_but_unpickling_errors():
                 assert found.verdict == "safe"
 
 
-def test_recipe_of_the_readme(tmp_path: Path):
-    path = tmp_path / "model.pt"
-    torch.save(Net(), path, pickle_module=safepickle)
-    assert type(torch_integration.load(path, allow=[Net])) is Net
+def test_examples_of_the_page_run_as_printed(tmp_path: Path):
+    assert run_page("docs/guarded-loading.md", tmp_path) == 3

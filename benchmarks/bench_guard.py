@@ -1,0 +1,84 @@
+"""The guarded load beside the C unpickler: objects, integers, containers, a 200 MB checkpoint; and inspect."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from harness import Suite
+
+import safepickle
+
+MANY = 100_000
+Calls = dict[str, Callable[[], object]]
+
+
+class Node:
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.name = "node"
+
+
+def loading(build: Callable[[], Any], *allow: Any) -> Callable[[], Calls]:
+    def contenders() -> Calls:
+        data = pickle.dumps(build(), 5)
+        return {
+            "safepickle": lambda: safepickle.loads(data, allow=allow),
+            "pickle": lambda: pickle.loads(data),
+        }
+
+    return contenders
+
+
+def checkpoint() -> Calls:
+    import torch
+
+    import safepickle.integrations.torch as torch_integration
+
+    folder = tempfile.mkdtemp()
+    path = Path(folder) / "checkpoint.pt"
+    torch.save({f"layer{i}": torch.randn(1000, 1000) for i in range(50)}, path)
+    return {
+        "safepickle": lambda: torch_integration.load(path),
+        "torch.load": lambda: torch.load(path, weights_only=False),
+    }
+
+
+def arrays() -> Calls:
+    data = io.BytesIO()
+    pickle.dump([np.random.default_rng(0).random(1_250_000) for _ in range(20)], data, 5)
+    plain = data.getvalue()
+    return {
+        "safepickle": lambda: safepickle.loads(plain, allow=()),
+        "pickle": lambda: pickle.loads(plain),
+    }
+
+
+def inspecting() -> Calls:
+    data = pickle.dumps([Node(i) for i in range(MANY)], 5)
+    return {
+        "safepickle": lambda: safepickle.inspect(data),
+        "pickle": lambda: pickle.loads(data),
+    }
+
+
+suite = Suite("guard")
+suite.compare(
+    "100,000 plain objects: guarded load", loading(lambda: [Node(i) for i in range(MANY)], Node), targets={"pickle": 15}
+)
+suite.compare("1,000,000 integers: guarded load", loading(lambda: list(range(1_000_000))), targets={"pickle": 15})
+suite.compare(
+    "50,000 rows of dict, text and tuple: guarded load",
+    loading(lambda: [{"a": i, "b": str(i), "c": (i, i)} for i in range(50_000)]),
+)
+suite.compare("200 MB torch checkpoint: guarded load", checkpoint, targets={"torch.load": 1.1})
+suite.compare("200 MB of arrays: guarded load", arrays, targets={"pickle": 1.1})
+suite.compare("100,000 plain objects: inspect", inspecting)
+
+if __name__ == "__main__":
+    suite.main()
