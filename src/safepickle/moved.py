@@ -7,6 +7,7 @@ guard asks it for the name of today, and decides on that.
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 import types
 from collections.abc import Callable, Mapping
@@ -20,6 +21,9 @@ __all__ = ["Aliases", "Missing", "Names", "explain_missing", "names", "position_
 
 Aliases: TypeAlias = Mapping[str, "str | type | Callable[..., Any]"]
 Missing: TypeAlias = Literal["raise", "stub"]
+
+_LARGEST: Final = 1 << 30
+"""Pickles of more bytes are not read a second time to find out where in their graph a name is needed."""
 
 _RELINKS_NAMES: Final = ("safepickle.rebuild", "rebuild_global")
 _RECONSTRUCTOR: Final = (("copyreg", "_reconstructor"), ("copy_reg", "_reconstructor"))
@@ -157,8 +161,9 @@ def explain_missing(error: BaseException, file: Any, start: int | None, renaming
                 break
         else:
             return None
+        whole = file.seek(0, io.SEEK_END) - start <= _LARGEST
         file.seek(start)
-        path, owner = find_name(file, module, name)
+        path, owner = find_name(file, module, name) if whole else (None, None)
         explained = type(explained)(today[0], today[1], explained.near, offset, path, owner)
         file.seek(end)
     except (OSError, ValueError, _OtherwiseError):

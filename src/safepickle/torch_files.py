@@ -26,7 +26,7 @@ def is_torch_file(file: IO[bytes]) -> bool:
     return opening[:1] == b"\x80" and opening[2:] == _MAGIC_NUMBER
 
 
-def load_torch_file(file: IO[bytes], allow: Any = None) -> Any:
+def load_torch_file(file: IO[bytes], allow: Any = None, aliases: Any = None, missing: Any = None) -> Any:
     """Load what ``torch.save`` wrote; guarded, with its container checked, unless `allow` is None and nothing guards.
 
     Raises:
@@ -38,13 +38,16 @@ def load_torch_file(file: IO[bytes], allow: Any = None) -> Any:
         raise ImportError("this file was written by torch.save, and torch is needed to load it") from error
     import safepickle
     from safepickle.guard.allowing import allow_list
+    from safepickle.moved import names
 
+    renaming = names(aliases, missing)
     allowed = allow_list(allow)
     if allowed is not None:
         from safepickle.guard.torch_loading import load_guarded
 
-        return load_guarded(file, allowed)
-    return torch.load(file, pickle_module=safepickle, weights_only=False)
+        return load_guarded(file, allowed, renaming=renaming)
+    module = safepickle if renaming is None else safepickle.backend(aliases=aliases, missing=missing)
+    return torch.load(file, pickle_module=module, weights_only=False)
 
 
 def _holds_torch_data(file: IO[bytes], start: int) -> bool:

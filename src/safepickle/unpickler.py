@@ -154,7 +154,7 @@ def load(
         with open(file, "rb") as opened:  # type: ignore[arg-type]
             # Of paths alone: torch.load hands open files of its own to this function, one pickle after the other.
             if is_torch_file(opened):
-                return load_torch_file(opened, allow)
+                return load_torch_file(opened, allow, aliases, missing)
             return Unpickler(check_file(opened, checksum), **options).load()
     return Unpickler(check_file(file, checksum), **options).load()  # type: ignore[arg-type]
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import types
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -119,6 +120,21 @@ def test_a_model_that_moved_is_loaded_by_an_alias(old: types.ModuleType, monkeyp
     restored = loaded(file, aliases={"old_project": "new_project"})
     assert type(restored) is new.Net
     assert torch.equal(restored.head.weight, net.head.weight)
+
+
+@pytest.mark.parametrize("allow", [None, ["new_project:Net", nn.Linear]])
+def test_a_path_to_a_torch_file_takes_aliases_too(
+    old: types.ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, allow: Any
+) -> None:
+    path = tmp_path / "model.pt"
+    path.write_bytes(saved(old.Net()).getvalue())
+    monkeypatch.delitem(sys.modules, "old_project")
+    new = project(monkeypatch, "new_project")
+    restored = safepickle.load(path, aliases={"old_project": "new_project"}, allow=allow)
+    assert type(restored) is new.Net
+    if allow is None:
+        monkeypatch.delitem(sys.modules, "new_project")
+        assert isinstance(safepickle.load(path, missing="stub"), Stub)
 
 
 def test_a_model_that_vanished_is_loaded_as_a_placeholder(

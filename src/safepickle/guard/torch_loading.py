@@ -10,6 +10,7 @@ from safepickle.guard.containers import read_members, torch_root
 from safepickle.guard.limits import Damage, Excess, Refusal
 from safepickle.guard.sniff import HEAD, recognise
 from safepickle.guard.sparse import checked_at_the_end
+from safepickle.moved import Names
 
 __all__ = ["load_guarded"]
 
@@ -17,7 +18,13 @@ _LEGACY: Final = b"\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 
 
 def load_guarded(
-    file: Any, allowed: AllowList, *, map_location: Any = None, mmap: bool | None = None, path: Any = None
+    file: Any,
+    allowed: AllowList,
+    *,
+    map_location: Any = None,
+    mmap: bool | None = None,
+    path: Any = None,
+    renaming: Names | None = None,
 ) -> Any:
     """Load a torch file from an open file, guarded.
 
@@ -27,6 +34,7 @@ def load_guarded(
         map_location: As for ``torch.load``.
         mmap: As for ``torch.load``; needs `path`.
         path: The path of the file, or None.
+        renaming: What has moved, or None.
 
     Raises:
         NotAllowedError: The file asks for what is not allowed, or its container could be read in two ways.
@@ -51,7 +59,7 @@ def load_guarded(
             return torch.load(
                 file if path is None or not mmap else path,
                 map_location=map_location,
-                pickle_module=GuardedModule(allowed, name),
+                pickle_module=GuardedModule(allowed, name, renaming),
                 weights_only=False,
                 mmap=mmap,
             )
@@ -75,11 +83,12 @@ class GuardedModule:
 
     __name__ = "safepickle"
 
-    def __init__(self, allowed: AllowList, name: str = "") -> None:
+    def __init__(self, allowed: AllowList, name: str = "", renaming: Names | None = None) -> None:
         from safepickle.unpickler import Unpickler
 
         self._allowed = allowed
-        self.Unpickler = type("Unpickler", (Unpickler,), {"_bound_list": allowed, "_file_name": name})
+        bound = {"_bound_list": allowed, "_bound_names": renaming, "_file_name": name}
+        self.Unpickler = type("Unpickler", (Unpickler,), bound)
 
     def load(self, file: Any, **options: Any) -> Any:
         """Load the next pickle of a file."""
