@@ -904,3 +904,13 @@ def test_resume_is_exact_in_a_process_that_never_saw_the_classes(tmp_path: Path)
 
 def test_examples_of_the_page_run_as_printed(tmp_path: Path) -> None:
     assert run_page("docs/keras.md", tmp_path) == 3
+
+
+def test_distributed_model_is_refused_with_the_way_out() -> None:
+    tensorflow = pytest.importorskip("tensorflow")
+    if BACKEND != "tensorflow":
+        pytest.skip("only the TensorFlow backend has this")
+    with tensorflow.distribute.MirroredStrategy(["cpu:0"]).scope():
+        model = sequential()
+    with pytest.raises(TypeError, match=r"belongs to a tf.distribute strategy.*Save the model with model.save\(\)"):
+        safepickle.dumps(model)

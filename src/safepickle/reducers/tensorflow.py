@@ -13,7 +13,14 @@ from safepickle.passes import Dump
 from safepickle.reducers import keras_masks
 from safepickle.reducers.table import Reducer
 
-__all__ = ["find_reducer", "reduce_default_strategy", "reduce_function", "reduce_mutable_table", "reduce_static_table"]
+__all__ = [
+    "find_reducer",
+    "reduce_default_strategy",
+    "reduce_function",
+    "reduce_mutable_table",
+    "reduce_static_table",
+    "refuse_distributed",
+]
 
 
 def find_reducer(cls: type) -> Reducer | None:
@@ -30,6 +37,8 @@ def find_reducer(cls: type) -> Reducer | None:
     }
     if cls.__name__.startswith("_DefaultDistribution"):
         return reduce_default_strategy
+    if {"StrategyBase", "DistributedValues"} & {base.__name__ for base in cls.__mro__}:
+        return refuse_distributed
     if cls.__name__ == "Function" and hasattr(cls, "python_function") and hasattr(cls, "get_concrete_function"):
         return reduce_function
     return reducers.get(cls) or keras_masks.find_reducer(cls)
@@ -85,6 +94,22 @@ def reduce_default_strategy(strategy: Any, dump: Dump) -> Any:
         dump: Not asked.
     """
     return rebuild.rebuild_tf_default_strategy, ()
+
+
+def refuse_distributed(obj: Any, dump: Dump) -> Any:
+    """Refuse a strategy that distributes, or what it has distributed: it is tied to the devices of its process.
+
+    Args:
+        obj: A strategy, or a variable that was made in its scope.
+        dump: Not asked.
+
+    Raises:
+        TypeError: Always.
+    """
+    raise TypeError(
+        f"cannot pickle {type(obj).__qualname__!r} object: it belongs to a tf.distribute strategy, which is tied to "
+        "the devices of this process. Save the model with model.save(), and load it in the scope of a strategy"
+    )
 
 
 _DEFAULT_OPTIONS = {"autograph": True, "input_signature": None, "jit_compile": None, "reduce_retracing": False}
