@@ -123,7 +123,18 @@ def _copy_dict(original: dict[Any, Any], memo: Memo) -> dict[Any, Any]:
     copied: dict[Any, Any] = {}
     memo[id(original)] = copied
     memo.alive.append(original)
-    _fill(copied, original.items(), memo)
+    # This is `_fill`, written out: a frame less per level.
+    plans, unplaced = memo.plans, memo.unplaced
+    for key, value in original.items():
+        if plans[type(key)] is not None:
+            key = memo.copy_sealed(key)
+        copier = plans[type(value)]
+        if copier is None:
+            copied[key] = value
+        else:
+            copied[key] = copier(value, memo)
+            if unplaced:
+                memo.place(operator.setitem, copied, key)
     return copied
 
 
@@ -280,20 +291,19 @@ def _copy_by_reduction(original: Any, memo: Memo) -> Any:
     method = getattr(original, "__deepcopy__", None)
     if method is not None and not getattr(method, "__safepickle__", False):
         return _copy_by_method(original, memo)
-    return copy_without_method(original, memo)
+    value = _reduce(original)
+    return original if isinstance(value, str) else _rebuild(original, memo, *value)
 
 
 def copy_without_method(original: Any, memo: Memo) -> Any:
     """Copy by the reduce value, whatever `__deepcopy__` there is."""
+    value = _reduce(original)
+    return original if isinstance(value, str) else _rebuild(original, memo, *value)
+
+
+def _reduce(original: Any) -> Any:
     reduce = copyreg.dispatch_table.get(type(original))
-    value = original.__reduce_ex__(4) if reduce is None else reduce(original)
-    if isinstance(value, str):
-        return original
-    memo.building.add(id(original))
-    try:
-        return _rebuild(original, memo, *value)
-    finally:
-        memo.building.discard(id(original))
+    return original.__reduce_ex__(4) if reduce is None else reduce(original)
 
 
 def _rebuild(
@@ -309,12 +319,15 @@ def _rebuild(
     """Make the copy that a reduce value describes. The arguments are those of the pickle documentation."""
     if args:
         places = len(memo.places)
-        args = tuple(_copy_items(args, memo))
+        memo.building.add(id(original))
+        try:
+            args = tuple(_copy_items(args, memo))
+        finally:
+            memo.building.discard(id(original))
         memo.seal(places)
     copied = function(*args)
     memo[id(original)] = copied
     memo.alive.append(original)
-    memo.building.discard(id(original))
     if state is not None:
         set_state = set_state or _find_set_state(copied)
         if set_state is None:
@@ -339,7 +352,10 @@ def _find_set_state(copied: Any) -> Callable[[Any, Any], Any] | None:
 
 def _set_state(copied: Any, state: Any, memo: Memo, set_state: Callable[[Any, Any], Any]) -> None:
     places, sealed = len(memo.places), len(memo.sealed)
-    copied_state = memo.copy_sealed(state)
+    copier = memo.plans[type(state)]  # `memo.copy_sealed`, a frame less per level
+    copied_state = state if copier is None else copier(state, memo)
+    if memo.unplaced:
+        memo.sealed.append(memo.unplaced.pop())
     set_state(copied, copied_state)
     if len(memo.places) == places and len(memo.sealed) == sealed:
         return
