@@ -15,7 +15,6 @@ from typing import Any, Final, Literal, TypeAlias, TypeGuard
 
 from safepickle import rebuild
 from safepickle.errors import MissingGlobalError, MissingModuleError
-from safepickle.whereabouts import find_name
 
 __all__ = ["Aliases", "Missing", "Names", "explain_missing", "names", "position_of"]
 
@@ -161,6 +160,8 @@ def explain_missing(error: BaseException, file: Any, start: int | None, renaming
                 break
         else:
             return None
+        from safepickle.whereabouts import find_name
+
         whole = file.seek(0, io.SEEK_END) - start <= _LARGEST
         file.seek(start)
         path, owner = find_name(file, module, name) if whole else (None, None)
