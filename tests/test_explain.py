@@ -243,6 +243,9 @@ def test_deep_graph_is_explained_as_it_is_dumped() -> None:
     explanation = safepickle.explain(root)
     assert explanation.picklable is succeeds(root) is True
     assert {entry.becomes for entry in explanation.weak_references} == {"weak reference"}
+    # Written out, the paths of a linked list would be as long as the square of its length.
+    assert max(len(entry.path) for entry in explanation.weak_references) < 5_000
+    assert explanation.weak_references[-1].path.endswith("more steps) ... " + ".next" * 9 + ".previous")
 
 
 def test_recursion_without_end_is_found() -> None:

@@ -150,8 +150,7 @@ class _Inquiry:
             for number, children in led_to.items()
         }
         graph.types = [dotted_name(type(obj)) for obj in walk.objects]
-        graph.parents.extend(walk.parents)
-        graph.edges = walk.edges
+        graph.book = walk.book
         graph.copied_from = min(tour.copied_from, tour.outside_from)
         graph.outside_from = tour.outside_from
         places = _places(met, len(walk.objects))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from safepickle.report.naming import Edge, join
+from safepickle.report.naming import Edge, PathBook
 
 __all__ = ["COPIED", "KEPT", "OUTSIDE", "Graph", "WeakEdge"]
 
@@ -40,8 +40,7 @@ class Graph:
 
     Attributes:
         types: Dotted name of each object's type.
-        parents: The object that led to each on the shortest path from the root; -1 for the root.
-        edges: The edge from there.
+        book: How each object was reached.
         sizes: Bytes that each object takes, what it leads to not counted.
         links: Strong edges, as numbers in pairs: from, to, from, to...
         weak: Weak edges.
@@ -52,8 +51,7 @@ class Graph:
     """
 
     types: list[str] = field(default_factory=list)
-    parents: array[int] = field(default_factory=lambda: array("q"))
-    edges: list[Edge] = field(default_factory=list)
+    book: PathBook = field(default_factory=PathBook)
     sizes: array[int] = field(default_factory=lambda: array("q"))
     links: array[int] = field(default_factory=lambda: array("q"))
     weak: list[WeakEdge] = field(default_factory=list)
@@ -71,13 +69,19 @@ class Graph:
             return OUTSIDE
         return COPIED if number >= self.copied_from else KEPT
 
-    def path(self, number: int, *further: Edge) -> str:
-        """Write the path to an object, and further on from there."""
-        edges: list[Edge] = list(reversed(further))
-        while number > 0:
-            edges.append(self.edges[number])
-            number = self.parents[number]
-        return join(reversed(edges))
+    @property
+    def parents(self) -> array[int]:
+        """The object that led to each on its path from the root; -1 for the root."""
+        return self.book.parents
+
+    @property
+    def edges(self) -> list[Edge]:
+        """The edge from there."""
+        return self.book.edges
+
+    def path(self, number: int) -> str:
+        """Write the path to an object, unless it is very long."""
+        return self.book.path(number)
 
     def subtree_sizes(self) -> array[int]:
         """Sum up each object with all that hangs on it, every object counted once: on its shortest path."""

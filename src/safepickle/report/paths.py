@@ -42,7 +42,7 @@ def find_path(root: Any, target: object, pickler: BasePickler | None = None) -> 
     walk = tour.walk
     for _ in tour:
         if id(target) in walk.numbers:
-            return walk.path(walk.numbers[id(target)])
+            return walk.whole_path(walk.numbers[id(target)])
     return None
 
 
@@ -65,7 +65,7 @@ def locate_failure(root: Any, error: BaseException, pickler: BasePickler | None 
     tour = Tour(root, pickler, _copy if _makes_strong_copies(pickler) else _leave)
     for number, expansion in tour:
         if type(expansion.error) is type(error):
-            path = tour.walk.path(number)
+            path = tour.walk.whole_path(number)
             if str(expansion.error) == str(error):
                 return path
             similar = similar or path

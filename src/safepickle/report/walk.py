@@ -7,10 +7,11 @@ know what is behind one adds it with `Walk.enter`.
 from __future__ import annotations
 
 import heapq
+from array import array
 from collections.abc import Iterator
 from typing import Any, Final
 
-from safepickle.report.naming import NEAREST, Edge, join
+from safepickle.report.naming import NEAREST, Edge, PathBook
 from safepickle.report.probe import Expansion, Probe
 
 __all__ = ["Walk"]
@@ -32,15 +33,13 @@ class Walk:
 
     Attributes:
         objects: Every object visited so far, held so that its id stays its own. The root is number 0.
-        parents: The number of the object that led to each, always a lower one; the root's own is -1.
-        edges: The edge from there.
+        book: How each was reached. What led to an object has a lower number.
         numbers: The number of each object, by id.
     """
 
     def __init__(self, root: Any, probe: Probe) -> None:
         self.objects: list[Any] = []
-        self.parents: list[int] = []
-        self.edges: list[Edge] = []
+        self.book = PathBook()
         self.numbers: dict[int, int] = {}
         self._distances: list[int] = []
         self._probe = probe
@@ -56,8 +55,7 @@ class Walk:
             if number < len(self.objects):
                 continue
             self.objects.append(obj)
-            self.parents.append(parent)
-            self.edges.append(edge)
+            self.book.add(parent, edge)
             self._distances.append(distance)
             expansion = self._probe.expand(obj)
             for position, (edge, child) in enumerate(expansion.children):
@@ -72,13 +70,18 @@ class Walk:
         heapq.heappush(self._waiting, (distance, self._entered, parent, edge, child))
         self._entered += 1
 
+    @property
+    def parents(self) -> array[int]:
+        """The number of the object that led to each, always a lower one; the root's own is -1."""
+        return self.book.parents
+
     def path(self, number: int, *further: Edge) -> str:
-        """Write the path to an object, and further on from there."""
-        edges: list[Edge] = list(reversed(further))
-        while number > 0:
-            edges.append(self.edges[number])
-            number = self.parents[number]
-        return join(reversed(edges))
+        """Write the path to an object, and further on from there, unless it is very long."""
+        return self.book.path(number, *further)
+
+    def whole_path(self, number: int) -> str:
+        """Write the path to an object, however long it is."""
+        return self.book.whole_path(number)
 
 
 def _length(edge: Edge) -> int:
