@@ -61,6 +61,7 @@ def _inspect(file: Any, name: str) -> Inspection:
         else:
             with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as unpacked:
                 file.seek(start)
+                head = b""  # what is wrong while it is unpacked is no fault of its first bytes
                 head = _unpack(file, packed, unpacked)
                 run, form = _run(unpacked, head, 0)
     except (Refusal, Damage, Excess) as error:
@@ -71,7 +72,7 @@ def _inspect(file: Any, name: str) -> Inspection:
     findings = walk(run.root, run.world) if run.complete else Findings(complete=False)
     for grant in findings.escaped:
         run.world.escaped(grant)
-    known = recognise(head) if not run.complete and form == "pickle" else None
+    known = recognise(head) if not run.complete and form == "pickle" and (head or not size) else None
     if known is not None:
         run.world.objections[:] = [Objection("damaged", 0, "", f"this is {known}")]
     return _result(name, form, packed, size, run, findings)

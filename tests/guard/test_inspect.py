@@ -1,0 +1,151 @@
+"""What `inspect` tells of a file: names, tombstones, copies, recipes, arrays, sizes."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import pickle
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import safepickle
+from guard.assembler import PROTO4, STOP, call, name, new, pickled
+from guard.targets import Victim, make_table
+
+
+def test_names_come_with_their_paths_and_bytes():
+    data = pickle.dumps({"a": Victim(), "b": [Victim(), {"c": Victim()}]}, 4)
+    found = safepickle.inspect(data)
+    (use,) = found.globals
+    assert (use.name, use.status, use.count) == ("guard.targets:Victim", "needs_allow", 3)
+    assert use.paths == ("$['a']", "$['b'][0]", "$['b'][1]['c']")
+    assert data[use.offset : use.offset + 1] == b"\x93"
+    assert (found.protocol, found.allow, found.file_bytes) == (4, ("guard.targets:Victim",), len(data))
+
+
+def test_what_safepickle_wrote_for_weak_references_is_listed():
+    outside, dead = Victim(), weakref.ref(Victim())
+    strong = safepickle.dumps([weakref.ref(outside)], weakrefs="strong")
+    found = safepickle.inspect(strong)
+    assert [entry.path for entry in found.strong_copies] == ["$[0]"]
+    with pytest.warns(safepickle.WeakReferenceWarning, match="will load dead"):
+        data = safepickle.dumps({"out": weakref.ref(outside), "dead": dead})
+    found = safepickle.inspect(data)
+    assert {(entry.path, entry.referent_type, entry.reason) for entry in found.tombstones} == {
+        ("$['out']", "guard.targets.Victim", "outside"),
+        ("$['dead']", None, "dead"),
+    }
+    assert found.verdict == "safe"
+    found = safepickle.inspect(safepickle.dumps({"t": safepickle.Recomputed(make_table, 5)}))
+    assert [(entry.path, entry.factory) for entry in found.recipes] == [("$['t']", "guard.targets:make_table")]
+
+
+def test_arrays_and_sizes_are_listed():
+    state = {"weights": {"w": np.zeros((30, 40)), "b": np.arange(3, dtype="int32")}, "name": "x" * 100}
+    found = safepickle.inspect(pickle.dumps(state, 5))
+    assert [(entry.path, entry.dtype, entry.shape, entry.nbytes) for entry in found.tensors] == [
+        ("$['weights']['w']", "f8", (30, 40), 9600),
+        ("$['weights']['b']", "i4", (3,), 12),
+    ]
+    assert found.tensor_bytes == 9612
+    tree = {node.path: node for node in found.tree}
+    assert (tree["$"].type, tree["$"].entries, tree["$['weights']"].entries) == ("dict", 2, 2)
+    assert tree["$['name']"].nbytes == 100
+
+
+def test_buffers_out_of_band_are_counted():
+    buffers = []
+    data = pickle.dumps([np.arange(1000.0)] * 2, protocol=5, buffer_callback=buffers.append)
+    assert safepickle.inspect(data).buffers == len(buffers) == 1
+
+
+@pytest.mark.parametrize(("module", "word"), [(gzip, "gzip"), (bz2, "bzip2"), (lzma, "xz")])
+def test_compressed_files_are_looked_into(module, word, tmp_path: Path):
+    path = tmp_path / "file"
+    path.write_bytes(module.compress(pickle.dumps([1, Victim()])))
+    found = safepickle.inspect(path)
+    assert (found.compression, found.verdict, found.allow) == (word, "needs_allow", ("guard.targets:Victim",))
+    path.write_bytes(module.compress(pickle.dumps(list(range(1000))))[:-10])
+    assert safepickle.inspect(path).verdict == "damaged"
+
+
+def test_file_that_unpacks_to_very_much_is_not_looked_into(monkeypatch):
+    monkeypatch.setattr("safepickle.report.inspect.MOST_UNPACKED", 1 << 20)
+    found = safepickle.inspect(gzip.compress(bytes(5 << 20)))
+    assert found.verdict == "refused"
+    assert "unpacks to more than" in found.problems[0].reason
+
+
+def test_reads_paths_files_and_bytes(tmp_path: Path):
+    data = pickle.dumps([1])
+    path = tmp_path / "file.pkl"
+    path.write_bytes(data)
+    with open(path, "rb") as file:
+        results = [
+            safepickle.inspect(source) for source in (path, str(path), file, io.BytesIO(data), data, bytearray(data))
+        ]
+    assert {result.verdict for result in results} == {"safe"}
+    assert [result.file for result in results] == [str(path)] * 3 + [""] * 3
+
+
+def test_problems_say_where_and_why():
+    found = safepickle.inspect(pickled([call(name("os", "system"), "true"), new(name("app", "Net"))]))
+    assert found.verdict == "refused"
+    assert found.allow == ()
+    assert [(problem.verdict, problem.name) for problem in found.problems] == [
+        ("refused", "os:system"),
+        ("needs_allow", "app:Net"),
+    ]
+    assert "operating system" in found.problems[0].reason
+    assert found.problems[0].offset == 3
+
+
+def test_everything_is_plain_data():
+    found = safepickle.inspect(pickle.dumps({"a": np.arange(3), "v": Victim()}))
+    again = json.loads(json.dumps(found.to_dict()))
+    assert again["verdict"] == "needs_allow"
+    assert again["tensors"][0]["shape"] == [3]
+    assert pickle.loads(pickle.dumps(found)) == found
+
+
+def test_text_fits_a_terminal():
+    data = pickle.dumps([Victim() for _ in range(1000)] + [np.arange(i) for i in range(1, 50)])
+    lines = str(safepickle.inspect(data)).splitlines()
+    assert lines[1:3] == ["verdict: needs_allow", "  allow=['guard.targets:Victim']"]
+    assert len(lines) < 40
+
+
+def test_a_million_levels_cost_no_more_than_their_bytes():
+    data = PROTO4 + b"]" * 300_000 + b"a" * 299_999 + STOP
+    found = safepickle.inspect(data)
+    assert found.verdict == "safe"
+    assert max(len(node.path) for node in found.tree) <= 300
+
+
+def test_nothing_that_the_file_names_is_imported(tmp_path: Path):
+    (tmp_path / "loud.py").write_text("raise SystemExit('imported')")
+    program = (
+        "import sys, safepickle, safepickle.report.inspect\n"
+        "before = set(sys.modules)\n"
+        "data = b'\\x80\\x04cloud\\nNet\\n)\\x81cnumpy\\nndarray\\n\\x86ctorch._utils\\n_rebuild_tensor\\n0.'\n"
+        "assert safepickle.inspect(data).verdict == 'needs_allow'\n"
+        "print(sorted(set(sys.modules) - before))\n"
+    )
+    source = str(Path(safepickle.__file__).parents[1])
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": source},
+        check=True,
+    )
+    assert ran.stdout == "[]\n"
