@@ -33,10 +33,17 @@ def small_model() -> nn.Module:
     return nn.ParameterList([nn.Parameter(torch.randn(16)) for _ in range(SMALL)])
 
 
-def torch_saved(obj: Any) -> bytes:
+def torch_saved(obj: Any, **options: Any) -> bytes:
     file = io.BytesIO()
-    torch.save(obj, file)
+    torch.save(obj, file, **options)
     return file.getvalue()
+
+
+def torch_save_calls(module: nn.Module) -> Calls:
+    return {
+        "safepickle": lambda: torch_saved(module, pickle_module=safepickle),
+        "torch.save": lambda: torch_saved(module),
+    }
 
 
 def torch_loaded(data: bytes) -> Any:
@@ -113,6 +120,16 @@ suite.compare(
     f"{SMALL:,} parameters of 16 floats: loads",
     lambda: without_memcpy(load_calls(small_model())),
     targets={"pickle": 0.5},
+)
+suite.compare(
+    f"torch.save(pickle_module=safepickle) of {SMALL:,} parameters",
+    lambda: torch_save_calls(small_model()),
+    targets={"torch.save": 1.05},
+)
+suite.compare(
+    f"torch.save(pickle_module=safepickle) of {MEGABYTES} MB",
+    lambda: torch_save_calls(model(MEGABYTES)),
+    targets={"torch.save": 1.05},
 )
 
 if __name__ == "__main__":
