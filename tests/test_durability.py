@@ -336,3 +336,89 @@ def test_a_failed_dump_does_not_change_the_object() -> None:
     assert [weakref.getweakrefcount(obj) for obj in (root, node)] == references
     assert vars(root) == facts
     assert dict(cache) == {"root": root, "outside": node}
+
+
+LOAD_TWICE = """
+import sys
+import safepickle
+
+data = open(sys.argv[1], "rb").read()
+sys.modules["__main__"].allowed = False
+try:
+    safepickle.loads(data)
+except ValueError as error:
+    print(error)
+sys.modules["__main__"].allowed = True
+obj, twin = safepickle.loads(data)
+assert type(obj) is type(twin)
+assert obj.method() == "method of kept", obj.method()
+assert type(obj).after == "after"
+print("whole")
+"""
+
+
+def test_a_load_that_fails_leaves_no_half_built_class_behind(tmp_path: Path) -> None:
+    """A class by value is made known before its attributes are; here one of them fails at first."""
+
+    class Sometimes:
+        def __reduce__(self) -> Any:
+            return eval, ("__import__('sys').modules['__main__'].allowed or int('not allowed yet')",)
+
+    class ByValue:
+        before = "before"
+        sometimes = Sometimes()
+        after = "after"
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def method(self) -> str:
+            return f"method of {self.name}"
+
+    safepickle.dump([ByValue("kept"), ByValue("twin")], tmp_path / "file")
+    lines = run(LOAD_TWICE, str(tmp_path / "file")).splitlines()
+    assert lines == ["invalid literal for int() with base 10: 'not allowed yet'", "whole"]
+
+
+# An interrupt right after a file was opened leaves it to the collector to close it.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no timers here")
+@pytest.mark.parametrize("kind", ["path", "file", "buffer"])
+def test_an_interrupt_at_any_moment_leaves_the_old_content_or_the_new(kind: str, tmp_path: Path) -> None:
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt(number: int, frame: object) -> None:
+        raise Interrupted
+
+    path = tmp_path / "file"
+    node = Node("kept")
+    obj = [
+        weakref.ref(node),
+        [bytes(100_000), list(range(5000))] * 3,
+        [Node(str(number)) for number in range(2000)],
+        node,
+    ]
+    new = safepickle.dumps(obj)
+    outcomes = set()
+    handler = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for delay in [random.Random(number).uniform(0.0002, 0.015) for number in range(40)]:
+            path.write_bytes(b"old")
+            file: Any = io.BytesIO(b"old") if kind == "buffer" else open(path, "r+b")  # noqa: SIM115 (closed below)
+            file.seek(0, os.SEEK_END)
+            try:
+                signal.setitimer(signal.ITIMER_REAL, delay)
+                safepickle.dump(obj, path if kind == "path" else file, fsync=False)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Interrupted:
+                outcomes.add("interrupted")
+            content = path.read_bytes() if kind == "path" else file.getvalue() if kind == "buffer" else None
+            file.close()
+            content = path.read_bytes() if content is None else content
+            assert content in ((b"old", new) if kind == "path" else (b"old", b"old" + new))
+            assert os.listdir(tmp_path) == ["file"]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+    assert "interrupted" in outcomes

@@ -104,21 +104,24 @@ class _Replacement:
 
     def _open_named(self) -> io.FileIO:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        # Before it has: an interrupt may come right after.
+        self._has_name = True
         try:
             descriptor = os.open(self._temporary, flags, 0o666)
         except OSError as error:
+            self._has_name = False
             raise OSError(error.errno, f"cannot make a file in this folder: {error.strerror}", self._folder) from error
-        self._has_name = True
         return io.FileIO(descriptor, "r+b")
 
     def _link(self) -> bool:
         """Give the nameless file its temporary name; return False where ``/proc`` is missing or links are forbidden."""
         folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        self._has_name = True
         try:
             # With a dst_dir_fd Python follows the symbolic link in /proc, rather than making a link to the link.
             os.link(f"/proc/self/fd/{self.file.fileno()}", os.path.basename(self._temporary), dst_dir_fd=folder)
-            self._has_name = True
         except OSError:
+            self._has_name = False
             return False
         finally:
             os.close(folder)
