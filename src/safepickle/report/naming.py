@@ -12,7 +12,6 @@ import math
 import sys
 import types
 import weakref
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -20,7 +19,6 @@ __all__ = [
     "NEAREST",
     "Edge",
     "Names",
-    "PathBook",
     "item_edge",
     "join",
     "key_edge",
@@ -39,8 +37,6 @@ Names: TypeAlias = dict[int, Edge]
 """Edges by the id of what they lead to."""
 
 _LONGEST_KEY = 60
-_MOST_EDGES = 500
-_ENDS = 10
 _LITERALS = (str, int, bytes, bool, type(None), float)
 
 
@@ -57,56 +53,6 @@ def join(edges: Iterable[Edge], begun: str = "$") -> str:
         else:
             path = f"{edge[0]}{path}{edge[1]}"
     return path
-
-
-class PathBook:
-    """The way from the root to every object of a walk, and how to write it.
-
-    Attributes:
-        parents: The number of the object that led to each; -1 for the root, which is number 0.
-        edges: The edge from there.
-    """
-
-    def __init__(self) -> None:
-        self.parents = array("q")
-        self.edges: list[Edge] = []
-        self._depths = array("q")
-        # The ancestor that is `_ENDS` edges from the root: where a long path is broken off.
-        self._heads = array("q")
-
-    def add(self, parent: int, edge: Edge) -> None:
-        """Note how the next object was reached."""
-        number = len(self.edges)
-        depth = self._depths[parent] + 1 if parent >= 0 else 0
-        self.parents.append(parent)
-        self.edges.append(edge)
-        self._depths.append(depth)
-        self._heads.append(number if depth <= _ENDS else self._heads[parent])
-
-    def path(self, number: int, *further: Edge) -> str:
-        """Write the path to an object, and further on from there; the middle of a very long one is left out.
-
-        Every object of a linked list has a path as long as the list is up to there: written out, they would fill the
-        memory.
-        """
-        depth = self._depths[number]
-        if depth <= _MOST_EDGES:
-            return self.whole_path(number, *further)
-        tail: list[Edge] = list(reversed(further))
-        head = self._heads[number]
-        for _ in range(_ENDS):
-            tail.append(self.edges[number])
-            number = self.parents[number]
-        begun = f"{self.whole_path(head)} ... ({depth - 2 * _ENDS:,} more steps) ... "
-        return join(reversed(tail), begun)
-
-    def whole_path(self, number: int, *further: Edge) -> str:
-        """Write the path to an object, and further on from there, however long it is."""
-        edges: list[Edge] = list(reversed(further))
-        while number > 0:
-            edges.append(self.edges[number])
-            number = self.parents[number]
-        return join(reversed(edges))
 
 
 def shorten(path: str, longest: int = 300) -> str:

@@ -11,7 +11,8 @@ from array import array
 from collections.abc import Iterator
 from typing import Any, Final
 
-from safepickle.report.naming import NEAREST, Edge, PathBook
+from safepickle.report.naming import NEAREST, Edge
+from safepickle.report.pathbook import PathBook
 from safepickle.report.probe import Expansion, Probe
 
 __all__ = ["Walk"]
