@@ -59,6 +59,7 @@ bench: .venv/bench/.ready
 	@set -e; for program in benchmarks/bench_*.py; do \
 	    echo "== $$program"; .venv/bench/bin/python "$$program"; \
 	done
+	.venv/bench/bin/python benchmarks/plot.py
 
 clean:
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -45,6 +45,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
     # Keywords that `backend` binds.
     _bound_options: ClassVar[Mapping[str, Any]] = {}
     _has_persistent_id: ClassVar[bool] = False
+    _chosen_dispatch_table: Mapping[type, Any] = _STANDARD_DISPATCH_TABLE
     _unpicklable: Unpicklable = "raise"
     memo: Any  # of the C pickler
 
@@ -92,14 +93,11 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
     @property
     def dispatch_table(self) -> Mapping[type, Any]:
         """The reducers by exact type that the caller or a subclass has set, or else cloudpickle's and copyreg's."""
-        try:
-            table: Mapping[type, Any] = _C_DISPATCH_TABLE.__get__(self)
-        except AttributeError:
-            table = _STANDARD_DISPATCH_TABLE
-        return table
+        return self._chosen_dispatch_table
 
     @dispatch_table.setter
     def dispatch_table(self, table: Mapping[type, Any]) -> None:
+        self._chosen_dispatch_table = table
         _C_DISPATCH_TABLE.__set__(self, table)
 
     @property
