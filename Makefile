@@ -29,16 +29,11 @@ demo: .venv/demo/.ready
 
 test: test-core test-integrations
 
-# Threads and forks, in a process of their own. Run among the others, on CPython 3.11 the collection after them has
-# crashed the interpreter now and then, and why is not known yet: a dict in its reach held a stray pointer.
-THREADS := tests/test_threads.py
-
 test-core: $(VERSIONS:%=.venv/core-%/.ready)
 	@test -n "$(VERSIONS)" || { echo "no CPython from 3.11 to 3.13 was found"; exit 1; }
 	@set -e; for version in $(VERSIONS); do \
 	    echo "core tests on CPython $$version: $$(.venv/core-$$version/bin/python -V)"; \
-	    .venv/core-$$version/bin/python -m pytest -q $(filter-out $(THREADS),$(wildcard tests/test_*.py)) tests/guard; \
-	    .venv/core-$$version/bin/python -m pytest -q $(THREADS); \
+	    .venv/core-$$version/bin/python -m pytest -q tests/test_*.py tests/guard; \
 	done
 	@echo "the core's tests passed on CPython $(VERSIONS)"
 

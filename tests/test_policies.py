@@ -14,6 +14,7 @@ import weakref
 import pytest
 
 import safepickle
+from safepickle.reducers.weak import look_behind
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
@@ -268,6 +269,22 @@ def test_proxy_in_a_cycle_sees_the_whole_copy():
     assert loaded.child.parent.name == "p"
     loaded.child.parent.name = "changed"
     assert loaded.name == "changed"
+
+
+class Operators:
+    """A class whose operators must not be asked for anything when a proxy to it is dumped."""
+
+    def _refuse(self, *others):
+        raise AssertionError("an operator of the referent was called")
+
+    __matmul__ = __rmatmul__ = __imatmul__ = __eq__ = _refuse
+    __hash__ = object.__hash__
+
+
+def test_looking_behind_a_proxy_runs_no_code_of_its_referent():
+    operators = Operators()
+    proxy, copy = round_trip([weakref.proxy(operators), operators])
+    assert look_behind(proxy) == (copy, None)
 
 
 def test_proxy_keeps_its_callback():

@@ -32,6 +32,11 @@ def tree(size: int = 60) -> Node:
         parent = nodes[(number - 1) // 3]
         parent.children.append(nodes[number])
         nodes[number].parent = weakref.ref(parent)
+    for node in nodes:
+        # CPython 3.11 may collect garbage while it makes an object's __dict__. If that runs Python code, as the
+        # callbacks of hypothesis do, another thread may make the same __dict__ meanwhile: two then own one set of
+        # values, and the interpreter crashes later, be it vars() or pickle.dumps that asked. So have them made.
+        vars(node)
     return nodes[0]
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from safepickle.copying.memo import MISSING, Copier, Memo, Pending
 from safepickle.copying.strong import copy_plain_instance
 from safepickle.rebuild import Owner, weak_method_callback
+from safepickle.reducers.weak import look_behind
 
 _dict_get = dict.get
 
@@ -189,8 +190,6 @@ def _copy_weak_method(reference: weakref.WeakMethod[Any], memo: Memo) -> Any:
 
 
 def _copy_proxy(proxy: Any, memo: Memo) -> Any:
-    from safepickle.reducers._proxies import look_behind  # it draws in ctypes
-
     known = _known(proxy, memo)
     if known is not MISSING:
         return known

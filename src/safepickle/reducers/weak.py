@@ -6,6 +6,7 @@ the dump's business.
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections.abc import Callable
 from typing import Any, Final
@@ -17,6 +18,7 @@ from safepickle.reducers.classes import has_own_reduce, is_class_method, leave_t
 
 __all__ = [
     "REDUCERS",
+    "look_behind",
     "reduce_finalize",
     "reduce_proxy",
     "reduce_weak_method",
@@ -108,7 +110,7 @@ def reduce_weak_method(reference: weakref.WeakMethod[Any], dump: Dump) -> Any:
 
 def reduce_proxy(proxy: Any, dump: Dump) -> Any:
     """Reduce a proxy of either kind, touching nothing of its referent."""
-    referent, callback = _look_behind(proxy)
+    referent, callback = look_behind(proxy)
     callable_kind = type(proxy) is weakref.CallableProxyType
     if referent is None:
         return rebuild.rebuild_dead_proxy, (callable_kind,)
@@ -138,16 +140,28 @@ def reduce_finalize(finalizer: weakref.finalize[Any, Any], dump: Dump) -> Any:
     return rebuild.rebuild_dead_finalize, (cls,)
 
 
-def _look_behind(proxy: Any) -> tuple[Any, Callable[[Any], object] | None]:
-    """Return the referent of a proxy, or None when it is dead, and its callback.
+class _LookBehind:
+    """The left side of an operator whose right side is a proxy: what the proxy stands for comes out.
 
-    Every attribute of a proxy is its referent's, so there is no way in Python to ask the proxy itself.
+    A proxy hides all there is to know about itself, but unwraps the operands of an operator in C, which is safe while
+    other threads let go of the referent, and asks nothing of the referent's class: the left side is asked first.
     """
-    global _look_behind
-    from safepickle.reducers._proxies import look_behind
 
-    _look_behind = look_behind
-    return look_behind(proxy)
+    def __matmul__(self, other: Any) -> Any:
+        return NotImplemented if type(other) in weakref.ProxyTypes else other
+
+
+_behind = _LookBehind()
+
+
+def look_behind(proxy: Any) -> tuple[Any, Callable[[Any], object] | None]:
+    """Return the referent of a proxy, or None when it is dead, and the proxy's callback."""
+    try:
+        referent = _behind @ proxy
+    except ReferenceError:
+        referent = None
+    # The callback is the only object that a proxy owns.
+    return referent, next(iter(gc.get_referents(proxy)), None)
 
 
 REDUCERS: Final[dict[type, Callable[[Any, Dump], Any]]] = {

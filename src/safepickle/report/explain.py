@@ -23,6 +23,7 @@ from safepickle.policy import (
     check_unpicklable,
     check_weakrefs,
 )
+from safepickle.reducers.weak import look_behind
 from safepickle.report.explanation import Explanation, Hazard, Subtree, UnpicklableObject, WeakReference
 from safepickle.report.graph import Graph, WeakEdge
 from safepickle.report.naming import NEAREST
@@ -317,8 +318,6 @@ def _is_dead(obj: Any, expansion: Expansion) -> bool:
 
 def _look_alive(obj: Any) -> bool:
     if type(obj) in _PROXIES:
-        from safepickle.reducers._proxies import look_behind
-
         return look_behind(obj)[0] is not None
     if issubclass(type(obj), weakref.WeakMethod):
         return weakref.WeakMethod.__call__(obj) is not None

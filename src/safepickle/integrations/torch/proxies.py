@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from safepickle.reducers._proxies import look_behind
+from safepickle.reducers.weak import look_behind
 
 __all__ = ["LeftOut", "owned_modules", "resolved_proxies"]
 
