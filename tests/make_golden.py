@@ -1,6 +1,7 @@
 """Write the golden pickles of this version of safepickle, made by this version of Python.
 
-Run it once on each Python before a release, and commit what it writes. It never overwrites: a golden pickle that exists
+Run it once on each Python before a release, where torch, Keras, JAX and TensorFlow are installed, and commit what it
+writes: what needs a framework that is missing is passed over. It never overwrites: a golden pickle that exists
 stands for files that people have. Run: python tests/make_golden.py
 """
 
@@ -10,6 +11,7 @@ import gc
 import importlib.util
 import os
 import pickle
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -71,11 +73,15 @@ def write_torch() -> None:
             print(path.relative_to(TESTS))
 
 
-def write_keras() -> None:
-    os.environ["KERAS_BACKEND"] = "torch"
-    import golden_keras_cases
-
-    write_golden(golden_keras_cases.CASES)
+def write_keras(backend: str) -> None:
+    """Write what Keras has on one of its backends: each needs a process of its own."""
+    if importlib.util.find_spec("keras") is None or importlib.util.find_spec(backend) is None:
+        return
+    command = (
+        f"import golden_keras_cases, make_golden; make_golden.write_golden(golden_keras_cases.cases_of({backend!r}))"
+    )
+    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", command], check=True, env=environment)
 
 
 if __name__ == "__main__":
@@ -84,8 +90,8 @@ if __name__ == "__main__":
     write_foreign()
     if importlib.util.find_spec("torch") is not None:
         write_torch()
-        if importlib.util.find_spec("keras") is not None:
-            write_keras()
+    for keras_backend in ("torch", "jax", "tensorflow"):
+        write_keras(keras_backend)
     for thing in golden_cases.HELD:
         if hasattr(thing, "close"):
             thing.close()

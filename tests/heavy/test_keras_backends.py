@@ -18,9 +18,14 @@ def test_keras_objects_come_back_as_they_were_on(backend: str) -> None:
     for library in ("keras", backend):
         if importlib.util.find_spec(library) is None:
             pytest.skip(f"{library} is not installed")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/integrations/test_keras.py"]
+    tests = ["tests/integrations/test_keras.py", "tests/integrations/test_keras_format.py"]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "KERAS_BACKEND": backend}
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "KERAS_BACKEND": backend},
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert " passed" in done.stdout

@@ -1,7 +1,11 @@
-"""What the golden pickles of Keras objects hold, on the torch backend. The rule of `golden_cases` holds here, too."""
+"""What the golden pickles of Keras objects hold, on the torch backend. The rule of `golden_cases` holds here, too.
+
+The other backends have modules of their own, since a process runs on one: `cases_of` imports the right one.
+"""
 
 from __future__ import annotations
 
+import importlib
 import weakref
 from typing import Any
 
@@ -46,7 +50,15 @@ def preprocessing() -> Any:
 
 def check_preprocessing(layer: Any) -> None:
     assert keras.ops.convert_to_numpy(layer(keras.ops.convert_to_tensor([2.0, 4.0]))).tolist() == [2.0, 3.0]
-    assert layer.backend.name == "torch"
+    assert layer.backend.name == keras.backend.backend()
 
 
 CASES["keras preprocessing"] = Case(preprocessing, check_preprocessing, {})
+
+
+def cases_of(backend: str) -> dict[str, Case]:
+    """Return the cases of the backend that Keras runs on."""
+    if backend == "torch":
+        return CASES
+    cases: dict[str, Case] = importlib.import_module(f"golden_{backend}_cases").CASES
+    return cases
