@@ -59,6 +59,8 @@ class Dump:
         protocol: Of the pickle being written.
         has_persistent_id: A subclass stores some objects outside the pickle, as ``torch.save`` does.
         tracking: A weak reference has been met, so that what the walk enters is noted.
+        linkable: Ids of the referents that a reference can be made to at once: what was visited, or all that is kept
+            when that is known, less what is under construction.
         visited: While it is being found out what is kept: the ids of the objects that this walk has met. Else None.
         entered: Ids of the objects met since that may be under construction while they are written.
         expected: The referent that the walk was last told to enter; meeting it a second time means that it is not in
@@ -88,8 +90,7 @@ class Dump:
         self.scratch: dict[str, Any] = {}
         # Objects that a subclass's persistent_id stored, held so that their ids stay theirs.
         self.persisted: dict[int, object] = {}
-        # Ids of referents that can be relinked at once: what was visited, or all that is kept when that is known.
-        self._linkable: set[int] = _NONE
+        self.linkable: set[int] = _NONE
         self._kept: set[int] | None = None
         # The memo of the walk that found out what is kept, so that the ids in `_kept` stay its objects'.
         self._kept_memo: dict[int, Any] = {}
@@ -101,10 +102,11 @@ class Dump:
         self._met: set[int] = set()
         # Types whose instances no module owns.
         self._by_value: set[type] = set()
-        self._names: dict[type, str] = {}
+        self._tombstones: dict[tuple[str, type], tuple[str, str]] = {}
         # What a policy callable answered, with the referent, so that its id stays its own.
         self._fates: dict[int, tuple[object, OutsideFate]] = {}
-        self._under_construction: set[int] = set()
+        # Each with whether it is linkable again afterwards.
+        self._under_construction: dict[int, bool] = {}
 
     @property
     def certain(self) -> bool:
@@ -140,37 +142,34 @@ class Dump:
             WeakReferenceError: The policy is ``"strict"`` and the reference cannot be relinked.
         """
         key = id(referent)
-        # The parent pointer, by far the commonest case, ends here.
-        if key in self._linkable and not self._under_construction:
+        if not self.tracking and self.policy != "tombstone":
+            self.track()
+        if key in self.linkable:
             self.expected = referent
             return RELINK
-        return self._decide(key, reference, referent, dependents)
-
-    def _decide(self, key: int, reference: object, referent: object, dependents: tuple[object, ...]) -> str:
         if self.policy == "tombstone":
             return POLICY
-        if not self.tracking:
-            self.track()
         if key in self._under_construction:
             if self.policy == "strict":
                 raise self.error(reference, referent, CYCLE)
             self._count(self.cycles, referent)
             return CYCLE
         if self._kept is not None:
-            if key in self._linkable or self._is_by_reference(referent):
+            if self._is_by_reference(referent):
                 self.expected = referent
                 return RELINK
             return self._decide_outside(reference, referent)
-        if key in self._linkable or key in self._met or key in self.persisted:
+        if key in self._met or key in self.persisted:
             self.expected = referent
             return RELINK
+        cls = type(referent)
         if key not in self._pending:
-            if self._is_by_reference(referent):
+            if cls not in self._by_value and self._is_by_reference(referent):
                 return RELINK
             self._pending[key] = (reference, referent)
         if dependents:
             self._dependents.setdefault(key, []).extend(dependents)
-        self._count(self.left_out, referent)
+        self.left_out[cls] = self.left_out.get(cls, 0) + 1
         return OUTSIDE
 
     def track(self) -> None:
@@ -183,9 +182,9 @@ class Dump:
             self._kept = set()
         if self._kept is None:
             self.visited = set(self.pickler.memo.copy())
-            self._linkable = self.visited
+            self.linkable = self.visited
         else:
-            self._linkable = self._kept
+            self.linkable = self._kept
 
     def enter(self, obj: object) -> None:
         """Note an object that may be under construction while it is written: it has a reducer, or one of its own."""
@@ -197,7 +196,7 @@ class Dump:
         """Forget what the last walk has met, but not what was learnt from it."""
         self.tracking = False
         self.visited = None
-        self._linkable = _NONE
+        self.linkable = _NONE
         self.entered.clear()
         self._met = set()
         self.expected = None
@@ -281,11 +280,14 @@ class Dump:
 
     def open_construction(self, obj: object) -> None:
         """Note that the reduce arguments of a cyclic object are being written."""
-        self._under_construction.add(id(obj))
+        key = id(obj)
+        self._under_construction[key] = key in self.linkable
+        self.linkable.discard(key)
 
     def close_construction(self, obj: object) -> None:
         """Note that a cyclic object is in the memo."""
-        self._under_construction.discard(id(obj))
+        if self._under_construction.pop(id(obj), False):
+            self.linkable.add(id(obj))
 
     def error(self, reference: object, referent: object, reason: str) -> WeakReferenceError:
         """Make the error for a reference that must not become a tombstone."""
@@ -296,7 +298,7 @@ class Dump:
     def _take_kept(self) -> list[int]:
         """Take out the pending referents that have been met since, and return their ids."""
         newly_met = self.visited or set()
-        self.visited = self._linkable = set()
+        self.visited = self.linkable = set()
         if len(self._pending) < len(newly_met):
             found = [key for key in self._pending if key in newly_met]
         else:
@@ -333,12 +335,16 @@ class Dump:
         self._count(self.left_out, referent)
         return OUTSIDE
 
-    def name_of(self, cls: type) -> str:
-        """Return the dotted name of a class, the same string object each time: a pickle then spells it out once."""
-        name = self._names.get(cls)
-        if name is None:
-            name = self._names[cls] = dotted_name(cls)
-        return name
+    def tombstone_arguments(self, fate: str, referent: object) -> tuple[str, str]:
+        """Return a tombstone's reason and the name of the referent's type, the same tuple each time.
+
+        A pickle then holds it once, and a walk that is repeated loses little on it.
+        """
+        key = fate, type(referent)
+        arguments = self._tombstones.get(key)
+        if arguments is None:
+            arguments = self._tombstones[key] = fate, dotted_name(key[1])
+        return arguments
 
     @staticmethod
     def _count(counts: dict[type, int], referent: object) -> None:
@@ -358,8 +364,6 @@ class Dump:
     def _is_by_reference(self, referent: Any) -> bool:
         """Whether the other side imports `referent`, so that its module owns it there."""
         cls = type(referent)
-        if cls in self._by_value:
-            return False
         if issubclass(cls, (type, types.FunctionType, types.ModuleType)):
             return bool(_should_pickle_by_reference(referent))
         if issubclass(cls, enum.Enum):

@@ -54,7 +54,7 @@ def reduce_weakref(reference: weakref.ref[Any], dump: Dump) -> Any:
         return rebuild.StrongRef, arguments
     if fate == RECIPE:
         return rebuild.RecipeRef, (recipe_of(referent), *arguments[1:])
-    return rebuild.Tombstone, (fate, dump.name_of(type(referent)))
+    return rebuild.Tombstone, dump.tombstone_arguments(fate, referent)
 
 
 def reduce_weakref_subclass(reference: weakref.ref[Any], dump: Dump) -> Any:
