@@ -62,6 +62,22 @@ class Stateful:
         self.state = state
 
 
+class Chained:
+    """Hashed by what it holds, as a dataclass is."""
+
+    held: Any
+
+    def __hash__(self) -> int:
+        return hash((self.held,))
+
+
+class Alike:
+    """All instances have the same hash."""
+
+    def __hash__(self) -> int:
+        return 1
+
+
 class Color(enum.Enum):
     RED = 1
     BLUE = 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 import safepickle
 from guard.costly import COSTLY, DAMAGED
-from guard.targets import Pair, Victim
+from guard.targets import Alike, Chained, Pair, Victim
 
 CHILD = """
 import resource, pickle, sys
@@ -94,3 +95,27 @@ def test_what_is_no_pickle_is_named(title: str, said: str, tmp_path: Path):
 def test_corpora_are_large():
     assert len(COSTLY) >= 40
     assert len(DAMAGED) >= 50
+
+
+def held_by_one_another(levels: int) -> bytes:
+    """A pickle of a dict whose key is an object that holds an object that holds an object..."""
+    first = b"\x80\x04cguard.targets\nChained\n\x94Nr\x01\x00\x00\x000"
+    last = (levels + 1).to_bytes(4, "little")
+    links = (
+        b"h\x00)\x81}\x8c\x04heldj" + level.to_bytes(4, "little") + b"sbr" + (level + 1).to_bytes(4, "little") + b"0"
+        for level in range(1, levels + 1)
+    )
+    return first + b"".join(links) + b"}j" + last + b"K\x01s."
+
+
+def test_hash_of_an_allowed_class_that_recurses_is_an_error_and_no_crash():
+    assert len(safepickle.loads(held_by_one_another(50), allow=[Chained])) == 1
+    with pytest.raises(safepickle.DamagedPickleError, match="RecursionError"):
+        safepickle.loads(held_by_one_another(20_000), allow=[Chained])
+
+
+def test_instances_of_an_allowed_class_with_one_hash_are_bounded():
+    for make in (set, frozenset, dict.fromkeys):
+        assert len(safepickle.loads(pickle.dumps(make([Alike() for _ in range(200)])), allow=[Alike])) == 200
+        with pytest.raises(safepickle.LoadLimitError, match="have the same hash"):
+            safepickle.loads(pickle.dumps(make([Alike() for _ in range(300)])), allow=[Alike])

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import copyreg
 import io
 import os
 import pickle
 import struct
+import sys
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import golden_torch_cases
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
+from torch.utils.weak import TensorWeakRef, WeakIdKeyDictionary, WeakIdRef, _WeakHashRef
 
 import safepickle
 import safepickle.integrations.torch as torch_integration
 from pages import run_page
+from safepickle import rebuild
 
 
 class Net(nn.Module):
@@ -93,12 +103,96 @@ def test_what_torch_writes_loads(title: str, zipped: bool, tmp_path: Path):
         assert str(loaded) == str(expected)
 
 
-@pytest.mark.parametrize("title", [title for title in VALUES if title not in ("sparse", "sparse rows")])
+@pytest.mark.parametrize("protocol", [2, 5])
+@pytest.mark.parametrize("title", VALUES)
 @pytest.mark.parametrize("module", [pickle, safepickle], ids=["pickle", "safepickle"])
-def test_what_pickles_of_tensors_hold_loads(title: str, module: Any):
-    data = module.dumps(VALUES[title]())
+def test_what_pickles_of_tensors_hold_loads(title: str, module: Any, protocol: int):
+    data = module.dumps(VALUES[title](), protocol)
     assert str(safepickle.loads(data, allow=())) == str(module.loads(data))
     assert safepickle.inspect(data).verdict == "safe"
+
+
+def sparse_layouts() -> dict[str, torch.Tensor]:
+    eye = torch.eye(4)
+    return {
+        "rows": eye.to_sparse_csr(),
+        "columns": eye.to_sparse_csc(),
+        "blocks by rows": eye.to_sparse_bsr((2, 2)),
+        "blocks by columns": eye.to_sparse_bsc((2, 2)),
+        "coordinates": eye.to_sparse(),
+        "not coalesced": torch.sparse_coo_tensor(torch.tensor([[0, 0], [1, 1]]), torch.ones(2), (4, 4)),
+        "hybrid": torch.sparse_coo_tensor(torch.tensor([[0, 3]]), torch.ones(2, 3), (4, 3)),
+    }
+
+
+@pytest.mark.parametrize("module", [pickle, safepickle], ids=["pickle", "safepickle"])
+def test_sparse_tensors_of_every_layout_load_from_pickles(module: Any):
+    for title, tensor in sparse_layouts().items():
+        loaded = safepickle.loads(module.dumps(tensor), allow=())
+        assert loaded.layout == tensor.layout, title
+        assert torch.equal(loaded.to_dense(), tensor.to_dense()), title
+        assert loaded.layout != torch.sparse_coo or loaded.is_coalesced() == tensor.is_coalesced(), title
+
+
+GOLDEN = sorted((Path(__file__).parent.parent / "data" / "golden").glob("*/py*/torch_*.pickle"))
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: f"{path.parts[-2]}/{path.stem}")
+def test_golden_pickles_of_torch_load(path: Path):
+    golden_torch_cases.CASES[path.stem.replace("_", " ")].check(safepickle.load(path, allow=()))
+    assert safepickle.inspect(path).verdict == "safe"
+
+
+class OwnReference(WeakIdRef):
+    """A reference with a constructor of its own."""
+
+    def __init__(self, key: Any, callback: Any = None) -> None:
+        super().__init__(key, callback)
+
+
+class OwnDictionary(WeakIdKeyDictionary):
+    pass
+
+
+def weak_graph() -> dict[str, Any]:
+    tensor, hooks = torch.ones(1), OrderedDict()
+    handle = RemovableHandle(hooks, extra_dict=[hooks])
+    hooks[handle.id] = "hook"
+    own = OwnDictionary({tensor: 2}, OwnReference)
+    return {
+        "tensor": tensor,
+        "hooks": hooks,
+        "handle": handle,
+        "table": WeakIdKeyDictionary({tensor: 1}),
+        "by hash": WeakIdKeyDictionary({tensor: 1}, _WeakHashRef),
+        "references": [WeakIdRef(tensor), _WeakHashRef(tensor), TensorWeakRef(tensor), OwnReference(tensor)],
+        "dead": [WeakIdRef(torch.ones(1)), TensorWeakRef(torch.ones(1))],
+        "own": own,
+    }
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 4, 5])
+def test_weak_types_of_torch_load(protocol: int):
+    data = safepickle.dumps(weak_graph(), protocol)
+    loaded = safepickle.loads(data, allow=[OwnReference, OwnDictionary])
+    tensor = loaded["tensor"]
+    assert [reference() is tensor for reference in loaded["references"]] == [True] * 4
+    assert [reference() for reference in loaded["dead"]] == [None, None]
+    assert (loaded["table"][tensor], loaded["by hash"][tensor], loaded["own"][tensor]) == (1, 1, 2)
+    assert type(loaded["own"]) is OwnDictionary
+    loaded["handle"].remove()
+    assert not loaded["hooks"]
+    assert set(safepickle.inspect(data).allow) == {f"{__name__}:OwnReference", f"{__name__}:OwnDictionary"}
+    with pytest.raises(safepickle.NotAllowedError, match=r"Own(Reference|Dictionary): it is on no list"):
+        safepickle.loads(data, allow=())
+
+
+def test_strong_copies_of_torchs_weak_types_load():
+    graph = weak_graph()
+    tensor, hooks = graph.pop("tensor"), graph.pop("hooks")
+    loaded = safepickle.loads(safepickle.dumps(graph, weakrefs="strong"), allow=[OwnReference, OwnDictionary])
+    assert [reference().tolist() for reference in loaded["references"]] == [tensor.tolist()] * 4
+    assert list(loaded["handle"].hooks_dict_ref().values()) == list(hooks.values())
 
 
 @ZIPPED
@@ -269,6 +363,122 @@ class Rebuild:
 
     def __reduce__(self) -> Any:
         return self.call
+
+
+def called(value: Any) -> None:
+    """A function that is allowed, and is no callback for all that."""
+
+
+def set_by(setter: Any, obj: Any, state: Any) -> Any:
+    """An object that is pickled as a call of `setter` with an object and a state."""
+
+    class Set:
+        def __reduce__(self) -> Any:
+            return (*obj.call, state, None, None, setter)
+
+    return Set()
+
+
+SPARSE = torch._utils._rebuild_sparse_tensor
+DICTIONARY = (rebuild.rebuild_torch_weak_dictionary, WeakIdKeyDictionary, WeakIdRef)
+HANDLE = (copyreg.__newobj__, RemovableHandle)
+LYING_WEAK: dict[str, Callable[[], Any]] = {
+    "a reference with a callback": lambda: Rebuild(WeakIdRef, torch.ones(1), called),
+    "a reference by hash with a callback": lambda: Rebuild(_WeakHashRef, torch.ones(1), called),
+    "a reference of ours with a callback": lambda: Rebuild(
+        rebuild.rebuild_torch_weak_reference, OwnReference, torch.ones(1), called
+    ),
+    "a reference that is a class of another kind": lambda: Rebuild(
+        rebuild.rebuild_torch_weak_reference, Net, torch.ones(1)
+    ),
+    "a reference to what cannot be referred to": lambda: Rebuild(WeakIdRef, 3),
+    "a live reference with another's hash": lambda: Stated(Rebuild(WeakIdRef, torch.ones(1)), (None, {"_id": 1})),
+    "a dead reference with a hash of another type": lambda: Stated(
+        Rebuild(rebuild.rebuild_dead_reference, WeakIdRef), (None, {"_id": "x"})
+    ),
+    "a dictionary of what are no references": lambda: Rebuild(WeakIdKeyDictionary, None, called),
+    "a dictionary of plain content": lambda: Rebuild(WeakIdKeyDictionary, {1: 2}),
+    "a dictionary of another class": lambda: Rebuild(rebuild.rebuild_torch_weak_dictionary, Net, WeakIdRef),
+    "a dictionary with a callback of its own": lambda: set_by(
+        rebuild.rebuild_torch_weak_entries, Rebuild(*DICTIONARY), ({"_remove": called}, [], ())
+    ),
+    "a dictionary with another kind of reference": lambda: set_by(
+        rebuild.rebuild_torch_weak_entries, Rebuild(*DICTIONARY), ({"ref_type": called}, [], ())
+    ),
+    "entries for what is no dictionary": lambda: set_by(
+        rebuild.rebuild_torch_weak_entries, Rebuild(Net), ({"body": 1}, [], ())
+    ),
+    "entries that are no pairs": lambda: set_by(
+        rebuild.rebuild_torch_weak_entries, Rebuild(*DICTIONARY), (None, [1], ())
+    ),
+    "a reference to a tensor that wraps something else": lambda: Stated(
+        Rebuild(copyreg.__newobj__, TensorWeakRef), {"ref": called}
+    ),
+    "a handle of a list": lambda: Stated(Rebuild(*HANDLE), ([], 1, ())),
+    "a handle of a module": lambda: Stated(Rebuild(*HANDLE), (nn.Linear(1, 1), 1, ())),
+    "a handle beyond all numbers": lambda: Stated(Rebuild(*HANDLE), (None, 1 << 60, ())),
+    "a handle with a number of another type": lambda: Stated(Rebuild(*HANDLE), (None, 1.5, ())),
+    "a handle of a short state": lambda: Stated(Rebuild(*HANDLE), (None,)),
+    "a handle that owns a list": lambda: set_by(rebuild.rebuild_torch_owning_handle, Rebuild(*HANDLE), ([], 1, ())),
+    "what owns, and is no handle": lambda: set_by(rebuild.rebuild_torch_owning_handle, Rebuild(Net), (None, 1, ())),
+}  # fmt: skip
+
+
+class Stated(Rebuild):
+    """An object that is pickled as a call, and a state."""
+
+    def __init__(self, made: Rebuild, state: Any) -> None:
+        self.call = (*made.call, state)
+
+
+@pytest.mark.parametrize("title", LYING_WEAK)
+def test_weak_type_of_torch_that_lies_is_refused(title: str):
+    before = RemovableHandle.next_id
+    # Below protocol 2 the call of copyreg.__newobj__ is written out, and pickle does not look at it.
+    data = pickle.dumps(LYING_WEAK[title](), 1)
+    with pytest.raises(safepickle.GuardedLoadError, match=r"not allowed|damaged"):
+        safepickle.loads(data, allow=[called, Net, OwnReference])
+    assert RemovableHandle.next_id == before
+
+
+LYING_SPARSE: dict[str, tuple[torch.layout, tuple[Any, ...]]] = {
+    "a coordinate outside": (torch.sparse_coo, (torch.tensor([[0, 7], [1, 0]]), torch.ones(2), (2, 2))),
+    "a coordinate far outside": (torch.sparse_coo, (torch.tensor([[0, 1 << 62], [1, 0]]), torch.ones(2), (2, 2))),
+    "a negative coordinate": (torch.sparse_coo, (torch.tensor([[0, -1], [1, 0]]), torch.ones(2), (2, 2))),
+    "coordinates said to be coalesced": (
+        torch.sparse_coo,
+        (torch.tensor([[0, 0], [1, 1]]), torch.ones(2), (2, 2), True),
+    ),
+    "more coordinates than values": (torch.sparse_coo, (torch.tensor([[0, 1], [1, 0]]), torch.ones(1), (2, 2))),
+    "a column outside": (
+        torch.sparse_csr,
+        (torch.tensor([0, 1, 2]), torch.tensor([0, 9]), torch.ones(2), (2, 2)),
+    ),
+    "a row that ends outside": (
+        torch.sparse_csr,
+        (torch.tensor([0, 1, 9]), torch.tensor([0, 1]), torch.ones(2), (2, 2)),
+    ),
+    "a row that begins below 0": (
+        torch.sparse_csr,
+        (torch.tensor([-5, 1, 2]), torch.tensor([0, 1]), torch.ones(2), (2, 2)),
+    ),
+    "a row outside, by columns": (
+        torch.sparse_csc,
+        (torch.tensor([0, 1, 2]), torch.tensor([0, 9]), torch.ones(2), (2, 2)),
+    ),
+    "a block outside": (
+        torch.sparse_bsr,
+        (torch.tensor([0, 1, 2]), torch.tensor([0, 9]), torch.ones(2, 2, 2), (4, 4)),
+    ),
+}
+
+
+@pytest.mark.parametrize("title", LYING_SPARSE)
+@pytest.mark.parametrize("module", [pickle, safepickle], ids=["pickle", "safepickle"])
+def test_sparse_tensor_of_a_pickle_that_lies_is_refused(title: str, module: Any):
+    data = module.dumps(Rebuild(SPARSE, *LYING_SPARSE[title]))
+    with pytest.raises(pickle.UnpicklingError, match="sparse tensor"):
+        safepickle.loads(data, allow=())
 
 
 INDICES = torch.tensor([[0, 7], [1, 0]])

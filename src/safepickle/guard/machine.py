@@ -51,7 +51,7 @@ class World(Protocol):
         """Append to something that is no exact builtin container."""
 
     def update(self, obj: Any, pairs: list[Any]) -> None:
-        """Set items (keys and values in turn) of something that is no exact builtin container."""
+        """Charge for the keys and set items (keys and values in turn) of what is no exact builtin container."""
 
     def persistent(self, identifier: Any) -> Any:
         """Return what a persistent id stands for."""
@@ -260,15 +260,16 @@ class Machine:
 
     def _append(self, data: Any, position: int) -> int:
         item = self._stack.pop()
-        self._extend(self._stack[-1], [item])
+        self.extend(self._stack[-1], [item])
         return position
 
     def _appends(self, data: Any, position: int) -> int:
         items = self._to_mark()
-        self._extend(self._stack[-1], items)
+        self.extend(self._stack[-1], items)
         return position
 
-    def _extend(self, target: Any, items: list[Any]) -> None:
+    def extend(self, target: Any, items: list[Any]) -> None:
+        """Append `items` to what the stream has made."""
         if type(target) in _BATCH:
             target.extend(items)
         else:
@@ -281,7 +282,7 @@ class Machine:
     def _dict(self, data: Any, position: int) -> int:
         items = self._to_mark()
         target: dict[Any, Any] = {}
-        self._update(target, items)
+        self.update(target, items)
         self._stack.append(target)
         return position
 
@@ -289,24 +290,26 @@ class Machine:
         stack = self._stack
         value = stack.pop()
         key = stack.pop()
-        self._update(stack[-1], [key, value])
+        self.update(stack[-1], [key, value])
         return position
 
     def _setitems(self, data: Any, position: int) -> int:
         items = self._to_mark()
-        self._update(self._stack[-1], items)
+        self.update(self._stack[-1], items)
         return position
 
-    def _update(self, target: Any, items: list[Any]) -> None:
+    def update(self, target: Any, items: list[Any]) -> None:
+        """Set items, keys and values in turn, of what the stream has made."""
         if len(items) % 2:
             raise Damage("a dict has a key without a value")
         keys = items[::2]
         if not keys:
             return
-        self._keys.check(keys, target)
         if type(target) is dict:
+            self._keys.check(keys, target)
             target.update(zip(keys, items[1::2], strict=True))
         elif type(target) in _MAPPINGS:
+            self._keys.check(keys, target)
             # Counter.update would add up, and the subclasses' __setitem__ is dict's own or equal to it.
             for key, value in zip(keys, items[1::2], strict=True):
                 target[key] = value

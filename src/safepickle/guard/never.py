@@ -17,6 +17,10 @@ _SYSTEM: Final = "it reaches the operating system: processes, files or the netwo
 _LATER: Final = "it runs what it is given at some later time"
 _CODE: Final = "it builds code objects and functions, which are code from the file"
 _INSIDE: Final = "it reaches into the interpreter"
+_FRAMEWORK: Final = (
+    "it fills whatever object it is given: Keras and TensorFlow objects are written with signatures and functions, and "
+    "load unguarded alone; from elsewhere, take a .keras file, or weights"
+)
 
 _MODULES: Final = {
     _RUNS: "code codeop pdb bdb doctest timeit trace profile cProfile runpy cmd lib2to3 torch.jit "
@@ -50,8 +54,17 @@ _NAMES: Final = {
     _SYSTEM: "safepickle.rebuild:rebuild_file "
     "builtins:open builtins:input builtins:print builtins:exit builtins:quit torch:save numpy:save "
     "numpy:fromfile numpy:memmap numpy.memmap:memmap",
-    _LATER: "weakref:finalize safepickle.rebuild:rebuild_finalize safepickle.rebuild:rebuild_owning_finalize "
-    "safepickle.rebuild:OwningFinalize safepickle.rebuild:Owner weakref:_IterationGuard",
+    _FRAMEWORK: "safepickle.rebuild:rebuild_keras_container safepickle.rebuild:rebuild_keras_loss_entry "
+    "safepickle.rebuild:rebuild_keras_masked safepickle.rebuild:rebuild_keras_node "
+    "safepickle.rebuild:rebuild_keras_object safepickle.rebuild:rebuild_keras_tracker "
+    "safepickle.rebuild:rebuild_tf_default_strategy safepickle.rebuild:rebuild_tf_function "
+    "safepickle.rebuild:rebuild_tf_mutable_table safepickle.rebuild:rebuild_tf_static_table "
+    "safepickle.rebuild:restore_keras_attributes safepickle.rebuild:restore_keras_node "
+    "safepickle.rebuild:restore_keras_object safepickle.rebuild:restore_keras_set "
+    "safepickle.rebuild:restore_keras_tracker safepickle.rebuild:restore_tf_function",
+    _LATER: "weakref:finalize safepickle.rebuild:rebuild_thread safepickle.rebuild:rebuild_finalize "
+    "safepickle.rebuild:rebuild_owning_finalize safepickle.rebuild:OwningFinalize "
+    "safepickle.rebuild:Owner weakref:_IterationGuard",
     _CODE: "builtins:type builtins:__build_class__",
     _INSIDE: "builtins:globals builtins:locals builtins:memoryview builtins:id",
 }

@@ -175,9 +175,16 @@ class Sketch(Guarded):
     def update(self, obj: Any, pairs: list[Any]) -> None:
         grant = self.kind(obj)
         if type(obj) is Symbol and grant is not None and grant.rule is USERS:
+            self.check_keys(pairs[::2], obj)
             obj.pairs.extend(pairs)
         else:
             super().update(obj, pairs)
+
+    def _set_items(self, obj: Any, pairs: list[Any], set_item: Callable[[Any, Any, Any], None]) -> None:
+        if type(obj) is Symbol:
+            obj.pairs.extend(pairs)
+        else:
+            super()._set_items(obj, pairs, set_item)
 
     def facts(self, value: Any) -> Facts | None:
         return value.facts if type(value) is Symbol else super().facts(value)

@@ -6,13 +6,14 @@ Both share every decision, which stands in `Guarded`: a world differs only in wh
 from __future__ import annotations
 
 import sys
+import weakref
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import Counter
 from collections.abc import Callable, Iterator
 from types import MemberDescriptorType
 from typing import Any, Final
-from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from safepickle import rebuild
 from safepickle.guard.allowing import AllowList
 from safepickle.guard.limits import Damage, Refusal
 from safepickle.guard.machine import Machine
@@ -24,8 +25,7 @@ from safepickle.moved import Names
 
 USERS: Final = Rule(data=True)
 """The rule of every name that the user allows."""
-_WEAK_MAPPINGS: Final = (WeakValueDictionary, WeakKeyDictionary)
-_NO_STATE: Final = object()
+_CONSTRUCTORS: Final = (weakref.ref.__new__, weakref.KeyedRef.__new__)
 
 
 class Guarded:
@@ -136,12 +136,53 @@ class Guarded:
             grant = self.grant(arguments[0])
             if grant is not None and grant.listed == "built-in":
                 return (self.call(arguments[0], (), None, True),)
+        if what == "global" and len(arguments) == 2 and all(type(part) is str for part in arguments):
+            return (self._find_again(*arguments),)
+        if what == "salvaged" and len(arguments) == 4:
+            return (self._salvage(*arguments),)
+        if what == "contents" and len(arguments) == 2:
+            self._fill_salvaged(*arguments)
+            return (None,)
         if what == "getattr" and len(arguments) == 2 and type(arguments[1]) is str:
             # Below protocol 4 the name "C.method" is written as getattr(C, "method").
             grant = self.grant(arguments[0])
             if grant is not None and (grant.module, f"{grant.name}.{arguments[1]}") in BUILT_IN:
                 return (self.find(grant.module, f"{grant.name}.{arguments[1]}", 4),)
         return None
+
+    def _salvage(self, function: Any, arguments: Any, referent_type: Any, path: Any) -> Any:
+        """Make a call that may fail, since a tombstone is among its arguments: what it would have made is one then."""
+        if type(arguments) is not tuple or type(referent_type) is not str or type(path) is not str:
+            raise Refusal("it is not called as safepickle writes it")
+        try:
+            return self.call(function, arguments, None, False)
+        except Damage as error:
+            cause = f"it is built from an object that could not be pickled: {error}"
+            return rebuild.UnpicklableTombstone(referent_type, path, cause)
+
+    def _fill_salvaged(self, obj: Any, contents: Any) -> None:
+        """Give what `_salvage` has made its items and its state, each as the stream could by an opcode."""
+        if type(contents) is not tuple or len(contents) != 4 or self._machine is None:
+            raise Refusal("it is not called as safepickle writes it")
+        state, items, pairs, setter = contents
+        if type(obj) is rebuild.UnpicklableTombstone:
+            return
+        if type(items or []) is not list or type(pairs or []) is not list:
+            raise Refusal("it is not called as safepickle writes it")
+        if not all(type(pair) is tuple and len(pair) == 2 for pair in pairs or ()):
+            raise Refusal("it is not called as safepickle writes it")
+        if items:
+            self._machine.extend(obj, items)
+        if pairs:
+            self._machine.update(obj, [part for pair in pairs for part in pair])
+        if setter is not None:
+            self.call(setter, (obj, state), None, False)
+        elif state is not None:
+            self.set_state(obj, state)
+
+    def _find_again(self, module: str, name: str) -> Any:
+        """Return what stands for a name that was a placeholder's when it was pickled."""
+        return self.find(module, name, 4)
 
     def _call_users(self, grant: Grant, arguments: tuple[Any, ...], keywords: dict[str, Any] | None, new: bool) -> Any:
         raise NotImplementedError
@@ -183,14 +224,22 @@ class Guarded:
         list.extend(obj, items)
 
     def update(self, obj: Any, pairs: list[Any]) -> None:
-        """Set items of a weak mapping, or of an instance of an allowed subclass of dict."""
-        if type(obj) in _WEAK_MAPPINGS:
-            base = type(obj)
+        """Set items of what a rule lets have some, or of an instance of an allowed subclass of dict."""
+        grant = self.kind(obj)
+        keys = pairs[::2]
+        if grant is not None and grant.rule.items is not None:
+            self.subject = grant.key
+            set_item = grant.rule.items(self, obj, keys)
+            self.subject = ""
         else:
             self._builtin_of(obj, dict, "__setitem__")
-            base = dict
+            self.check_keys(keys, obj)
+            set_item = dict.__setitem__
+        self._set_items(obj, pairs, set_item)
+
+    def _set_items(self, obj: Any, pairs: list[Any], set_item: Callable[[Any, Any, Any], None]) -> None:
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-            base.__setitem__(obj, key, value)
+            set_item(obj, key, value)
 
     def _builtin_of(self, obj: Any, base: type, *methods: str) -> None:
         """Hold that items may go into `obj` by the methods of its builtin base, which are all that is called."""
@@ -306,6 +355,36 @@ class Building(Guarded):
                 raise
             return stub
 
+    def _find_again(self, module: str, name: str) -> Any:
+        """Return the object of a name, or its placeholder class again where it is still nowhere."""
+        try:
+            return super()._find_again(module, name)
+        except Damage:
+            pair = (module, name) if self._names is None else self._names.rename(module, name)
+            grant = self._grants.get(pair)
+            if grant is None or grant.listed != "user":
+                raise
+            grant.target = rebuild.stub_class(*pair)
+            self._by_id.setdefault(id(grant.target), grant)
+            self.subject = ""
+            return grant.target
+
+    def extend(self, obj: Any, items: list[Any]) -> None:
+        if self._is_placeholder(obj):
+            obj.extend(items)
+        else:
+            super().extend(obj, items)
+
+    def update(self, obj: Any, pairs: list[Any]) -> None:
+        if self._is_placeholder(obj):
+            obj.__stub__.pairs.extend(zip(pairs[::2], pairs[1::2], strict=True))
+        else:
+            super().update(obj, pairs)
+
+    def _is_placeholder(self, obj: Any) -> bool:
+        """Tell whether an object is an instance of an allowed class that is nowhere: it notes what it is given."""
+        return issubclass(type(obj), rebuild.Stub) and self.kind(obj) is not None
+
     def _machine_is_old(self) -> bool:
         return self._fix_imports and (self._machine is None or self._machine.protocol < 3)
 
@@ -347,6 +426,8 @@ class Building(Guarded):
         enum = sys.modules.get("enum")
         if enum is not None and isinstance(target, enum.EnumMeta) and (new or keywords or len(arguments) != 1):
             raise Refusal("a member of an enumeration is its class called with one value")
+        if len(arguments) > 1 and arguments[1] is not None and _takes_callback(target):
+            raise Refusal("a callback of a weak reference is code that runs later")
         if new and not isinstance(target, type):
             raise Refusal("NEWOBJ is for classes, and this is a function")
         try:
@@ -500,6 +581,11 @@ def import_name(module: str, name: str) -> Any:
         return getattr(sys.modules[module], name)
     except (ImportError, AttributeError) as error:
         raise Damage(f"it cannot be imported here ({error})") from error
+
+
+def _takes_callback(target: Any) -> bool:
+    """Tell whether a class is a weak reference whose second argument, as in `weakref.ref` itself, is its callback."""
+    return isinstance(target, type) and issubclass(target, weakref.ref) and target.__new__ in _CONSTRUCTORS
 
 
 def _set_slot(obj: Any, name: str, value: Any) -> None:

@@ -141,7 +141,12 @@ class _Walk:
             yield value(), f"{path}()"
         elif issubclass(kind, BaseException):
             yield value.args, f"{path}.args"
-        if hasattr(kind, "__dict__") and kind not in (Symbol, Grant, Blob) and not issubclass(kind, type):
+        # A proxy has no attributes but its referent's, and a dead one raises for each.
+        if (
+            hasattr(kind, "__dict__")
+            and kind not in (Symbol, Grant, Blob, *weakref.ProxyTypes)
+            and not issubclass(kind, type)
+        ):
             for name, item in getattr(value, "__dict__", {}).items():
                 yield item, f"{path}.{name}"
 

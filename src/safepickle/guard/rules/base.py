@@ -105,6 +105,7 @@ class Rule:
         check: Judges the arguments of a call, and returns what is known of the result.
         make: Makes the result, in place of calling the name's object.
         state: Judges a state, and says by what function it is set: ``state(judge, obj, facts, state)``.
+        items: Judges keys that are to be set in an instance, and says by what function: ``items(judge, obj, keys)``.
         data: Whether the name's object may be part of the result, as a class may. Else it may only be called.
         plain: Whether it belongs to the standard library and builds values: inspect makes those for real.
         facts: What is known of the name's object itself.
@@ -116,6 +117,7 @@ class Rule:
     check: Check = no_call
     make: Callable[..., Any] | None = None
     state: Callable[[Judge, Any, Facts | None, Any], Callable[[Any, Any], None]] | None = None
+    items: Callable[[Judge, Any, list[Any]], Callable[[Any, Any, Any], None]] | None = None
     data: bool = False
     plain: bool = False
     facts: Facts | None = None

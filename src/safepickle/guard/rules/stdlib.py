@@ -6,6 +6,7 @@ import re
 import sys
 from typing import Any, Final
 
+from safepickle import rebuild
 from safepickle.guard.limits import DIGITS, EXPONENT, Damage, Excess, Refusal
 from safepickle.guard.rules.base import Facts, Grant, Judge, Rule, expect
 
@@ -306,7 +307,7 @@ def _is_users(judge: Judge, cls: Any) -> bool:
 
 
 def _unfolds(judge: Judge, arguments: tuple[Any, ...]) -> None:
-    raise Refusal("it is called without a class")
+    raise Refusal("it is not called as a pickler writes it")
 
 
 def _value(check: Any, **more: Any) -> Rule:
@@ -347,7 +348,13 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ("builtins", "slice"): _value(_slice),
     ("builtins", "type"): _call(_singleton_type),
     ("builtins", "getattr"): Rule(_enum_member, _make_enum_member, unfolds="getattr"),
-    ("copyreg", "_reconstructor"): Rule(_reconstructor, of_first=True, unfolds="reconstructor"),
+    ("copyreg", "_reconstructor"): Rule(
+        _reconstructor, rebuild.rebuild_stub_of_builtin, of_first=True, unfolds="reconstructor"
+    ),
+    ("safepickle.rebuild", "rebuild_stub_of_builtin"): Rule(_reconstructor, of_first=True),
+    ("safepickle.rebuild", "rebuild_global"): Rule(_unfolds, unfolds="global"),
+    ("safepickle.rebuild", "rebuild_salvaged"): Rule(_unfolds, unfolds="salvaged"),
+    ("safepickle.rebuild", "rebuild_salvaged_contents"): Rule(_unfolds, unfolds="contents"),
     ("copyreg", "__newobj__"): Rule(_unfolds, unfolds="newobj"),
     ("copyreg", "__newobj_ex__"): Rule(_unfolds, unfolds="newobj_ex"),
     ("_codecs", "encode"): _call(_encode, _make_encoded),

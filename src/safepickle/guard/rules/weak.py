@@ -8,6 +8,7 @@ from __future__ import annotations
 import weakref
 from typing import Any, Final
 
+from safepickle import rebuild
 from safepickle.guard.limits import Excess, Refusal
 from safepickle.guard.rules.base import Facts, Grant, Judge, Rule, expect
 
@@ -15,9 +16,13 @@ _CHAIN: Final = 100
 """Most references to references: the hash of a reference is its referent's, by recursion in C."""
 
 _CONTAINERS: Final = (weakref.WeakSet, weakref.WeakValueDictionary, weakref.WeakKeyDictionary)
+_INTERNALS: Final = frozenset({"data", "ref_type", "_remove", "_pending_removals", "_iterating", "_dirty_len"})
+"""What the containers' constructors make: the table, and the callback that every reference in it is given."""
+
+_TORCHS: Final = frozenset({("torch.utils.weak", "WeakIdRef"), ("torch.utils.weak", "_WeakHashRef")})
 
 
-def _referent(judge: Judge, referent: Any) -> Facts:
+def check_referent(judge: Judge, referent: Any) -> Facts:
     """Judge what a reference may point at."""
     if not type(referent).__weakrefoffset__:
         raise Refusal(f"a {type(referent).__qualname__} cannot be referred to weakly")
@@ -28,16 +33,16 @@ def _referent(judge: Judge, referent: Any) -> Facts:
     return Facts("reference", depth=depth)
 
 
-def _reference(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def check_reference(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
     if len(arguments) == 2 and arguments[1] is None:
         arguments = arguments[:1]
     if len(arguments) != 1:
         raise Refusal("a callback of a weak reference is code that runs later")
-    return _referent(judge, arguments[0])
+    return check_referent(judge, arguments[0])
 
 
 def _proxy(judge: Judge, arguments: tuple[Any, ...]) -> None:
-    _reference(judge, arguments)
+    check_reference(judge, arguments)
 
 
 def _tombstone(judge: Judge, arguments: tuple[Any, ...]) -> None:
@@ -49,13 +54,15 @@ def _unpicklable_tombstone(judge: Judge, arguments: tuple[Any, ...]) -> None:
 
 
 def _subclass(judge: Judge, cls: Any) -> None:
-    """Hold that a class is a subclass of `weakref.ref` that the user allows."""
+    """Hold that a class is a subclass of `weakref.ref` that the user allows, or one of torch's."""
     grant = judge.grant(cls)
-    if grant is None or grant.listed == "built-in" or not _is_a(grant, weakref.ref):
+    if grant is not None and (grant.module, grant.name) in _TORCHS:
+        return
+    if grant is None or grant.listed == "built-in" or not is_a(grant, weakref.ref):
         raise Refusal("its class is not an allowed subclass of weakref.ref")
 
 
-def _is_a(grant: Grant, base: Any) -> bool:
+def is_a(grant: Grant, base: Any) -> bool:
     return grant.target is None or (isinstance(grant.target, type) and issubclass(grant.target, base))
 
 
@@ -63,18 +70,55 @@ def _of_subclass(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
     if not arguments:
         raise Refusal("it is called without a class")
     _subclass(judge, arguments[0])
-    return _reference(judge, arguments[1:])
+    return check_reference(judge, arguments[1:])
 
 
-def _dead_of_subclass(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def _dead_of_subclass(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
     if len(arguments) != 1:
         raise Refusal(f"it is called with {len(arguments)} arguments")
     _subclass(judge, arguments[0])
+    return Facts("dead reference", open=True)
+
+
+def _keyed(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    if len(arguments) != 3:
+        raise Refusal(f"it is called with {len(arguments)} arguments")
+    return check_reference(judge, arguments[:2])
+
+
+def _key_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
+    if type(state) is not tuple or len(state) != 2 or state[0] is not None:
+        raise Refusal("the state is not that of a keyed reference")
+    if type(state[1]) is not dict or state[1].keys() != {"key"}:
+        raise Refusal("the state is not that of a keyed reference")
+    return _set_key
+
+
+def _set_key(reference: Any, state: Any) -> None:
+    reference.key = state[1]["key"]
 
 
 def _dead_method(judge: Judge, arguments: tuple[Any, ...]) -> None:
     if len(arguments) != 1 or arguments[0] is not weakref.WeakMethod:
         raise Refusal("its class is not weakref.WeakMethod")
+
+
+def _method(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    raise Refusal("a bound method is code: allowing a class brings none of its methods")
+
+
+def _armed(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    raise Refusal("an armed finalizer is code that runs later")
+
+
+def _dead_finalizer(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    grant = judge.grant(arguments[0]) if len(arguments) == 1 else None
+    if grant is None or (grant.module, grant.name) != ("weakref", "finalize"):
+        raise Refusal("its class is not weakref.finalize")
+
+
+def _make_dead_finalizer(_: Grant) -> Any:
+    return rebuild.rebuild_dead_finalize(weakref.finalize)
 
 
 def _dead_proxy(judge: Judge, arguments: tuple[Any, ...]) -> None:
@@ -100,27 +144,43 @@ def _container(judge: Judge, arguments: tuple[Any, ...]) -> None:
     grant = judge.grant(arguments[0]) if len(arguments) == 1 else None
     if grant is None or not (arguments[0] in _CONTAINERS or grant.listed != "built-in"):
         raise Refusal("its class is no allowed weak container")
-    if not _is_a(grant, _CONTAINERS):
+    if not is_a(grant, _CONTAINERS):
         raise Refusal("its class is no weak container")
 
 
 def _entries(judge: Judge, arguments: tuple[Any, ...]) -> None:
-    if len(arguments) != 2 or type(arguments[1]) is not tuple or len(arguments[1]) != 3:
-        raise Refusal("the state of the weak container is malformed")
-    container, (attributes, entries, owned) = arguments
+    if len(arguments) != 2:
+        raise Refusal(f"it is called with {len(arguments)} arguments")
+    container = arguments[0]
     plain = type(container) in _CONTAINERS
     grant = judge.kind(container)
     if not plain and (grant is None or grant.listed == "built-in"):
         raise Refusal("the object to fill is no allowed weak container")
-    judge.check_attributes(container, attributes)
-    if type(entries) is not list or type(owned) is not tuple:
-        raise Refusal("the state of the weak container is malformed")
+    _, entries, _ = check_parts(judge, arguments)
     pairs = type(container) is not weakref.WeakSet and plain
     if pairs and not all(type(entry) is tuple and len(entry) == 2 for entry in entries):
         raise Refusal("the entries of the weak container are not pairs")
     judge.spend(64 * len(entries))
     if entries:
         judge.check_keys([entry[0] for entry in entries] if pairs else entries, container)
+
+
+def check_parts(judge: Judge, arguments: tuple[Any, ...]) -> Any:
+    """Judge the attributes of a weak container, and return its state: attributes, entries, and what it owns."""
+    container, state = arguments
+    if type(state) is not tuple or len(state) != 3 or type(state[1]) is not list or type(state[2]) is not tuple:
+        raise Refusal("the state of the weak container is malformed")
+    attributes = state[0]
+    judge.check_attributes(container, attributes)
+    for part in attributes if type(attributes) is tuple else (attributes,):
+        if type(part) is dict and not _INTERNALS.isdisjoint(part):
+            raise Refusal("the state would replace what the weak container works with, as the callback of its entries")
+    return state
+
+
+def _items(judge: Judge, obj: Any, keys: list[Any]) -> Any:
+    judge.check_keys(keys, obj)
+    return type(obj).__setitem__
 
 
 def _update(judge: Judge, arguments: tuple[Any, ...]) -> None:
@@ -135,7 +195,7 @@ def _set_members(judge: Judge, arguments: tuple[Any, ...]) -> None:
         raise Refusal("the state of the set is malformed")
     container, (attributes, members) = arguments
     grant = judge.kind(container)
-    if grant is None or grant.listed == "built-in" or not _is_a(grant, set):
+    if grant is None or grant.listed == "built-in" or not is_a(grant, set):
         raise Refusal("the object to fill is no instance of an allowed subclass of set")
     if type(members) is not list:
         raise Refusal("the state of the set is malformed")
@@ -170,7 +230,7 @@ def _set_state(obj: Any, state: Any) -> None:
 
 
 def _recipe_reference(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
-    facts = _reference(judge, arguments)
+    facts = check_reference(judge, arguments)
     known = judge.facts(arguments[0])
     if known is None or known.kind != "recipe":
         raise Refusal("it refers to no recipe of this file")
@@ -180,13 +240,16 @@ def _recipe_reference(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
 _FORMAT: Final[dict[str, Rule]] = {
     "Tombstone": Rule(_tombstone, data=True, plain=True),
     "UnpicklableTombstone": Rule(_unpicklable_tombstone, data=True, plain=True),
-    "StrongRef": Rule(_reference, data=True, plain=True),
+    "StrongRef": Rule(check_reference, data=True, plain=True),
+    "OwningWeakMethod": Rule(_method),
     "rebuild_reference": Rule(_of_subclass, of_first=True),
     "rebuild_owning_reference": Rule(_of_subclass, of_first=True),
     "rebuild_dead_reference": Rule(_dead_of_subclass, of_first=True),
     "rebuild_dead_weak_method": Rule(_dead_method, plain=True),
+    "rebuild_dead_finalize": Rule(_dead_finalizer, _make_dead_finalizer, plain=True),
     "rebuild_dead_proxy": Rule(_dead_proxy, plain=True),
     "rebuild_proxy_referent": Rule(_itself, plain=True),
+    "rebuild_replacement": Rule(_itself, plain=True),
     "rebuild_weak_container": Rule(_container, of_first=True, plain=True),
     "rebuild_weak_entries": Rule(_entries, plain=True),
     "rebuild_set_members": Rule(_set_members),
@@ -196,16 +259,18 @@ _FORMAT: Final[dict[str, Rule]] = {
 }
 
 RULES: Final[dict[tuple[str, str], Rule]] = {
-    ("weakref", "ref"): Rule(_reference, data=True, plain=True),
-    ("weakref", "ReferenceType"): Rule(_reference, data=True, plain=True),
-    ("_weakref", "ref"): Rule(_reference, data=True, plain=True),
+    ("weakref", "ref"): Rule(check_reference, data=True, plain=True),
+    ("weakref", "ReferenceType"): Rule(check_reference, data=True, plain=True),
+    ("_weakref", "ref"): Rule(check_reference, data=True, plain=True),
     ("weakref", "proxy"): Rule(_proxy, plain=True),
     ("_weakref", "proxy"): Rule(_proxy, plain=True),
-    ("weakref", "WeakMethod"): Rule(data=True, plain=True),
+    ("weakref", "finalize"): Rule(_armed),
+    ("weakref", "KeyedRef"): Rule(_keyed, data=True, plain=True, state=_key_state),
+    ("weakref", "WeakMethod"): Rule(_method, data=True, plain=True),
     ("weakref", "WeakSet"): Rule(_empty, data=True, plain=True),
     ("_weakrefset", "WeakSet"): Rule(_empty, data=True, plain=True),
     ("_weakrefset", "WeakSet.update"): Rule(_update, weakref.WeakSet.update, plain=True),
-    ("weakref", "WeakValueDictionary"): Rule(_empty, data=True, plain=True),
-    ("weakref", "WeakKeyDictionary"): Rule(_empty, data=True, plain=True),
+    ("weakref", "WeakValueDictionary"): Rule(_empty, data=True, plain=True, items=_items),
+    ("weakref", "WeakKeyDictionary"): Rule(_empty, data=True, plain=True, items=_items),
     **{("safepickle.rebuild", name): rule for name, rule in _FORMAT.items()},
 }

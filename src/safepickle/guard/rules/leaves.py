@@ -1,0 +1,60 @@
+"""The built-in list, leaves: what belongs to one process, and that safepickle writes so that the copy has its own.
+
+Files, threads and descriptors are not among them: they reach the file system, run code, or read attributes.
+"""
+
+from __future__ import annotations
+
+from array import array
+from struct import calcsize, error
+from typing import Any, Final
+
+from safepickle.guard.limits import Damage, Refusal
+from safepickle.guard.rules.base import Judge, Rule, count_elements, expect, sizes
+
+
+def _no_arguments(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    expect(arguments)
+
+
+def _queue_items(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    from _queue import SimpleQueue
+
+    expect(arguments, SimpleQueue, list)
+    judge.spend(16 * len(arguments[1]))
+
+
+def _view(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    if len(arguments) != 4:
+        raise Refusal(f"it is called with {len(arguments)} arguments")
+    buffer, form, shape, readonly = arguments
+    length = judge.length(buffer)
+    if length is not None and length < 0 and type(buffer) is not array:
+        raise Refusal("its first argument is no buffer")
+    if type(form) is not str or len(form) > 2 or type(readonly) is not bool:
+        raise Refusal("it is not called as safepickle writes it")
+    try:
+        nbytes = count_elements(sizes(shape, "shape of the memory view")) * calcsize(form)
+    except error:
+        raise Damage("the format of the memory view is unknown") from None
+    if length is not None and nbytes != (memoryview(buffer).nbytes if type(buffer) is array else length):
+        raise Damage("the shape of the memory view does not fit its buffer")
+
+
+def _cache(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    """Allow a cache around a function that the user allows: calling one calls the other."""
+    if len(arguments) != 3 or type(arguments[1]) not in (int, type(None)) or type(arguments[2]) is not bool:
+        raise Refusal("it is not called as safepickle writes it")
+    grant = judge.grant(arguments[0])
+    if grant is None or grant.listed == "built-in":
+        raise Refusal("the function of the cache is not allowed: allow= has to name it")
+
+
+RULES: Final[dict[tuple[str, str], Rule]] = {
+    ("_thread", "allocate_lock"): Rule(_no_arguments, plain=True),
+    ("threading", "RLock"): Rule(_no_arguments, plain=True),
+    ("_queue", "SimpleQueue"): Rule(_no_arguments, data=True, plain=True),
+    ("safepickle.rebuild", "rebuild_queue_items"): Rule(_queue_items, plain=True),
+    ("safepickle.rebuild", "rebuild_memoryview"): Rule(_view, plain=True),
+    ("safepickle.rebuild", "rebuild_lru_cache"): Rule(_cache),
+}

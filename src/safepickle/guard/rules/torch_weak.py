@@ -1,0 +1,197 @@
+"""The built-in list, torch's weak types: `torch.utils.weak`, and the handles by which hooks are removed.
+
+As with the standard library's, no callback is taken. A subclass of one of them has to be allowed.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from typing import Any, Final
+
+from safepickle.guard.limits import Damage, Refusal
+from safepickle.guard.rules.base import Facts, Judge, Rule, expect
+from safepickle.guard.rules.weak import check_parts, check_reference, check_referent, is_a
+
+_MODULE: Final = "torch.utils.weak"
+_REFERENCES: Final = ("WeakIdRef", "_WeakHashRef")
+_LARGEST_HANDLE: Final = 1 << 53
+"""torch counts on from the largest handle that it has loaded, for the whole process."""
+
+
+def _is_users_reference(judge: Judge, cls: Any) -> bool:
+    grant = judge.grant(cls)
+    return grant is not None and grant.listed != "built-in" and is_a(grant, weakref.ref)
+
+
+def _check_reference_class(judge: Judge, cls: Any) -> None:
+    grant = judge.grant(cls)
+    known = grant is not None and grant.module == _MODULE and grant.name in _REFERENCES
+    if not known and not _is_users_reference(judge, cls):
+        raise Refusal("its class is neither a weak reference of torch's nor an allowed subclass of one")
+
+
+def _hashed(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    """Judge ``_WeakHashRef``, which hashes its referent at once."""
+    facts = check_reference(judge, arguments)
+    judge.check_keys([arguments[0]], arguments[0])
+    return facts
+
+
+def _own_reference(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    if not 2 <= len(arguments) <= 4 or any(type(owned) is not bool for owned in arguments[3:]):
+        raise Refusal("it is not called as safepickle writes it")
+    _check_reference_class(judge, arguments[0])
+    facts = check_reference(judge, arguments[1:3])
+    if _hashes(judge, arguments[0]):
+        judge.check_keys([arguments[1]], arguments[1])
+    return facts
+
+
+def _hashes(judge: Judge, cls: Any) -> bool:
+    grant = judge.grant(cls)
+    return grant is None or grant.name != "WeakIdRef"
+
+
+def _dead_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
+    """Allow a dead reference the hash that it had; a live one has computed its own."""
+    if facts is None or facts.kind != "dead reference" or not facts.open:
+        raise Refusal("only a dead reference that was just made takes a state")
+    if type(state) is not tuple or len(state) != 2 or state[0] is not None or type(state[1]) is not dict:
+        raise Refusal("the state is not that of a dead reference")
+    if state[1].keys() != {"_id"} or type(state[1]["_id"]) is not int:
+        raise Refusal("the state is not that of a dead reference")
+    facts.open = False
+    return _set_hash
+
+
+def _set_hash(reference: Any, state: Any) -> None:
+    reference._id = state[1]["_id"]
+
+
+def _dictionary(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    if len(arguments) == 2 and arguments[0] is None:
+        _check_reference_class(judge, arguments[1])
+    elif arguments:
+        raise Refusal("it is not called as torch's own dictionaries are written")
+    return Facts("weak dictionary")
+
+
+def _own_dictionary(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    if len(arguments) != 2:
+        raise Refusal(f"it is called with {len(arguments)} arguments")
+    _check_dictionary_class(judge, arguments[0])
+    _check_reference_class(judge, arguments[1])
+    return Facts("weak dictionary")
+
+
+def _check_dictionary_class(judge: Judge, cls: Any) -> None:
+    grant = judge.grant(cls)
+    known = grant is not None and (grant.module, grant.name) == (_MODULE, "WeakIdKeyDictionary")
+    if not known and (grant is None or grant.listed == "built-in"):
+        raise Refusal("its class is neither torch's WeakIdKeyDictionary nor an allowed subclass of it")
+    if grant is not None and grant.target is not None:
+        from torch.utils.weak import WeakIdKeyDictionary
+
+        if not is_a(grant, WeakIdKeyDictionary):
+            raise Refusal("its class is no subclass of torch's WeakIdKeyDictionary")
+
+
+def _check_keys(judge: Judge, keys: list[Any]) -> None:
+    judge.spend(64 * len(keys))
+    for key in keys:
+        check_referent(judge, key)
+
+
+def _items(judge: Judge, obj: Any, keys: list[Any]) -> Any:
+    """Allow entries: the keys are hashed by their identity, or by their hash when the dictionary was told so."""
+    _check_keys(judge, keys)
+    return _set_item
+
+
+def _set_item(container: Any, key: Any, value: Any) -> None:
+    from torch.utils.weak import WeakIdKeyDictionary
+
+    WeakIdKeyDictionary.__setitem__(container, key, value)
+
+
+def _entries(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    facts = judge.facts(arguments[0]) if arguments else None
+    if facts is None or facts.kind != "weak dictionary":
+        raise Refusal("the object to fill is no weak dictionary of this file")
+    _, entries, _ = check_parts(judge, arguments)
+    if not all(type(entry) is tuple and len(entry) == 2 for entry in entries):
+        raise Refusal("the entries of the weak dictionary are not pairs")
+    _check_keys(judge, [key for key, _ in entries])
+
+
+def _tensor_reference_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
+    """Allow a `TensorWeakRef` the reference that it wraps: one of this file, or a tombstone."""
+    if type(state) is not dict or state.keys() != {"ref"}:
+        raise Refusal("the state is not that of a reference to a tensor")
+    inner = judge.facts(state["ref"])
+    tombstone = judge.kind(state["ref"])
+    if (inner is None or inner.kind != "reference") and (tombstone is None or tombstone.name != "Tombstone"):
+        raise Refusal("a reference to a tensor wraps a weak reference of this file")
+    return _set_reference
+
+
+def _set_reference(obj: Any, state: Any) -> None:
+    obj.ref = state["ref"]
+
+
+def _handle_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
+    _check_handle(judge, state)
+    return _set_state
+
+
+def _check_handle(judge: Judge, state: Any) -> None:
+    """Judge ``(hooks, id, other dictionaries)``, from which `remove` deletes by the id."""
+    if type(state) is not tuple or len(state) not in (2, 3):
+        raise Refusal("the state is not that of a handle")
+    if type(state[1]) is not int or not 0 <= state[1] < _LARGEST_HANDLE:
+        raise Damage("the number of the handle is out of range")
+    others = state[2] if len(state) == 3 and state[2] is not None else ()
+    if type(others) is not tuple:
+        raise Refusal("the state is not that of a handle")
+    judge.spend(64 * len(others))
+    for hooks in (state[0], *others):
+        grant = judge.kind(hooks)
+        users = grant is not None and grant.listed != "built-in" and is_a(grant, dict)
+        if type(hooks) is not OrderedDict and not users and not (hooks is None and hooks is state[0]):
+            raise Refusal("what the handle would remove its hook from is no OrderedDict")
+
+
+def _set_state(obj: Any, state: Any) -> None:
+    obj.__setstate__(state)
+
+
+def _owning_handle(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    grant = judge.kind(arguments[0]) if len(arguments) == 2 else None
+    if grant is None or not (grant.listed != "built-in" or grant.name == "RemovableHandle"):
+        raise Refusal("the object to fill is no handle")
+    if grant.target is not None:
+        from torch.utils.hooks import RemovableHandle
+
+        if not is_a(grant, RemovableHandle):
+            raise Refusal("the object to fill is no handle")
+    if type(arguments[1]) is not tuple or len(arguments[1]) != 3 or arguments[1][2] is None:
+        raise Refusal("the state is not that of a handle")
+    _check_handle(judge, arguments[1])
+
+
+def _no_arguments(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    expect(arguments)
+
+
+RULES: Final[dict[tuple[str, str], Rule]] = {
+    (_MODULE, "WeakIdRef"): Rule(check_reference, data=True, state=_dead_state),
+    (_MODULE, "_WeakHashRef"): Rule(_hashed, data=True, state=_dead_state),
+    (_MODULE, "WeakIdKeyDictionary"): Rule(_dictionary, data=True, items=_items),
+    (_MODULE, "TensorWeakRef"): Rule(_no_arguments, data=True, new_only=True, state=_tensor_reference_state),
+    ("torch.utils.hooks", "RemovableHandle"): Rule(_no_arguments, data=True, new_only=True, state=_handle_state),
+    ("safepickle.rebuild", "rebuild_torch_weak_reference"): Rule(_own_reference, of_first=True),
+    ("safepickle.rebuild", "rebuild_torch_weak_dictionary"): Rule(_own_dictionary, of_first=True),
+    ("safepickle.rebuild", "rebuild_torch_weak_entries"): Rule(_entries),
+    ("safepickle.rebuild", "rebuild_torch_owning_handle"): Rule(_owning_handle),
+}
