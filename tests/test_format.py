@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import io
 import pickle
 import re
@@ -106,6 +107,18 @@ def test_every_name_of_the_format_is_in_a_golden_pickle(monkeypatch: pytest.Monk
         "StubRecord",
     }
     assert expected - named == set()
+
+
+def test_the_list_of_the_format_says_which_module_defines_and_marks_each_name() -> None:
+    package = Path(rebuild.__file__).parent
+    assert set(rebuild.FORMAT) == {path.stem for path in package.glob("*.py")} - {"__init__", "mark"}
+    for name, listed in rebuild.FORMAT.items():
+        module = importlib.import_module(f"safepickle.rebuild.{name}")
+        marks = {public: getattr(getattr(module, public), "__module__", None) for public in module.__all__}
+        assert {public for public, mark in marks.items() if mark == "safepickle.rebuild"} == set(listed)
+        for public in listed:
+            assert getattr(module, public).__qualname__ == public
+            assert getattr(rebuild, public) is getattr(module, public)
 
 
 def test_relinked_references_need_no_safepickle() -> None:

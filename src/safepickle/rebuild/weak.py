@@ -1,0 +1,335 @@
+"""Weak references and finalizers, dead ones, ones that own, and recipes."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from safepickle.rebuild.mark import file_format
+from safepickle.recomputed import Recomputed
+
+__all__ = [
+    "Owner",
+    "OwningFinalize",
+    "OwningWeakMethod",
+    "RecipeRef",
+    "StrongRef",
+    "Tombstone",
+    "rebuild_dead_finalize",
+    "rebuild_dead_proxy",
+    "rebuild_dead_reference",
+    "rebuild_dead_weak_method",
+    "rebuild_finalize",
+    "rebuild_owning_finalize",
+    "rebuild_owning_reference",
+    "rebuild_proxy_referent",
+    "rebuild_recomputed",
+    "rebuild_reference",
+    "weak_method_callback",
+]
+
+T = TypeVar("T")
+
+# weakref.finalize is generic in the stubs alone.
+if TYPE_CHECKING:
+    _Finalize: TypeAlias = weakref.finalize[Any, Any]
+else:
+    _Finalize = weakref.finalize
+
+
+@file_format
+class Tombstone(weakref.ref[Any]):
+    """A dead weak reference that says what it was.
+
+    Calling it gives None, as any dead reference does. It is hashable and equal to itself alone, so it also serves in
+    the place of a dead dict key, and it pickles again with any pickler.
+
+    Attributes:
+        reason: ``"dead"``: the referent was gone. ``"outside"``: the referent was not in the pickle. ``"cycle"``: the
+            referent could not exist yet when the reference had to be made. ``"policy"``: it was asked for.
+        referent_type: Dotted name of the referent's type, or None when it is unknown.
+    """
+
+    __slots__ = ("reason", "referent_type")
+
+    reason: str
+    referent_type: str | None
+
+    def __new__(cls, reason: str, referent_type: str | None = None) -> Tombstone:
+        tombstone = super().__new__(cls, _Nothing())
+        tombstone.reason = reason
+        tombstone.referent_type = referent_type
+        return tombstone
+
+    def __init__(self, reason: str, referent_type: str | None = None) -> None:
+        # weakref.ref.__init__ would refuse the arguments; __new__ has used them.
+        pass
+
+    def __repr__(self) -> str:
+        was = "" if self.referent_type is None else f", was a weak reference to {self.referent_type}"
+        return f"<safepickle.Tombstone: {self.reason}{was}>"
+
+    # A dead weakref.ref has no hash of its own to fall back on.
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __ne__(self, other: object) -> bool:
+        return self is not other
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.reason, self.referent_type)
+
+
+@file_format
+class StrongRef(weakref.ref[T]):
+    """A weak reference by type, a strong one in effect: it owns its referent.
+
+    It stands where a weak reference stood whose owner stayed outside the pickle: ``isinstance(x, weakref.ref)``
+    holds, ``x()`` gives the copy, and deleting the reference lets the copy go.
+    """
+
+    # The callback owns the referent, not a slot: slots are cleared while the reference is still in the referent's list
+    # of references, and CPython 3.11 and 3.12 crash when the referent dies then (PyObject_ClearWeakRefs drops the
+    # callback of a dying reference without asking whether it has one).
+    __slots__ = ()
+
+    def __new__(cls, referent: T, callback: Callable[[Any], object] | None = None) -> StrongRef[T]:
+        return super().__new__(cls, referent, Owner(referent, callback))
+
+    @property
+    def __callback__(self) -> Callable[[Any], object] | None:  # type: ignore[override]
+        owner = _owner(self)
+        return None if owner is None else owner.callback
+
+    def __repr__(self) -> str:
+        return f"<safepickle.StrongRef to {type(self()).__qualname__}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        callback = self.__callback__
+        return type(self), (self(),) if callback is None else (self(), callback)
+
+
+@file_format
+class OwningWeakMethod(weakref.WeakMethod[Any]):
+    """A `weakref.WeakMethod` that owns its method, and so the object that the method is bound to."""
+
+    __slots__ = ("_method",)
+
+    _method: Any
+
+    def __new__(cls, method: Any, callback: Callable[[Any], object] | None = None) -> OwningWeakMethod:
+        reference = super().__new__(cls, method, callback)
+        reference._method = method
+        return reference
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        callback = weak_method_callback(self)
+        return type(self), (self._method,) if callback is None else (self._method, callback)
+
+
+@file_format
+class OwningFinalize(_Finalize):
+    """A `weakref.finalize` that owns the object which it watches.
+
+    The registry of `weakref.finalize` holds every armed finalizer, so one that owned its object would keep it for
+    ever. This one stays out of the registry and arms an ordinary finalizer: deleting it lets the object go, which
+    runs the callback.
+    """
+
+    __slots__ = ("_armed", "_referent")
+
+    def __init__(self, referent: Any, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+        self._referent = referent
+        self._armed = weakref.finalize(referent, func, *args, **kwargs)
+
+    def __call__(self, _: Any = None) -> Any:
+        self._referent = None
+        return self._armed()
+
+    def detach(self) -> Any:
+        self._referent = None
+        return self._armed.detach()
+
+    def peek(self) -> Any:
+        return self._armed.peek()
+
+    @property
+    def alive(self) -> bool:
+        return self._armed.alive
+
+    @property
+    def atexit(self) -> bool:
+        return self._armed.atexit
+
+    @atexit.setter
+    def atexit(self, value: bool) -> None:
+        self._armed.atexit = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        found = self.peek()
+        if found is None:
+            return rebuild_dead_finalize, (weakref.finalize,)
+        referent, func, args, kwargs = found
+        return rebuild_owning_finalize, (referent, func, args, kwargs, self.atexit)
+
+
+@file_format
+class RecipeRef(weakref.ref[Any]):
+    """A weak reference by type whose call builds its referent: it owns the `Recomputed` that knows how.
+
+    It stands where a weak reference to a recomputed value stood whose owner stayed outside the pickle.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, recomputed: Recomputed[Any], callback: Callable[[Any], object] | None = None) -> RecipeRef:
+        return super().__new__(cls, recomputed, Owner(recomputed, callback))
+
+    @property
+    def recomputed(self) -> Recomputed[Any]:
+        """The recipe, shared with every other reference to the same value."""
+        recomputed: Recomputed[Any] = _owner(self).referent
+        return recomputed
+
+    @property
+    def __callback__(self) -> Callable[[Any], object] | None:  # type: ignore[override]
+        owner = _owner(self)
+        return None if owner is None else owner.callback
+
+    def __call__(self) -> Any:
+        return self.recomputed.value
+
+    def __repr__(self) -> str:
+        return f"<safepickle.RecipeRef to the value of {self.recomputed!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        callback = self.__callback__
+        return type(self), (self.recomputed,) if callback is None else (self.recomputed, callback)
+
+
+@file_format
+class Owner:
+    """The callback of a weak reference that owns its referent; it forwards to the reference's own callback.
+
+    A reference of a subclass without ``__dict__`` has no other place to hold its referent. The garbage collector sees
+    through a reference's callback, so deleting the reference lets the referent go.
+    """
+
+    __slots__ = ("callback", "referent")
+
+    def __init__(self, referent: object, callback: Callable[[Any], object] | None = None) -> None:
+        self.referent = referent
+        self.callback = callback
+
+    def __call__(self, reference: Any) -> None:
+        if self.callback is not None:
+            self.callback(reference)
+
+
+@file_format
+def rebuild_reference(cls: type[weakref.ref[Any]], referent: Any, callback: Any = None) -> weakref.ref[Any]:
+    """Build a reference of a subclass that has a constructor of its own, without calling it; state follows."""
+    return weakref.ref.__new__(cls, referent, callback)
+
+
+@file_format
+def rebuild_owning_reference(cls: type[weakref.ref[Any]], referent: Any, callback: Any = None) -> weakref.ref[Any]:
+    """Build a reference of a subclass that owns its referent; state follows."""
+    return weakref.ref.__new__(cls, referent, Owner(referent, callback))
+
+
+@file_format
+def rebuild_dead_reference(cls: type[weakref.ref[Any]]) -> weakref.ref[Any]:
+    """Build a dead reference of a subclass; state follows."""
+    return weakref.ref.__new__(cls, _Nothing())
+
+
+@file_format
+def rebuild_dead_weak_method(cls: type[weakref.WeakMethod[Any]]) -> weakref.WeakMethod[Any]:
+    """Build a dead `WeakMethod`."""
+    return weakref.WeakMethod.__new__(cls, _Nothing().method)
+
+
+@file_format
+def rebuild_dead_proxy(callable_kind: bool) -> Any:
+    """Build a dead proxy: a `weakref.CallableProxyType`, or else a `weakref.ProxyType`."""
+    return weakref.proxy(_CallableNothing() if callable_kind else _Nothing())
+
+
+@file_format
+def rebuild_proxy_referent(referent: T) -> T:
+    """Put the referent itself where a proxy to it stood, or where its state follows by itself."""
+    return referent
+
+
+@file_format
+def rebuild_finalize(
+    cls: type[_Finalize],
+    referent: Any,
+    func: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    atexit: bool = True,
+) -> _Finalize:
+    """Arm a finalizer on `referent`."""
+    finalizer = cls(referent, func, *args, **kwargs)
+    finalizer.atexit = atexit
+    return finalizer
+
+
+@file_format
+def rebuild_dead_finalize(cls: type[_Finalize]) -> _Finalize:
+    """Build a finalizer that has nothing to do: `weakref.finalize` registers itself only in ``__init__``."""
+    return object.__new__(cls)
+
+
+@file_format
+def rebuild_owning_finalize(
+    referent: Any, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], atexit: bool = True
+) -> OwningFinalize:
+    """Arm a finalizer on `referent` that owns it."""
+    finalizer = OwningFinalize(referent, func, *args, **kwargs)
+    finalizer.atexit = atexit
+    return finalizer
+
+
+@file_format
+def rebuild_recomputed(cls: type[Recomputed[Any]] | None = None) -> Recomputed[Any]:
+    """Build a `Recomputed`, or an instance of a subclass, that has no recipe yet; state follows."""
+    return object.__new__(Recomputed if cls is None else cls)
+
+
+def weak_method_callback(reference: weakref.WeakMethod[Any]) -> Callable[[Any], object] | None:
+    """Return the callback that a `WeakMethod` was made with.
+
+    Source:
+        ``WeakMethod.__new__`` in CPython Lib/weakref.py wraps it in a closure, which ``__callback__`` shows instead.
+    """
+    wrapper: Any = reference.__callback__
+    if wrapper is None:
+        return None
+    cells = dict(zip(wrapper.__code__.co_freevars, wrapper.__closure__ or (), strict=True))
+    callback: Callable[[Any], object] | None = cells["callback"].cell_contents if "callback" in cells else None
+    return callback
+
+
+def _owner(reference: weakref.ref[Any]) -> Any:
+    """The `Owner` that is the callback of a reference, or None once the collector has cleared it."""
+    return weakref.ref.__callback__.__get__(reference)  # type: ignore[misc]
+
+
+class _Nothing:
+    """What a reference points at for the moment that it takes to make it dead."""
+
+    def method(self) -> None:
+        """Be the method of a `WeakMethod` that is born dead."""
+
+
+class _CallableNothing:
+    """The same for a proxy: `weakref.proxy` makes a `weakref.CallableProxyType` of what can be called."""
+
+    def __call__(self) -> None:
+        """Never called: nobody holds an instance."""
