@@ -6,7 +6,7 @@ import pickletools
 
 import pytest
 
-from safepickle.guard.machine import _HANDLERS, Machine
+from safepickle.guard.machine.table import BY_BYTE, on_unknown
 from safepickle.guard.opcodes import OPCODES
 
 
@@ -37,5 +37,5 @@ def test_argument_is_laid_out_as_the_standard_library_says(opcode: pickletools.O
 
 
 def test_every_opcode_has_a_handler():
-    assert all(_HANDLERS[code] is not Machine._unknown for code in OPCODES)
-    assert sum(handler is Machine._unknown for handler in _HANDLERS) == 256 - len(OPCODES)
+    assert all(BY_BYTE[code] is not on_unknown for code in OPCODES)
+    assert sum(handler is on_unknown for handler in BY_BYTE) == 256 - len(OPCODES)

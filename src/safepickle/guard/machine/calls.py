@@ -1,0 +1,125 @@
+"""Opcodes of names, calls, state and persistent ids: each asks the world, and none decides."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from safepickle.guard.limits import Damage, Refusal
+from safepickle.guard.machine.state import Handler, MachineState
+from safepickle.guard.source import MOVED
+
+
+def on_global(machine: MachineState, data: Any, position: int) -> int:
+    machine.offset = machine.source.base + position - 1
+    module, name, position = _two_lines(machine, position)
+    machine.stack.append(machine.world.find(module, name, machine.protocol))
+    return position
+
+
+def on_stack_global(machine: MachineState, data: Any, position: int) -> int:
+    machine.offset = machine.source.base + position - 1
+    stack = machine.stack
+    name = stack.pop()
+    module = stack.pop()
+    if type(name) is not str or type(module) is not str:
+        raise Damage("STACK_GLOBAL needs two strings")
+    stack.append(machine.world.find(module, name, machine.protocol))
+    return position
+
+
+def _two_lines(machine: MachineState, position: int) -> tuple[str, str, int]:
+    source = machine.source
+    first, position = source.line(position)
+    second, position = source.line(source.position if position == MOVED else position)
+    return first.decode(), second.decode(), position
+
+
+def on_extension(machine: MachineState, data: Any, position: int) -> int:
+    # A code that was used before comes from a cache that no find_class sees, so all are refused.
+    raise Refusal("extension codes stand for names that the stream does not tell")
+
+
+def on_reduce(machine: MachineState, data: Any, position: int) -> int:
+    machine.offset = machine.source.base + position - 1
+    stack = machine.stack
+    arguments = stack.pop()
+    if type(arguments) is not tuple:
+        raise Damage("REDUCE needs a tuple of arguments")
+    stack[-1] = machine.world.call(stack[-1], arguments, None, False)
+    return position
+
+
+def on_newobj(machine: MachineState, data: Any, position: int) -> int:
+    machine.offset = machine.source.base + position - 1
+    stack = machine.stack
+    arguments = stack.pop()
+    if type(arguments) is not tuple:
+        raise Damage("NEWOBJ needs a tuple of arguments")
+    stack[-1] = machine.world.call(stack[-1], arguments, None, True)
+    return position
+
+
+def on_newobj_ex(machine: MachineState, data: Any, position: int) -> int:
+    stack = machine.stack
+    keywords = stack.pop()
+    arguments = stack.pop()
+    if type(arguments) is not tuple or type(keywords) is not dict or not all(type(key) is str for key in keywords):
+        raise Damage("NEWOBJ_EX needs a tuple of arguments and a dict of keyword arguments")
+    stack[-1] = machine.world.call(stack[-1], arguments, keywords, True)
+    return position
+
+
+def on_inst(machine: MachineState, data: Any, position: int) -> int:
+    machine.offset = machine.source.base + position - 1
+    module, name, position = _two_lines(machine, position)
+    arguments = tuple(machine.to_mark())
+    machine.stack.append(_instantiate(machine, machine.world.find(module, name, machine.protocol), arguments))
+    return position
+
+
+def on_obj(machine: MachineState, data: Any, position: int) -> int:
+    machine.offset = machine.source.base + position - 1
+    items = machine.to_mark()
+    machine.stack.append(_instantiate(machine, items[0], tuple(items[1:])))
+    return position
+
+
+def _instantiate(machine: MachineState, cls: Any, arguments: tuple[Any, ...]) -> Any:
+    machine.keys.enter_any(arguments)
+    return machine.world.call(cls, arguments, None, not arguments)
+
+
+def on_build(machine: MachineState, data: Any, position: int) -> int:
+    machine.offset = machine.source.base + position - 1
+    stack = machine.stack
+    state = stack.pop()
+    stack[-1] = machine.world.set_state(stack[-1], state)
+    return position
+
+
+def on_persid(machine: MachineState, data: Any, position: int) -> int:
+    line, position = machine.source.line(position)
+    machine.stack.append(machine.world.persistent(line.decode("ascii")))
+    return position
+
+
+def on_binpersid(machine: MachineState, data: Any, position: int) -> int:
+    machine.stack[-1] = machine.world.persistent(machine.stack[-1])
+    return position
+
+
+HANDLERS: Final[dict[str, Handler]] = {
+    "GLOBAL": on_global,
+    "STACK_GLOBAL": on_stack_global,
+    "EXT1": on_extension,
+    "EXT2": on_extension,
+    "EXT4": on_extension,
+    "REDUCE": on_reduce,
+    "NEWOBJ": on_newobj,
+    "NEWOBJ_EX": on_newobj_ex,
+    "INST": on_inst,
+    "OBJ": on_obj,
+    "BUILD": on_build,
+    "PERSID": on_persid,
+    "BINPERSID": on_binpersid,
+}

@@ -1,0 +1,127 @@
+"""What the opcodes work on: the stack, the marks, the memo, and what hashing may still cost."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from safepickle.guard.keys import Budget, KeyGuard
+from safepickle.guard.limits import DIGITS, Damage, Excess
+from safepickle.guard.machine.world import World
+from safepickle.guard.source import Source
+
+_BATCH: Final = frozenset({list, deque})
+_MAPPINGS: Final = frozenset({dict, OrderedDict, defaultdict, Counter})
+
+
+class MachineState:
+    """The state of one run.
+
+    Args:
+        source: The bytes of the pickle.
+        world: Names, calls and state.
+        memo: What earlier pickles of the same unpickler left.
+        encoding: How the 8-bit strings of Python 2 are decoded; ``"bytes"`` leaves them as bytes.
+        errors: As for `bytes.decode`.
+
+    Attributes:
+        stack: What was pushed since the last mark.
+        outer: The stacks below the marks that are open.
+        tuples: The types whose instances are weighed as tuples.
+        protocol: As the stream says.
+        offset: The byte of the last opcode that named or called something, or at which the run stopped.
+        opcode: The name of the opcode at which the run stopped, or ``""``.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        world: World,
+        memo: dict[int, Any] | None = None,
+        *,
+        encoding: str = "ASCII",
+        errors: str = "strict",
+    ) -> None:
+        self.source = source
+        self.protocol = 0
+        self.budget = Budget()
+        self.offset = 0
+        self.opcode = ""
+        self.world = world
+        self.encoding = encoding
+        self.errors = errors
+        self.keys = KeyGuard(self.budget)
+        self.tuples = self.keys.kinds
+        self.stack: list[Any] = []
+        self.outer: list[list[Any]] = []
+        self.memo: dict[int, Any] = {} if memo is None else memo
+
+    def to_mark(self) -> list[Any]:
+        """Close the last mark, and return what was pushed since."""
+        items = self.stack
+        if not self.outer:
+            raise Damage("an opcode needs a MARK, and there is none")
+        self.stack = self.outer.pop()
+        return items
+
+    def extend(self, target: Any, items: list[Any]) -> None:
+        """Append `items` to what the stream has made."""
+        if type(target) in _BATCH:
+            target.extend(items)
+        else:
+            self.world.extend(target, items)
+
+    def update(self, target: Any, items: list[Any]) -> None:
+        """Set items, keys and values in turn, of what the stream has made."""
+        if len(items) % 2:
+            raise Damage("a dict has a key without a value")
+        keys = items[::2]
+        if not keys:
+            return
+        if type(target) is dict:
+            self.keys.check(keys, target)
+            target.update(zip(keys, items[1::2], strict=True))
+        elif type(target) in _MAPPINGS:
+            self.keys.check(keys, target)
+            # Counter.update would add up, and the subclasses' __setitem__ is dict's own or equal to it.
+            for key, value in zip(keys, items[1::2], strict=True):
+                target[key] = value
+        else:
+            self.world.update(target, items)
+
+    def put(self, index: int) -> None:
+        """Remember the top of the stack."""
+        # Stock pickle makes an array as long as the largest index: one opcode would claim 32 GB.
+        if not 0 <= index <= self.source.base + self.source.end + len(self.memo) + 256:
+            raise Excess(f"memo index {index:,} is larger than the stream could have filled")
+        self.memo[index] = self.stack[-1]
+
+    def get(self, index: int) -> None:
+        """Push what was remembered."""
+        try:
+            self.stack.append(self.memo[index])
+        except KeyError:
+            raise Damage(f"memo entry {index} is read before it is written") from None
+
+    def enter_tuple(self, value: tuple[Any, ...]) -> None:
+        """Weigh an instance of a subclass of `tuple`."""
+        self.keys.enter_subclass(value)
+
+    def check_keys(self, keys: Iterable[Any], container: object) -> None:
+        """Charge for hashing, as the opcodes do; for rules that hash."""
+        self.keys.check(keys, container)
+
+
+def read_number(line: bytes) -> int:
+    """Read a decimal number."""
+    if len(line) > DIGITS:
+        raise Excess(f"a decimal number has more than {DIGITS:,} digits")
+    return int(line)
+
+
+Handler = Callable[[MachineState, Any, int], int]
+"""Carries out one opcode: ``handler(machine, data, position)``; returns the position behind its argument.
+
+`data` is the window of the source, and `position` the one behind the opcode.
+"""

@@ -1,0 +1,51 @@
+"""Which function carries out which byte; and the opcodes that concern the stream itself."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any, Final
+
+from safepickle.guard.limits import Damage
+from safepickle.guard.machine import calls, memo, scalars, structures
+from safepickle.guard.machine.state import Handler, MachineState
+from safepickle.guard.opcodes import OPCODES
+
+
+class Finished(Exception):
+    """The STOP opcode was reached; carries the position behind it."""
+
+
+def on_stop(machine: MachineState, data: Any, position: int) -> int:
+    raise Finished(position)
+
+
+def on_proto(machine: MachineState, data: Any, position: int) -> int:
+    machine.protocol = data[position]
+    if machine.protocol > pickle.HIGHEST_PROTOCOL:
+        raise Damage(f"protocol {machine.protocol} is unknown; the newest is {pickle.HIGHEST_PROTOCOL}")
+    return position + 1
+
+
+def on_frame(machine: MachineState, data: Any, position: int) -> int:
+    length = int.from_bytes(data[position : position + 8], "little")
+    left = machine.source.left(position + 8)
+    if left is not None and length > left:
+        raise Damage(f"a frame claims {length:,} bytes, and {left:,} are left")
+    return position + 8
+
+
+def on_unknown(machine: MachineState, data: Any, position: int) -> int:
+    raise Damage(f"byte 0x{data[position - 1]:02x} is no opcode")
+
+
+_BY_NAME: Final[dict[str, Handler]] = {
+    **structures.HANDLERS,
+    **scalars.HANDLERS,
+    **memo.HANDLERS,
+    **calls.HANDLERS,
+    "STOP": on_stop,
+    "PROTO": on_proto,
+    "FRAME": on_frame,
+}
+
+BY_BYTE: Final[list[Handler]] = [_BY_NAME[OPCODES[code].name] if code in OPCODES else on_unknown for code in range(256)]
