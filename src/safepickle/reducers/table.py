@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import copyreg
 import importlib
+import sys
 import types
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 import cloudpickle
+from cloudpickle.cloudpickle import _PICKLE_BY_VALUE_MODULES
 
 from safepickle import rebuild
 from safepickle.passes import Dump
@@ -91,11 +93,26 @@ def _reduce_function_or_class(obj: Any, dump: Dump) -> Any:
     cls = type(obj)
     if cls is not type and (cls in copyreg.dispatch_table or cls in dump.pickler.own_dispatch_table):
         return NotImplemented
+    if _is_found_by_name(obj):
+        return NotImplemented
     value = cloudpickle.Pickler.reducer_override(dump.pickler, obj)
     # By value, a class that is written in C gives a pickle that cannot be loaded.
     if value is not NotImplemented and isinstance(obj, type) and obj.__flags__ & leaves.IMMUTABLE_TYPE:
         return leaves.reduce_builtin_class(obj)
     return value
+
+
+def _is_found_by_name(obj: Any) -> bool:
+    """Tell at a glance that an import finds a function or a class; where it is not so plain, cloudpickle decides.
+
+    It takes several times as long, which every dump would pay for each class and function that it names.
+    """
+    module_name = obj.__module__
+    if type(module_name) is not str or module_name == "__main__" or _PICKLE_BY_VALUE_MODULES:
+        return False
+    module = sys.modules.get(module_name)
+    # The namespace and no attribute: a module may compute those.
+    return isinstance(module, types.ModuleType) and vars(module).get(obj.__qualname__) is obj
 
 
 def _reduce_method(method: types.MethodType, dump: Dump) -> Any:
