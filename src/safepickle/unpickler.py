@@ -176,15 +176,12 @@ def loads(
     data = check_buffer(data, checksum)
     allowed = allow_list(allow)
     renaming = names(aliases, missing)
+    options: dict[str, Any] = {"fix_imports": fix_imports, "encoding": encoding, "errors": errors, "buffers": buffers}
     if allowed is not None:
         from safepickle.guard.loading import Loader
         from safepickle.guard.source import source_of_bytes
 
-        loader = Loader(
-            allowed, names=renaming, fix_imports=fix_imports, encoding=encoding, errors=errors, buffers=buffers
-        )
-        return loader.load(source_of_bytes(data))
-    options: dict[str, Any] = {"fix_imports": fix_imports, "encoding": encoding, "errors": errors, "buffers": buffers}
+        return Loader(allowed, names=renaming, **options).load(source_of_bytes(data))
     if renaming is not None:
         return Unpickler(io.BytesIO(data), **options, aliases=aliases, missing=missing).load()
     try:

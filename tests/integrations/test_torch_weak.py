@@ -184,6 +184,18 @@ def test_subclass_of_the_dictionary_keeps_its_class_and_attributes(round_trip):
     assert loaded[tensor] == 1
 
 
+class SlottedCache(WeakIdKeyDictionary):
+    __slots__ = ("label",)
+
+
+def test_subclass_of_the_dictionary_keeps_what_its_slots_hold(round_trip):
+    tensor = torch.ones(1)
+    cache = SlottedCache({tensor: 1})
+    cache.label, cache.other = "in a slot", "in the dict"
+    loaded, tensor = round_trip((cache, tensor))
+    assert (loaded.label, loaded.other, loaded[tensor]) == ("in a slot", "in the dict", 1)
+
+
 def test_dictionary_under_strong_owns_its_keys(round_trip):
     tensor = torch.ones(1)
     holder = round_trip([WeakIdKeyDictionary({tensor: "value"})], weakrefs="strong")

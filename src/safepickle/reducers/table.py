@@ -138,7 +138,8 @@ def _from_cloudpickle(cls: type) -> Reducer:
 
 
 def _find_reducer(cls: type) -> Reducer | None:
-    if cls is type(rebuild.Stub):
+    # Asked of a metaclass alone: whoever asks imports the placeholders.
+    if cls is not type and issubclass(cls, type) and cls is type(rebuild.Stub):
         return lambda stub, dump: rebuild.reduce_stub_class(stub)
     if issubclass(cls, type) and _registered.keys().isdisjoint(type.mro(cls)):
         return _reduce_function_or_class

@@ -15,11 +15,9 @@ from torch.utils.weak import WeakIdKeyDictionary, WeakIdRef, _WeakHashRef
 from safepickle import rebuild
 from safepickle.passes import RELINK, STRONG, Dump
 from safepickle.reducers.classes import has_own_reduce, new_object
+from safepickle.reducers.weak_containers import kept_by_key, own_attributes
 
 __all__ = ["find_reducer", "reduce_removable_handle", "reduce_weak_dictionary", "reduce_weak_reference"]
-
-# What the constructor makes afresh.
-_INTERNALS: Final = frozenset({"data", "ref_type", "_remove", "_pending_removals", "_iterating", "_dirty_len"})
 
 
 def find_reducer(cls: type) -> Callable[[Any, Dump], Any] | None:
@@ -61,22 +59,12 @@ def reduce_weak_reference(reference: Any, dump: Dump) -> Any:
 def reduce_weak_dictionary(container: Any, dump: Dump) -> Any:
     """Reduce a `WeakIdKeyDictionary` to the entries whose keys are kept; the values hang on their keys."""
     cls = type(container)
-    entries, owned = [], []
-    # One copy of the table, which no other thread can interrupt; its references are made strong one by one.
-    for reference, value in container.data.copy().items():
-        key = weakref.ref.__call__(reference)
-        if key is None:
-            continue
-        fate = dump.decide(container, key, value)
-        if fate in (RELINK, STRONG):
-            entries.append((key, value))
-        if fate == STRONG:
-            owned.append(key)
-    attributes = {name: value for name, value in vars(container).items() if name not in _INTERNALS}
+    entries, owned = kept_by_key(container, dump)
+    attributes = own_attributes(container, "ref_type")
     if cls is WeakIdKeyDictionary and not attributes and not owned:
         arguments = () if container.ref_type is WeakIdRef else (None, container.ref_type)
         return cls, arguments, None, None, iter(entries)
-    state = (attributes or None, entries, tuple(owned))
+    state = (attributes, entries, tuple(owned))
     build = rebuild.rebuild_torch_weak_dictionary
     return build, (cls, container.ref_type), state, None, None, rebuild.rebuild_torch_weak_entries
 

@@ -15,7 +15,14 @@ from safepickle import rebuild
 from safepickle.passes import RELINK, STRONG, Dump
 from safepickle.reducers.classes import has_own_reduce
 
-__all__ = ["REDUCERS", "reduce_weak_key_dictionary", "reduce_weak_set", "reduce_weak_value_dictionary"]
+__all__ = [
+    "REDUCERS",
+    "kept_by_key",
+    "own_attributes",
+    "reduce_weak_key_dictionary",
+    "reduce_weak_set",
+    "reduce_weak_value_dictionary",
+]
 
 # What the standard constructors make afresh.
 _INTERNALS: Final = frozenset({"data", "_remove", "_pending_removals", "_iterating", "_dirty_len"})
@@ -37,7 +44,7 @@ def reduce_weak_set(container: Any, dump: Dump) -> Any:
             members.append(member)
         if fate == STRONG:
             owned.append(member)
-    attributes = _attributes(container)
+    attributes = own_attributes(container)
     if cls is weakref.WeakSet and not attributes and not owned:
         return cls, (), members or None, None, None, weakref.WeakSet.update
     return _reduce_with_state(cls, attributes, members, owned)
@@ -64,9 +71,16 @@ def reduce_weak_key_dictionary(container: Any, dump: Dump) -> Any:
     """Reduce a `WeakKeyDictionary` or an instance of a subclass to the entries whose keys are kept."""
     if has_own_reduce(type(container)):
         return NotImplemented
+    return _reduce_mapping(container, weakref.WeakKeyDictionary, *kept_by_key(container, dump))
+
+
+def kept_by_key(container: Any, dump: Dump) -> tuple[list[tuple[Any, Any]], list[Any]]:
+    """Return the entries of a dictionary with weak keys that go into the pickle, and the keys that it has to own."""
     entries, owned = [], []
+    # One copy of the table, as of a set's.
     for reference, value in container.data.copy().items():
-        key = reference()
+        # Not through `reference()`: the references of torch mend the tensor that they return.
+        key = weakref.ref.__call__(reference)
         if key is None:
             continue
         fate = dump.decide(container, key, value)
@@ -74,12 +88,12 @@ def reduce_weak_key_dictionary(container: Any, dump: Dump) -> Any:
             entries.append((key, value))
         if fate == STRONG:
             owned.append(key)
-    return _reduce_mapping(container, weakref.WeakKeyDictionary, entries, owned)
+    return entries, owned
 
 
 def _reduce_mapping(container: Any, base: type, entries: list[tuple[Any, Any]], owned: list[Any]) -> Any:
     cls = type(container)
-    attributes = _attributes(container)
+    attributes = own_attributes(container)
     if cls is base and not attributes and not owned:
         return cls, (), None, None, iter(entries)
     return _reduce_with_state(cls, attributes, entries, owned)
@@ -90,13 +104,19 @@ def _reduce_with_state(cls: type, attributes: Any, entries: list[Any], owned: li
     return rebuild.rebuild_weak_container, (cls,), state, None, None, rebuild.rebuild_weak_entries
 
 
-def _attributes(container: Any) -> Any:
-    """Return the state of a container without the standard classes' own attributes, or None when nothing is left."""
+def own_attributes(container: Any, *internal: str) -> Any:
+    """Return the state of a container without what its constructor sets, or None when nothing is left.
+
+    Args:
+        container: Of the standard library, or one that is made as these are.
+        internal: What its constructor sets beside what those of the standard library do.
+    """
     state = container.__getstate__()
+    left_out = _INTERNALS.union(internal)
     if type(state) is dict:
-        return {name: value for name, value in state.items() if name not in _INTERNALS} or None
+        return {name: value for name, value in state.items() if name not in left_out} or None
     if type(state) is tuple and len(state) == 2 and type(state[0]) is dict:
-        return {name: value for name, value in state[0].items() if name not in _INTERNALS}, state[1]
+        return {name: value for name, value in state[0].items() if name not in left_out}, state[1]
     return state
 
 
