@@ -59,12 +59,16 @@ def forward(count: int, link: Callable[[Node], object]) -> list[list[Any]]:
     return [[link(node) for node in nodes], nodes]
 
 
-def ephemerons(chains: int, length: int = 1000) -> list[Any]:
-    """Return weak-key dictionaries in which each value is the next entry's key, in the order that takes most passes."""
+def ephemerons(count: int, link: Callable[[Node], object], length: int = 1000) -> list[Any]:
+    """Return chains of entries, each with the next one's key as its value, in the order that takes most passes.
+
+    With `link` as `weakref.ref` the tables are weak-key dictionaries, else dicts.
+    """
+    make: Callable[[], Any] = weakref.WeakKeyDictionary if link is weakref.ref else dict
     owners = []
-    for _ in range(chains):
+    for _ in range(count // length):
         keys = [Node(number) for number in range(length)]
-        table: weakref.WeakKeyDictionary[Node, Node] = weakref.WeakKeyDictionary()
+        table = make()
         for number in reversed(range(length - 1)):
             table[keys[number]] = keys[number + 1]
         owners.append([table, keys[0]])
@@ -225,12 +229,7 @@ def declare(suite: Suite) -> None:
     sizes = [10_000, 30_000, 100_000, 300_000, 1_000_000]
     suite.slope("growth: weak parents", sizes, lambda size: _weak_and_strong(tree, size), target=1.1)
     suite.slope("growth: forward references", sizes, lambda size: _weak_and_strong(forward, size), target=1.1)
-    suite.slope(
-        "growth: ephemeron chains of 1,000",
-        sizes,
-        lambda size: _dumps(ephemerons(size // 1000)),
-        target=1.1,
-    )
+    suite.slope("growth: ephemeron chains of 1,000", sizes, lambda size: _weak_and_strong(ephemerons, size), target=1.1)
 
 
 def _weak_and_strong(build: Callable[[int, Any], object], size: int) -> Calls:
