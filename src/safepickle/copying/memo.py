@@ -15,12 +15,15 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+__all__ = ["MISSING", "Copier", "Memo", "Pending", "Plans", "Setter", "known_copy", "set_attribute"]
+
 Copier = Callable[[Any, "Memo"], Any]
 Setter = Callable[[Any, Any, Any], None]
 
 MISSING: Any = object()
 
-_dict_get = dict.get
+known_copy = dict.get
+"""``known_copy(memo, key, default)``: what a memo holds. Its own ``get`` may make the copy that is asked for."""
 
 
 class Plans(dict[type, "Copier | None"]):
@@ -132,7 +135,7 @@ class Memo(dict[Any, Any]):
 
     def get(self, key: Any, default: Any = None) -> Any:
         """The copy of the original with this id; asked by `copy.deepcopy`, the copy is made now."""
-        found = _dict_get(self, key, MISSING)
+        found = known_copy(self, key, MISSING)
         if found is not MISSING:
             return found
         frame = sys._getframe(1)

@@ -13,13 +13,14 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from safepickle.copying.memo import MISSING, Copier, Memo, Setter, set_attribute
+from safepickle.copying.memo import MISSING, Copier, Memo, Setter, known_copy, set_attribute
 
-_dict_get = dict.get
+__all__ = ["STRONG_COPIERS", "copy_plain_instance", "copy_without_method", "find_strong_copier"]
+
 _stdlib_dispatch: dict[type, Copier] = getattr(copy, "_deepcopy_dispatch", {})
 _stdlib_atomic = getattr(copy, "_deepcopy_atomic", None)
 
-SHARED: tuple[type, ...] = (
+_SHARED: tuple[type, ...] = (
     types.NoneType,
     types.EllipsisType,
     types.NotImplementedType,
@@ -98,7 +99,7 @@ _WORD = tuple.__itemsize__
 
 
 def _copy_list(original: list[Any], memo: Memo) -> list[Any]:
-    found = _dict_get(memo, id(original), MISSING)
+    found = known_copy(memo, id(original), MISSING)
     if found is not MISSING:
         return found  # type: ignore[no-any-return]
     copied: list[Any] = []
@@ -117,7 +118,7 @@ def _copy_list(original: list[Any], memo: Memo) -> list[Any]:
 
 
 def _copy_dict(original: dict[Any, Any], memo: Memo) -> dict[Any, Any]:
-    found = _dict_get(memo, id(original), MISSING)
+    found = known_copy(memo, id(original), MISSING)
     if found is not MISSING:
         return found  # type: ignore[no-any-return]
     copied: dict[Any, Any] = {}
@@ -141,6 +142,7 @@ def _copy_dict(original: dict[Any, Any], memo: Memo) -> dict[Any, Any]:
 def _fill(
     copied: dict[Any, Any], items: Iterable[tuple[Any, Any]], memo: Memo, setter: Setter = operator.setitem
 ) -> None:
+    """Copy items into a dictionary; ``setter`` is what can write a place there again."""
     plans, unplaced = memo.plans, memo.unplaced
     for key, value in items:
         if plans[type(key)] is not None:
@@ -155,7 +157,8 @@ def _fill(
 
 
 def copy_plain_instance(original: Any, memo: Memo) -> Any:
-    found = _dict_get(memo, id(original), MISSING)
+    """Copy an instance that is its ``__dict__`` and nothing else."""
+    found = known_copy(memo, id(original), MISSING)
     if found is not MISSING:
         return found
     attributes = original.__dict__
@@ -187,7 +190,7 @@ def _copy_items(items: Iterable[Any], memo: Memo) -> list[Any]:
 
 def _copy_immutable(original: Any, memo: Memo) -> Any:
     """Copy a tuple or a frozenset; one whose items are all their own copies is its own copy."""
-    found = _dict_get(memo, id(original), MISSING)
+    found = known_copy(memo, id(original), MISSING)
     if found is not MISSING:
         return found
     plans, unplaced, sealed = memo.plans, memo.unplaced, memo.sealed
@@ -202,7 +205,7 @@ def _copy_immutable(original: Any, memo: Memo) -> Any:
             is_changed |= part is not item
             item = part
         items.append(item)
-    found = _dict_get(memo, id(original), MISSING)
+    found = known_copy(memo, id(original), MISSING)
     if found is not MISSING:  # an item led back to this tuple, and copied it
         return found
     if not is_changed:
@@ -213,7 +216,7 @@ def _copy_immutable(original: Any, memo: Memo) -> Any:
 
 
 def _copy_set(original: set[Any], memo: Memo) -> set[Any]:
-    found = _dict_get(memo, id(original), MISSING)
+    found = known_copy(memo, id(original), MISSING)
     if found is not MISSING:
         return found  # type: ignore[no-any-return]
     copied: set[Any] = set()
@@ -224,7 +227,7 @@ def _copy_set(original: set[Any], memo: Memo) -> set[Any]:
 
 
 def _copy_method(original: types.MethodType, memo: Memo) -> types.MethodType:
-    found = _dict_get(memo, id(original), MISSING)
+    found = known_copy(memo, id(original), MISSING)
     if found is not MISSING:
         return found  # type: ignore[no-any-return]
     copied = types.MethodType(original.__func__, memo.copy_sealed(original.__self__))
@@ -236,7 +239,7 @@ def _by_foreign_copier(copier: Copier) -> Copier:
     """A copier that somebody registered with the `copy` module."""
 
     def copy_by_foreign_copier(original: Any, memo: Memo) -> Any:
-        found = _dict_get(memo, id(original), MISSING)
+        found = known_copy(memo, id(original), MISSING)
         if found is not MISSING:
             return found
         places = len(memo.places)
@@ -250,7 +253,7 @@ def _by_foreign_copier(copier: Copier) -> Copier:
 
 def _copy_by_method(original: Any, memo: Memo) -> Any:
     """Call `__deepcopy__`."""
-    found = _dict_get(memo, id(original), MISSING)
+    found = known_copy(memo, id(original), MISSING)
     if found is not MISSING:
         return found
     places, sealed, handed_out = len(memo.places), len(memo.sealed), len(memo.handed_out)
@@ -285,7 +288,7 @@ def _keeps(copied: Any, parts: Iterable[Any]) -> bool:
 
 def _copy_by_reduction(original: Any, memo: Memo) -> Any:
     """Copy by the reduce value, or by a `__deepcopy__` that only the instance can tell of."""
-    found = _dict_get(memo, id(original), MISSING)
+    found = known_copy(memo, id(original), MISSING)
     if found is not MISSING:
         return found
     method = getattr(original, "__deepcopy__", None)
@@ -371,7 +374,7 @@ def _set_attributes(copied: Any, state: Any, memo: Memo) -> None:
     """What `object.__setstate__` would do: fill ``__dict__``, then the slots."""
     attributes, slots = state if isinstance(state, tuple) and len(state) == 2 else (state, None)
     if attributes is not None:
-        found = _dict_get(memo, id(attributes), MISSING)
+        found = known_copy(memo, id(attributes), MISSING)
         if found is MISSING:
             memo.alive.append(attributes)
             memo[id(attributes)] = copied.__dict__
@@ -399,7 +402,7 @@ def _append_items(copied: Any, items: Iterable[Any], memo: Memo) -> None:
 
 
 STRONG_COPIERS: dict[type, Copier | None] = {
-    **dict.fromkeys(SHARED),
+    **dict.fromkeys(_SHARED),
     list: _copy_list,
     dict: _copy_dict,
     tuple: _copy_immutable,

@@ -15,12 +15,12 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from safepickle.copying.memo import MISSING, Copier, Memo, Pending
+from safepickle.copying.memo import MISSING, Copier, Memo, Pending, known_copy
 from safepickle.copying.strong import copy_plain_instance
 from safepickle.rebuild import Owner, weak_method_callback
 from safepickle.reducers.weak import look_behind
 
-_dict_get = dict.get
+__all__ = ["WEAK_COPIERS", "find_weak_copier", "finish", "settle"]
 
 
 def find_weak_copier(cls: type) -> Copier | None:
@@ -57,10 +57,10 @@ def _copies_itself(cls: type, base: type) -> bool:
 
 def _copied(original: Any, memo: Memo) -> Any:
     """The copy of an object if the walk makes one, ``MISSING`` as long as nobody knows."""
-    found = _dict_get(memo, id(original), MISSING)
+    found = known_copy(memo, id(original), MISSING)
     if found is MISSING and id(original) in memo.copied_for_sure and id(original) not in memo.building:
         memo.copy_sealed(original)
-        found = _dict_get(memo, id(original), MISSING)
+        found = known_copy(memo, id(original), MISSING)
     return found
 
 
@@ -116,7 +116,7 @@ def _known(reference: Any, memo: Memo) -> Any:
     if id(reference) in memo.pending:
         memo.unplaced.append(reference)
         return reference
-    return _dict_get(memo, id(reference), MISSING)
+    return known_copy(memo, id(reference), MISSING)
 
 
 def _copy_ref(reference: weakref.ref[Any], memo: Memo) -> Any:
@@ -126,7 +126,7 @@ def _copy_ref(reference: weakref.ref[Any], memo: Memo) -> Any:
     callback = reference.__callback__
     if callback is None:
         # By far the commonest kind, and a call gives the same object again: there is nothing to remember.
-        target = _dict_get(memo, id(referent), MISSING)
+        target = known_copy(memo, id(referent), MISSING)
         if target is MISSING and memo.copied_for_sure:
             target = _copied(referent, memo)
         if target is not MISSING:
@@ -234,7 +234,7 @@ def _copy_finalize(finalizer: Any, memo: Memo) -> Any:
 
 
 def _copy_weak_set(original: Any, memo: Memo) -> Any:
-    found = _dict_get(memo, id(original), MISSING)
+    found = known_copy(memo, id(original), MISSING)
     if found is not MISSING:
         return found
     elements = [reference() for reference in list(original.data)]
@@ -250,7 +250,7 @@ def _copy_weak_set(original: Any, memo: Memo) -> Any:
 
 
 def _copy_weak_value_dictionary(original: Any, memo: Memo) -> Any:
-    found = _dict_get(memo, id(original), MISSING)
+    found = known_copy(memo, id(original), MISSING)
     if found is not MISSING:
         return found
     entries = [(key, reference()) for key, reference in list(original.data.items())]
@@ -275,7 +275,7 @@ def _copy_weak_id_key_dictionary(original: Any, memo: Memo) -> Any:
 
 
 def _copy_ephemerons(original: Any, base: Any, init: Callable[[Any], None], memo: Memo) -> Any:
-    found = _dict_get(memo, id(original), MISSING)
+    found = known_copy(memo, id(original), MISSING)
     if found is not MISSING:
         return found
     entries = [(reference(), value) for reference, value in list(original.data.items())]
@@ -334,11 +334,11 @@ def settle(reference: Any, memo: Memo) -> Any:
     """What a pending reference becomes, now that the walk has ended; anything else is left as it is."""
     referent = memo.simple.get(id(reference), MISSING)
     if referent is not MISSING:
-        target = _dict_get(memo, id(referent), MISSING)
+        target = known_copy(memo, id(referent), MISSING)
         return reference if target is MISSING else weakref.ref(target)
     if id(reference) not in memo.pending:
         return reference
-    settled = _dict_get(memo, id(reference), MISSING)
+    settled = known_copy(memo, id(reference), MISSING)
     if settled is MISSING:
         settled = memo[id(reference)] = _make(memo.pending[id(reference)], memo)
     return settled

@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from safepickle.base_pickler import BasePickler
 from safepickle.passes import dotted_name
-from safepickle.policy import OutsideFate
 from safepickle.report.tour import Tour
 
 __all__ = ["ChangedObject", "compare_attributes"]
@@ -66,7 +65,7 @@ def compare_attributes(obj: Any) -> list[ChangedObject]:
     """
     known: dict[type, tuple[dict[str, None], set[str]]] = {}
     changed: list[ChangedObject] = []
-    tour = Tour(obj, BasePickler(io.BytesIO()), _stay)
+    tour = Tour(obj, BasePickler(io.BytesIO()))
     for number, _ in tour:
         value = tour.walk.objects[number]
         cls = type(value)
@@ -81,10 +80,6 @@ def compare_attributes(obj: Any) -> list[ChangedObject]:
         if lacking or unknown:
             changed.append(ChangedObject(tour.walk.path(number), dotted_name(cls), lacking, unknown))
     return changed
-
-
-def _stay(referent: Any) -> OutsideFate:
-    return "tombstone"
 
 
 def _is_of_python(cls: type) -> bool:

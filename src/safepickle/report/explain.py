@@ -257,25 +257,30 @@ class _Inquiry:
         return UnpicklableObject(path, kind, type(error).__name__, _reason(error), False, "error")
 
     def _hazards(self) -> list[Hazard]:
-        walk, graph = self._tour.walk, self._graph
         hazards: dict[int, Hazard] = {}
         for number, question in self._tour.questions:
-            reference, referent = question.reference, question.referent
-            if number >= graph.outside_from or id(reference) in hazards:
-                continue
-            both, path = "pickle and cloudpickle", walk.path(number)
-            if type(reference) in _PROXIES and not issubclass(type(referent), type | types.FunctionType):
-                effect = "a second, disconnected copy of the referent in place of the proxy"
-                hazards[id(reference)] = Hazard(path, _kind(reference), both, effect)
-            elif type(reference) is weakref.finalize:
-                effect = "a finalizer that is dead: its callback never runs"
-                hazards[id(reference)] = Hazard(path, _kind(reference), both, effect)
-            elif type(reference) is weakref.WeakSet:
-                if walk.numbers.get(id(referent), graph.copied_from) < graph.copied_from:
-                    continue
-                effect = "a set without the members that nothing else in the pickle holds"
-                hazards[id(reference)] = Hazard(path, _kind(reference), "cloudpickle", effect)
+            if number < self._graph.outside_from and id(question.reference) not in hazards:
+                hazard = self._hazard(number, question)
+                if hazard is not None:
+                    hazards[id(question.reference)] = hazard
         return [*hazards.values(), *self._shared_storages()]
+
+    def _hazard(self, number: int, question: Question) -> Hazard | None:
+        """Say what others would load in place of a weak reference, unless they keep it or refuse it."""
+        walk, graph = self._tour.walk, self._graph
+        reference, referent = question.reference, question.referent
+        peers = "pickle and cloudpickle"
+        if type(reference) in _PROXIES and not issubclass(type(referent), type | types.FunctionType):
+            effect = "a second, disconnected copy of the referent in place of the proxy"
+        elif type(reference) is weakref.finalize:
+            effect = "a finalizer that is dead: its callback never runs"
+        elif type(reference) is weakref.WeakSet and (
+            walk.numbers.get(id(referent), graph.copied_from) >= graph.copied_from
+        ):
+            peers, effect = "cloudpickle", "a set without the members that nothing else in the pickle holds"
+        else:
+            return None
+        return Hazard(walk.path(number), _kind(reference), peers, effect)
 
     def _shared_storages(self) -> Iterator[Hazard]:
         """Find the storages that several tensors look at."""

@@ -141,11 +141,9 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the graph as dicts, lists, strings and numbers, ready for JSON."""
-        plain: dict[str, Any] = {"type": self.type, "protocol": self.protocol, "weakrefs": self.weakrefs}
-        plain["on_unpicklable"] = self.on_unpicklable
-        plain |= {"picklable": self.picklable, "objects": self.objects, "bytes": self.bytes}
-        plain |= {"strong_adds_bytes": self.strong_adds_bytes, "strong_adds_objects": self.strong_adds_objects}
-        plain["complete"] = self.complete
+        facts = ["type", "protocol", "weakrefs", "on_unpicklable", "picklable", "objects", "bytes"]
+        facts += ["strong_adds_bytes", "strong_adds_objects", "complete"]
+        plain = {name: getattr(self, name) for name in facts}
         for name in ("weak_references", "unpicklable", "hazards", "subtrees"):
             plain[name] = [asdict(entry) for entry in getattr(self, name)]
         return plain

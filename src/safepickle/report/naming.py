@@ -19,6 +19,9 @@ __all__ = [
     "NEAREST",
     "Edge",
     "Names",
+    "attribute_edge",
+    "instance_dict",
+    "is_attribute",
     "item_edge",
     "join",
     "key_edge",
@@ -120,7 +123,7 @@ def _sources(
     special = _SPECIAL.get(type(obj))
     if special is not None:
         yield special(obj, value)
-    yield ((id(child), attribute_edge(name)) for name, child in members(obj))
+    yield ((id(child), attribute_edge(name)) for name, child in _members(obj))
     yield _item_names(obj, value, missing)
     yield _known_names(obj, value, missing)
     yield _deep_names(own, missing)
@@ -139,7 +142,7 @@ def instance_dict(obj: Any) -> dict[Any, Any]:
     return found if type(found) is dict else {}
 
 
-def members(obj: Any) -> Iterator[tuple[str, Any]]:
+def _members(obj: Any) -> Iterator[tuple[str, Any]]:
     """Yield what slots hold, a class's own and those of types written in C, such as ``partial.func``."""
     for cls in type(obj).__mro__:
         for descriptor in list(cls.__dict__.values()):
@@ -152,7 +155,7 @@ def members(obj: Any) -> Iterator[tuple[str, Any]]:
 
 def is_attribute(obj: Any, part: object) -> bool:
     """Tell whether an attribute of an object holds `part`, so that it is more than a part of its reduce value."""
-    if any(part is child for child in instance_dict(obj).values()) or any(part is child for _, child in members(obj)):
+    if any(part is child for child in instance_dict(obj).values()) or any(part is child for _, child in _members(obj)):
         return True
     special = _SPECIAL.get(type(obj))
     return special is not None and any(key == id(part) for key, _ in special(obj, ()))

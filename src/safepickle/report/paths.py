@@ -14,7 +14,7 @@ from safepickle.policy import OutsideFate
 from safepickle.report.naming import Edge, join, shorten
 from safepickle.report.probe import Probe
 from safepickle.report.survey import surveying
-from safepickle.report.tour import MAX_OBJECTS, Tour
+from safepickle.report.tour import MAX_OBJECTS, Tour, leave_outside
 
 if TYPE_CHECKING:
     from safepickle.base_pickler import BasePickler
@@ -38,7 +38,7 @@ def find_path(root: Any, target: object, pickler: BasePickler | None = None) -> 
     if root is target:
         return "$"
     pickler = _new_pickler() if pickler is None else pickler
-    tour = Tour(root, pickler, _leave, outside=True)
+    tour = Tour(root, pickler, outside=True)
     walk = tour.walk
     for _ in tour:
         if id(target) in walk.numbers:
@@ -62,7 +62,7 @@ def locate_failure(root: Any, error: BaseException, pickler: BasePickler | None 
     """
     pickler = _new_pickler() if pickler is None else pickler
     similar: str | None = None
-    tour = Tour(root, pickler, _copy if _makes_strong_copies(pickler) else _leave)
+    tour = Tour(root, pickler, _copy if _makes_strong_copies(pickler) else leave_outside)
     for number, expansion in tour:
         if type(expansion.error) is type(error):
             path = tour.walk.whole_path(number)
@@ -153,7 +153,3 @@ def _new_pickler() -> BasePickler:
 
 def _copy(referent: Any) -> OutsideFate:
     return "strong"
-
-
-def _leave(referent: Any) -> OutsideFate:
-    return "tombstone"

@@ -274,11 +274,11 @@ def _parts(obj: Any, value: tuple[Any, ...]) -> set[int]:
     state = value[2] if len(value) > 2 else None
     if type(state) is tuple:
         candidates.extend(part for part in state if type(part) in _PARTS)
-    if type(state) in _PARTS and state is not instance_dict(obj):
+    own = instance_dict(obj)
+    if type(state) in _PARTS and state is not own:
         candidates.append(state)
     parts = {id(part) for part in candidates if not is_attribute(obj, part)}
-    return (
-        parts | {id(value[1]), id(state)}
-        if state is not None and state is instance_dict(obj)
-        else parts | {id(value[1])}
-    )
+    parts.add(id(value[1]))
+    if state is own:
+        parts.add(id(state))
+    return parts

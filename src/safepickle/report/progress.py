@@ -15,8 +15,8 @@ _PATIENCE: Final = 1.0
 """Seconds before a bar appears."""
 
 
-def following(steps: Iterable[T], what: str = "objects") -> Iterator[T]:
-    """Pass the steps on, and show how many there were once they take longer than a moment.
+def following(steps: Iterable[T]) -> Iterator[T]:
+    """Pass the steps of a walk on, and show how many objects it has met once it takes longer than a moment.
 
     Nothing is drawn unless stderr is a terminal and tqdm is installed.
     """
@@ -35,7 +35,7 @@ def following(steps: Iterable[T], what: str = "objects") -> Iterator[T]:
             except ModuleNotFoundError:
                 began = float("inf")
             else:
-                bar = tqdm(initial=count, unit=f" {what}", desc="explain", file=stream, leave=False)
+                bar = tqdm(initial=count, unit=" objects", desc="explain", file=stream, leave=False)
         yield step
     if bar is not None:
         bar.close()

@@ -18,10 +18,15 @@ from safepickle.report.walk import Walk
 if TYPE_CHECKING:
     from safepickle.base_pickler import BasePickler
 
-__all__ = ["MAX_OBJECTS", "Tour"]
+__all__ = ["MAX_OBJECTS", "Tour", "leave_outside"]
 
 MAX_OBJECTS: Final = 5_000_000
 """Where a tour gives up: an object whose reducer always makes new ones has no end."""
+
+
+def leave_outside(referent: Any) -> OutsideFate:
+    """Answer for every outside referent that it does not belong to the pickle."""
+    return "tombstone"
 
 
 class Tour:
@@ -32,7 +37,7 @@ class Tour:
     Args:
         root: Where the tour begins.
         pickler: Whose reducers say what an object leads to.
-        fate: What becomes of an outside referent; what is ``"strong"`` belongs to the pickle.
+        fate: What becomes of an outside referent; what is ``"strong"`` belongs to the pickle. By default, none does.
         outside: Go on to what stays outside.
 
     Attributes:
@@ -44,11 +49,15 @@ class Tour:
     """
 
     def __init__(
-        self, root: Any, pickler: BasePickler, fate: Callable[[Any], OutsideFate], outside: bool = False
+        self,
+        root: Any,
+        pickler: BasePickler,
+        fate: Callable[[Any], OutsideFate] = leave_outside,
+        outside: bool = False,
     ) -> None:
         self.walk = Walk(root, Probe(pickler, pickler.proto, getattr(pickler, "persistent_id", None)))
         self.questions: list[tuple[int, Question]] = []
-        self.copied_from = self.outside_from = MAX_OBJECTS * 2
+        self.copied_from = self.outside_from = MAX_OBJECTS * 2  # Higher than any number, until there is one.
         self.complete = True
         self._pickler = pickler
         # Where nothing is relinked, nothing that hangs on a kept referent is pickled either.

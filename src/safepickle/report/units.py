@@ -9,18 +9,12 @@ def human_bytes(number: int) -> str:
     """Write a size with three digits and the unit that fits: ``4.02 GB``; a GB is 1e9 bytes, as on a disk's label."""
     if number < 1000:
         return f"{number} B"
-    size = float(number)
-    for unit in ("kB", "MB", "GB", "TB", "PB"):
-        size /= 1000
-        if size < 999.5 or unit == "PB":
-            return (
-                f"{size:.3g} {unit}"
-                if size >= 99.95
-                else f"{size:.1f} {unit}"
-                if size >= 9.995
-                else f"{size:.2f} {unit}"
-            )
-    raise AssertionError("unreachable")
+    size, units = number / 1000, iter(("kB", "MB", "GB", "TB", "PB"))
+    unit = next(units)
+    while size >= 999.5 and unit != "PB":
+        size, unit = size / 1000, next(units)
+    decimals = 0 if size >= 99.95 else 1 if size >= 9.995 else 2
+    return f"{size:.{decimals}f} {unit}"
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
