@@ -7,11 +7,11 @@ from typing import Any
 
 from safepickle.errors import DamagedPickleError, LoadLimitError, NotAllowedError
 from safepickle.guard.allowing import AllowList
+from safepickle.guard.building import Building
 from safepickle.guard.limits import Damage, Excess, Refusal
 from safepickle.guard.machine import Machine
 from safepickle.guard.sniff import recognise
 from safepickle.guard.source import Source
-from safepickle.guard.worlds import Building
 from safepickle.moved import Names
 
 __all__ = ["Loader"]

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from safepickle.guard.allowing import AllowList
+from safepickle.guard.guarded import USERS, Guarded
 from safepickle.guard.limits import NESTED_LOADS, Damage, Excess, Refusal
+from safepickle.guard.names import import_name
 from safepickle.guard.never import reason_against
 from safepickle.guard.rules import Facts, Grant
 from safepickle.guard.rules.base import Blob
 from safepickle.guard.source import Source
-from safepickle.guard.worlds import USERS, Guarded, describe_storage, import_name
+from safepickle.guard.torch_storages import describe_storage
 
 __all__ = ["Objection", "Sketch", "Symbol"]
 

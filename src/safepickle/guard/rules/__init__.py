@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from safepickle.guard.rules import arrays, leaves, stdlib, tensors, torch_weak, weak
+from safepickle.guard.rules import arrays, leaves, stdlib, tensors, torch_layers, torch_weak, weak
 from safepickle.guard.rules.base import Facts, Grant, Judge, Rule
 
 __all__ = ["BUILT_IN", "Facts", "Grant", "Judge", "Rule"]
@@ -15,6 +15,7 @@ BUILT_IN: Final[dict[tuple[str, str], Rule]] = {
     **weak.RULES,
     **arrays.RULES,
     **tensors.RULES,
+    **torch_layers.RULES,
     **torch_weak.RULES,
 }
 """Every name that a guarded load takes without being told to, after Python 2's names have become Python 3's."""

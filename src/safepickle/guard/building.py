@@ -1,0 +1,254 @@
+"""The world of the load: what the rules agree to is imported, called and set."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from safepickle import rebuild
+from safepickle.guard.allowing import AllowList
+from safepickle.guard.guarded import USERS, Guarded
+from safepickle.guard.limits import Damage, Refusal
+from safepickle.guard.machine import Machine
+from safepickle.guard.names import import_name, renamed
+from safepickle.guard.rules import Facts, Grant, Rule
+from safepickle.guard.source import Source
+from safepickle.guard.torch_storages import describe_storage, hold_storage, is_torchs
+from safepickle.guard.users_state import StateSetters
+from safepickle.moved import Names
+
+__all__ = ["Building"]
+
+_CONSTRUCTORS: Final = (weakref.ref.__new__, weakref.KeyedRef.__new__)
+
+
+class Building(Guarded):
+    """The world of the load: what the rules agree to is imported, called and set.
+
+    Args:
+        allowed: What the user allows beside the built-in list.
+        fix_imports: As for `pickle.load`.
+        find_class: The `find_class` of a subclass of the unpickler, or None.
+        names: What has moved, or None.
+        buffers: The out-of-band buffers.
+    """
+
+    def __init__(
+        self,
+        allowed: AllowList,
+        *,
+        fix_imports: bool = True,
+        find_class: Callable[[str, str], Any] | None = None,
+        names: Names | None = None,
+        buffers: Iterator[Any] | None = None,
+    ) -> None:
+        super().__init__(allowed, fix_imports=fix_imports)
+        self._find_class = find_class
+        self._names = names
+        self._persistent_load: Callable[[Any], Any] | None = None
+        self._claimed: dict[str, int] = {}
+        self._buffers = buffers
+        self._given: dict[int, Any] = {}
+        self._state_setters = StateSetters()
+        self._nested_storage: Any = None
+
+    def attach(self, machine: Machine, persistent_load: Callable[[Any], Any] | None = None) -> None:
+        """Take a machine, and what gives the objects of its persistent ids."""
+        super().attach(machine)
+        self._persistent_load = persistent_load
+
+    def plain_target(self, module: str, name: str) -> Any:
+        """Decide on a name and return its object, for the base class of a subclass's `find_class`."""
+        module, name = renamed(module, name) if self._machine_is_old() else (module, name)
+        if self._names is not None:
+            module, name = self._names.rename(module, name)
+        grant = self._grants.get((module, name)) or self._decide(module, name)
+        if grant.listed == "user":
+            return self._resolve(grant)
+        return import_name(module, name)
+
+    def _resolve(self, grant: Grant) -> Any:
+        """Return the object of a name that the user allows, or a placeholder for what is nowhere."""
+        try:
+            return self._allowed.resolve((grant.module, grant.name))
+        except Damage:
+            stub = None if self._names is None else self._names.stub(grant.module, grant.name)
+            if stub is None:
+                raise
+            return stub
+
+    def _find_again(self, module: str, name: str) -> Any:
+        """Return the object of a name, or its placeholder class again where it is still nowhere."""
+        try:
+            return super()._find_again(module, name)
+        except Damage:
+            pair = (module, name) if self._names is None else self._names.rename(module, name)
+            grant = self._grants.get(pair)
+            if grant is None or grant.listed != "user":
+                raise
+            grant.target = rebuild.stub_class(*pair)
+            self._by_id.setdefault(id(grant.target), grant)
+            self.subject = ""
+            return grant.target
+
+    def extend(self, obj: Any, items: list[Any]) -> None:
+        if self._is_placeholder(obj):
+            obj.extend(items)
+        else:
+            super().extend(obj, items)
+
+    def update(self, obj: Any, pairs: list[Any]) -> None:
+        if self._is_placeholder(obj):
+            obj.__stub__.pairs.extend(zip(pairs[::2], pairs[1::2], strict=True))
+        else:
+            super().update(obj, pairs)
+
+    def _is_placeholder(self, obj: Any) -> bool:
+        """Tell whether an object is an instance of an allowed class that is nowhere: it notes what it is given."""
+        return issubclass(type(obj), rebuild.Stub) and self.kind(obj) is not None
+
+    def _machine_is_old(self) -> bool:
+        return self._fix_imports and (self._machine is None or self._machine.protocol < 3)
+
+    def finished(self, memo: dict[int, Any]) -> None:
+        """Hold that nothing which may only be called has become part of the result.
+
+        Such a name is on the stack as its grant, an inert token. One that is still referred to, beside here, was
+        stored somewhere: CPython's reference counts tell, where a walk through the whole result would be needed.
+        """
+        if not memo:
+            self._facts.clear()
+        self._forget_arguments(memo)
+        kept = Counter(id(value) for value in memo.values() if type(value) is Grant)
+        kept.update(id(kind) for _, _, kind in self._facts.values())
+        for grant in self._grants.values():
+            if not grant.rule.data and sys.getrefcount(grant) > _OWN_REFERENCES + kept[id(grant)]:
+                self.subject = grant.key
+                raise Refusal("it may be called by the stream, but not be part of what is loaded")
+
+    def _forget_arguments(self, memo: dict[int, Any]) -> None:
+        """Put an inert token where the memo holds a tuple of arguments with a name in it that may only be called."""
+        for index, value in memo.items():
+            if type(value) is tuple and Grant in map(type, value):
+                forgotten = Grant("", "", Rule())
+                memo[index] = self._grants.setdefault(("", ""), forgotten)
+
+    def _target(self, grant: Grant, written: tuple[str, str]) -> Any:
+        if grant.listed == "user":
+            if self._find_class is None:
+                return self._resolve(grant)
+        elif "." in grant.name:
+            return grant.rule.make
+        if self._find_class is not None:
+            return self._find_class(*written)
+        return import_name(grant.module, grant.name)
+
+    def _call_users(self, grant: Grant, arguments: tuple[Any, ...], keywords: dict[str, Any] | None, new: bool) -> Any:
+        target = grant.target
+        enum = sys.modules.get("enum")
+        if enum is not None and isinstance(target, enum.EnumMeta) and (new or keywords or len(arguments) != 1):
+            raise Refusal("a member of an enumeration is its class called with one value")
+        if len(arguments) > 1 and arguments[1] is not None and _takes_callback(target):
+            raise Refusal("a callback of a weak reference is code that runs later")
+        if new and not isinstance(target, type):
+            raise Refusal("NEWOBJ is for classes, and this is a function")
+        try:
+            if new:
+                return target.__new__(target, *arguments, **keywords or {})
+            return target(*arguments, **keywords or {})
+        except Exception as error:
+            raise Damage(f"calling it failed with {type(error).__name__}: {error}") from error
+
+    def _make(self, grant: Grant, arguments: tuple[Any, ...], new: bool, facts: Facts | None) -> Any:
+        if grant.name == "_load_from_bytes":
+            storage, self._nested_storage = self._nested_storage, None
+            return storage
+        make = grant.rule.make
+        if make is not None:
+            return make(*arguments)
+        if new and isinstance(grant.target, type) and not grant.rule.plain:
+            return grant.target.__new__(grant.target, *arguments)
+        return grant.target(*arguments)
+
+    def nested(self, payload: Any) -> Facts:
+        from safepickle.guard.nested import load_storage
+
+        self._nested_storage, facts = load_storage(bytes(payload), self._allowed)
+        return facts
+
+    def _set_users_state(self, grant: Grant, obj: Any, state: Any) -> None:
+        self._state_setters[type(obj)](obj, state)
+
+    def _set_built_in_state(self, grant: Grant, obj: Any, state: Any, setter: Callable[[Any, Any], None]) -> None:
+        setter(obj, state)
+
+    def persistent(self, identifier: Any) -> Any:
+        if self._persistent_load is None:
+            raise Refusal("it refers to objects by persistent id, and nothing here knows them")
+        storage = None
+        if is_torchs(self._persistent_load):
+            if type(identifier) is tuple and len(identifier) == 4 and identifier[0] in ("module", b"module"):
+                return self._module_class(identifier[1])
+            storage = describe_storage(self, identifier)
+            if len(identifier) == 6:
+                self._claim(identifier[2], identifier[4] * storage.itemsize)
+        value = self._persistent_load(identifier)
+        if storage is not None:
+            hold_storage(value, storage)
+            self._remember(value, storage)
+        return value
+
+    def _module_class(self, cls: Any) -> Any:
+        """Return the class of a layer, which older files write with its source code; torch would compare that."""
+        if self.grant(cls) is None or not isinstance(cls, type):
+            raise Refusal("a persistent id of a torch file is that of a storage or of an allowed class")
+        return cls
+
+    def _claim(self, key: str, nbytes: int) -> None:
+        """Hold the storages of a legacy file, which torch makes before it has read them, against what is left of it."""
+        self._claimed[key] = nbytes
+        source = self._machine.source if self._machine is not None else None
+        left = source.left(source.position) if source is not None else None
+        if left is not None and sum(self._claimed.values()) > left:
+            raise Damage("its storages claim more bytes than are left")
+
+    def buffer(self) -> Any:
+        if self._buffers is None:
+            raise Damage("it needs out-of-band buffers: pass buffers=")
+        try:
+            buffer = next(self._buffers)
+        except StopIteration:
+            raise Damage("it needs more out-of-band buffers than buffers= has") from None
+        self._given[id(buffer)] = buffer
+        return buffer
+
+    def length(self, value: Any) -> int | None:
+        if id(value) in self._given:
+            return memoryview(value).nbytes
+        return super().length(value)
+
+    def read_only(self, buffer: Any) -> Any:
+        view = memoryview(buffer)
+        return buffer if view.readonly else view.toreadonly()
+
+    def payload(self, source: Source, position: int, length: int, mutable: bool) -> tuple[Any, int]:
+        return source.take_mutable(position, length) if mutable else source.take(position, length)
+
+
+def _takes_callback(target: Any) -> bool:
+    """Tell whether a class is a weak reference whose second argument, as in `weakref.ref` itself, is its callback."""
+    return isinstance(target, type) and issubclass(target, weakref.ref) and target.__new__ in _CONSTRUCTORS
+
+
+def _own_references() -> int:
+    """Count the references to a grant that nothing but its table holds, as `Building.finished` sees them."""
+    grants = {"": Grant("", "", USERS)}
+    for grant in grants.values():
+        return sys.getrefcount(grant)
+    return 0
+
+
+_OWN_REFERENCES: Final = _own_references()

@@ -1,0 +1,295 @@
+"""The decisions that the load and `safepickle.inspect` share: which name may stand where, and what it may do there.
+
+A world differs from the other only in what it does after the rules have agreed: `building` makes it, `sketch` notes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from safepickle import rebuild
+from safepickle.guard.allowing import AllowList
+from safepickle.guard.limits import Damage, Refusal
+from safepickle.guard.machine import Machine
+from safepickle.guard.names import renamed
+from safepickle.guard.never import reason_against
+from safepickle.guard.rules import BUILT_IN, Facts, Grant, Rule
+from safepickle.guard.users_state import check_attributes
+from safepickle.moved import Names
+
+__all__ = ["USERS", "Guarded"]
+
+USERS: Final = Rule(data=True)
+"""The rule of every name that the user allows."""
+
+
+class Guarded:
+    """The decisions that the load and `safepickle.inspect` share.
+
+    Args:
+        allowed: What the user allows beside the built-in list.
+        fix_imports: Whether names of Python 2 become those of Python 3, below protocol 3.
+    """
+
+    def __init__(self, allowed: AllowList, *, fix_imports: bool = True) -> None:
+        self._allowed = allowed
+        self._fix_imports = fix_imports
+        self._names: Names | None = None
+        self._machine: Machine | None = None
+        self._grants: dict[tuple[str, str], Grant] = {}
+        self._by_id: dict[int, Grant] = {}
+        self._facts: dict[int, tuple[Any, Facts, Grant | None]] = {}
+        self.subject = ""
+
+    def attach(self, machine: Machine) -> None:
+        """Take the machine whose budget pays for this world's work."""
+        self._machine = machine
+        self.subject = ""
+
+    # Names.
+
+    def find(self, module: str, name: str, protocol: int) -> Any:
+        """Return what stands for a name on the stack, once it is decided that it may stand there."""
+        written = (module, name)
+        if protocol < 3 and self._fix_imports:
+            module, name = renamed(module, name)
+        if self._names is not None:
+            module, name = self._names.rename(module, name)
+        self.subject = f"{module}:{name}"
+        grant = self._grants.get((module, name))
+        if grant is None:
+            grant = self._grants[module, name] = self._decide(module, name)
+            self._settle(grant, written)
+        self.subject = ""
+        return grant if not grant.rule.data or grant.target is None else grant.target
+
+    def _decide(self, module: str, name: str) -> Grant:
+        rule = BUILT_IN.get((module, name))
+        if rule is not None:
+            return Grant(module, name, rule)
+        if (module, name) in self._allowed:
+            return Grant(module, name, USERS, "user")
+        return self._unlisted(module, name)
+
+    def _unlisted(self, module: str, name: str) -> Grant:
+        reason = reason_against(module, name)
+        if reason is not None:
+            raise Refusal(f"it can never be allowed: {reason}")
+        if "." in name:
+            raise Refusal("a dotted name reads attributes, and is on no list", allow=f"{module}:{name}")
+        raise Refusal("it is on no list", allow=f"{module}:{name}")
+
+    def _settle(self, grant: Grant, written: tuple[str, str]) -> None:
+        """Find the object of a name that was granted, and remember by it what it may do."""
+        grant.target = self._target(grant, written)
+        if grant.target is not None and grant.rule.data:
+            self._by_id.setdefault(id(grant.target), grant)
+
+    def _target(self, grant: Grant, written: tuple[str, str]) -> Any:
+        raise NotImplementedError
+
+    # Calls.
+
+    def call(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any] | None, new: bool) -> Any:
+        """Call what a name stands for, if its rule agrees."""
+        grant = self.grant(function)
+        if grant is None:
+            raise Refusal(f"a {type(function).__qualname__} is called, which no name of the stream stands for")
+        self.subject = grant.key
+        rule = grant.rule
+        if rule.unfolds:
+            unfolded = self._unfold(rule.unfolds, arguments)
+            if unfolded is not None:
+                return unfolded[0]
+        if rule is USERS:
+            value = self._call_users(grant, arguments, keywords, new)
+        else:
+            if keywords:
+                raise Refusal("it is called with keyword arguments")
+            if rule.new_only and not new:
+                raise Refusal("its constructor is called, where a pickle makes an instance without it")
+            facts = rule.check(self, arguments)
+            value = self._make(grant, arguments, new, facts)
+            if facts is not None:
+                made = self.grant(arguments[0]) if rule.of_first else grant
+                self._remember(value, facts, made)
+        if issubclass(type(value), tuple) and self._machine is not None:
+            self._machine.enter_tuple(value)
+        self.subject = ""
+        return value
+
+    def _unfold(self, what: str, arguments: tuple[Any, ...]) -> tuple[Any] | None:
+        """Carry out a call that stands for another operation; None where its own rule decides."""
+        if what == "newobj" and arguments:
+            return (self.call(arguments[0], arguments[1:], None, True),)
+        if what == "newobj_ex" and len(arguments) == 3:
+            cls, positional, keywords = arguments
+            if type(positional) is tuple and type(keywords) is dict and all(type(key) is str for key in keywords):
+                return (self.call(cls, positional, keywords, True),)
+        if what == "reconstructor" and len(arguments) == 3 and arguments[1] is object and arguments[2] is None:
+            grant = self.grant(arguments[0])
+            if grant is not None and grant.listed == "built-in":
+                return (self.call(arguments[0], (), None, True),)
+        if what == "global" and len(arguments) == 2 and all(type(part) is str for part in arguments):
+            return (self._find_again(*arguments),)
+        if what == "salvaged" and len(arguments) == 4:
+            return (self._salvage(*arguments),)
+        if what == "contents" and len(arguments) == 2:
+            self._fill_salvaged(*arguments)
+            return (None,)
+        if what == "getattr" and len(arguments) == 2 and type(arguments[1]) is str:
+            # Below protocol 4 the name "C.method" is written as getattr(C, "method").
+            grant = self.grant(arguments[0])
+            if grant is not None and (grant.module, f"{grant.name}.{arguments[1]}") in BUILT_IN:
+                return (self.find(grant.module, f"{grant.name}.{arguments[1]}", 4),)
+        return None
+
+    def _salvage(self, function: Any, arguments: Any, referent_type: Any, path: Any) -> Any:
+        """Make a call that may fail, since a tombstone is among its arguments: what it would have made is one then."""
+        if type(arguments) is not tuple or type(referent_type) is not str or type(path) is not str:
+            raise Refusal("it is not called as safepickle writes it")
+        try:
+            return self.call(function, arguments, None, False)
+        except Damage as error:
+            cause = f"it is built from an object that could not be pickled: {error}"
+            return rebuild.UnpicklableTombstone(referent_type, path, cause)
+
+    def _fill_salvaged(self, obj: Any, contents: Any) -> None:
+        """Give what `_salvage` has made its items and its state, each as the stream could by an opcode."""
+        if type(contents) is not tuple or len(contents) != 4 or self._machine is None:
+            raise Refusal("it is not called as safepickle writes it")
+        state, items, pairs, setter = contents
+        if type(obj) is rebuild.UnpicklableTombstone:
+            return
+        if type(items or []) is not list or type(pairs or []) is not list:
+            raise Refusal("it is not called as safepickle writes it")
+        if not all(type(pair) is tuple and len(pair) == 2 for pair in pairs or ()):
+            raise Refusal("it is not called as safepickle writes it")
+        if items:
+            self._machine.extend(obj, items)
+        if pairs:
+            self._machine.update(obj, [part for pair in pairs for part in pair])
+        if setter is not None:
+            self.call(setter, (obj, state), None, False)
+        elif state is not None:
+            self.set_state(obj, state)
+
+    def _find_again(self, module: str, name: str) -> Any:
+        """Return what stands for a name that was a placeholder's when it was pickled."""
+        return self.find(module, name, 4)
+
+    def _call_users(self, grant: Grant, arguments: tuple[Any, ...], keywords: dict[str, Any] | None, new: bool) -> Any:
+        raise NotImplementedError
+
+    def _make(self, grant: Grant, arguments: tuple[Any, ...], new: bool, facts: Facts | None) -> Any:
+        raise NotImplementedError
+
+    def _remember(self, value: Any, facts: Facts, kind: Grant | None = None) -> None:
+        """Keep what is known of a value; the value is held too, so that its id stays its own."""
+        self._facts[id(value)] = (value, facts, kind)
+
+    # State and items.
+
+    def set_state(self, obj: Any, state: Any) -> Any:
+        """Set the state of an instance, if the rule of its class agrees."""
+        grant = self.kind(obj)
+        if grant is None:
+            raise Refusal(f"a state is set into a {_described(obj)}, which is no instance of an allowed class")
+        self.subject = grant.key
+        if grant.rule is USERS:
+            self._set_users_state(grant, obj, state)
+        elif grant.rule.state is None:
+            raise Refusal("its instances take no state")
+        else:
+            setter = grant.rule.state(self, obj, self.facts(obj), state)
+            self._set_built_in_state(grant, obj, state, setter)
+        self.subject = ""
+        return obj
+
+    def _set_users_state(self, grant: Grant, obj: Any, state: Any) -> None:
+        raise NotImplementedError
+
+    def _set_built_in_state(self, grant: Grant, obj: Any, state: Any, setter: Callable[[Any, Any], None]) -> None:
+        raise NotImplementedError
+
+    def extend(self, obj: Any, items: list[Any]) -> None:
+        """Append to an instance of an allowed subclass of list."""
+        self._builtin_of(obj, list, "extend", "append")
+        list.extend(obj, items)
+
+    def update(self, obj: Any, pairs: list[Any]) -> None:
+        """Set items of what a rule lets have some, or of an instance of an allowed subclass of dict."""
+        grant = self.kind(obj)
+        keys = pairs[::2]
+        if grant is not None and grant.rule.items is not None:
+            self.subject = grant.key
+            set_item = grant.rule.items(self, obj, keys)
+            self.subject = ""
+        else:
+            self._builtin_of(obj, dict, "__setitem__")
+            self.check_keys(keys, obj)
+            set_item = dict.__setitem__
+        self._set_items(obj, pairs, set_item)
+
+    def _set_items(self, obj: Any, pairs: list[Any], set_item: Callable[[Any, Any, Any], None]) -> None:
+        for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+            set_item(obj, key, value)
+
+    def _builtin_of(self, obj: Any, base: type, *methods: str) -> None:
+        """Hold that items may go into `obj` by the methods of its builtin base, which are all that is called."""
+        grant = self.kind(obj)
+        if grant is None or grant.rule is not USERS or not issubclass(type(obj), base):
+            raise Refusal(f"items are put into a {_described(obj)}, which is no {base.__name__}")
+        for method in methods:
+            if not hasattr(base, method) or getattr(type(obj), method) is not getattr(base, method):
+                raise Refusal(f"items are put into a {grant.key}, which has a {method} of its own")
+
+    # What rules may ask.
+
+    def nested(self, payload: Any) -> Facts:
+        """Judge a torch file that lies inside the pickle."""
+        raise NotImplementedError
+
+    def facts(self, value: Any) -> Facts | None:
+        if type(value) is Grant:
+            return value.rule.facts
+        grant = self._by_id.get(id(value))
+        if grant is not None:
+            return grant.rule.facts
+        known = self._facts.get(id(value))
+        return None if known is None else known[1]
+
+    def grant(self, value: Any) -> Grant | None:
+        return value if type(value) is Grant else self._by_id.get(id(value))
+
+    def kind(self, value: Any) -> Grant | None:
+        if issubclass(type(value), type):
+            return None
+        known = self._facts.get(id(value))
+        if known is not None and known[2] is not None:
+            return known[2]
+        return self._by_id.get(id(type(value)))
+
+    def spend(self, amount: int) -> None:
+        if self._machine is not None:
+            self._machine.budget.spend(amount)
+
+    def check_keys(self, keys: Any, container: object) -> None:
+        if self._machine is not None:
+            self._machine.check_keys(keys, container)
+
+    def length(self, value: Any) -> int | None:
+        if type(value) in (bytes, bytearray):
+            return len(value)
+        return value.nbytes if type(value) is memoryview else -1
+
+    def check_attributes(self, obj: Any, state: Any) -> None:
+        """Hold a state's names against the rule that no dunder is set."""
+        check_attributes(state)
+
+
+def _described(obj: Any) -> str:
+    if issubclass(type(obj), type) or type(obj) is Grant:
+        return "class or function"
+    return type(obj).__qualname__

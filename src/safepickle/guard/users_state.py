@@ -1,0 +1,89 @@
+"""The state of instances of the user's own classes: what is set in them, and how."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import MemberDescriptorType
+from typing import Any
+
+from safepickle.guard.limits import Damage, Refusal
+
+
+def check_attributes(state: Any) -> None:
+    """Hold a state's names against the rule that no dunder is set."""
+    parts = state if type(state) is tuple and len(state) == 2 else (state,)
+    for part in parts:
+        if type(part) is not dict:
+            continue
+        for name in part:
+            if type(name) is str and name[:2] == "__" and name[-2:] == "__":
+                raise Refusal(f"the state sets {name!r}, which Python gives a meaning")
+
+
+class StateSetters(dict[type, Callable[[Any, Any], None]]):
+    """By class: what gives an instance its state. It is decided once for a class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._good_keys: set[str] = set()
+
+    def __missing__(self, cls: type) -> Callable[[Any, Any], None]:
+        setter = self[cls] = self._decide(cls)
+        return setter
+
+    def _decide(self, cls: type) -> Callable[[Any, Any], None]:
+        enum = sys.modules.get("enum")
+        if enum is not None and isinstance(cls, enum.EnumMeta):
+            raise Refusal("members of enumerations are shared by the whole process, and take no state")
+        setstate = getattr(cls, "__setstate__", None)
+        if setstate is None:
+            return self._set_attributes
+
+        def call_setstate(obj: Any, state: Any) -> None:
+            check_attributes(state)
+            try:
+                setstate(obj, state)
+            except Exception as error:
+                raise Damage(f"its __setstate__ failed with {type(error).__name__}: {error}") from error
+
+        return call_setstate
+
+    def _set_attributes(self, obj: Any, state: Any) -> None:
+        if type(state) is dict and state.keys() <= self._good_keys:
+            obj.__dict__.update(state)
+            return
+        slots = None
+        if type(state) is tuple and len(state) == 2:
+            state, slots = state
+        if state is not None:
+            if type(state) is not dict:
+                raise Damage("the state is not a dict of attributes")
+            self._learn_keys(state)
+            if state:
+                obj.__dict__.update({sys.intern(name): value for name, value in state.items()})
+        if slots is not None:
+            if type(slots) is not dict:
+                raise Damage("the state is not a dict of attributes")
+            self._learn_keys(slots)
+            for name, value in slots.items():
+                _set_slot(obj, name, value)
+
+    def _learn_keys(self, names: Any) -> None:
+        for name in names:
+            if type(name) is not str:
+                raise Damage("an attribute's name is not a string")
+            if name[:2] == "__" and name[-2:] == "__":
+                raise Refusal(f"the state sets {name!r}, which Python gives a meaning")
+        self._good_keys.update(names)
+
+
+def _set_slot(obj: Any, name: str, value: Any) -> None:
+    """Set a slot, or else an attribute of the instance; never what runs code, such as a property."""
+    descriptor = next((vars(cls)[name] for cls in type(obj).__mro__ if name in vars(cls)), None)
+    if type(descriptor) is MemberDescriptorType:
+        descriptor.__set__(obj, value)
+    elif descriptor is None and hasattr(obj, "__dict__"):
+        obj.__dict__[name] = value
+    else:
+        raise Refusal(f"the state sets {name!r}, which is no slot of the class")
