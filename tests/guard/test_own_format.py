@@ -20,7 +20,7 @@ import pytest
 import golden_cases
 import safepickle
 from golden_cases import Node
-from guard.targets import Victim, make_table
+from guard.targets import PlainList, Victim, make_table
 from safepickle import rebuild
 from safepickle.guard.never import reason_against
 from safepickle.guard.rules import BUILT_IN
@@ -201,6 +201,12 @@ class TestLeaves:
         with pytest.raises(safepickle.GuardedLoadError, match=r"damaged|not allowed"):
             safepickle.loads(pickle.dumps(Call(rebuild.rebuild_memoryview, *arguments)), allow=())
 
+    def test_views_that_hash_the_same_bytes_again_and_again_are_charged(self) -> None:
+        payload = bytes(1_000_000)
+        views = {Call(rebuild.rebuild_memoryview, payload, "B", (1_000_000,), True): 1 for _ in range(500)}
+        with pytest.raises(safepickle.LoadLimitError, match="costs far more"):
+            safepickle.loads(pickle.dumps(views), allow=())
+
     def test_cache_around_what_is_not_allowed_is_refused(self) -> None:
         for function in (make_table, len):
             with pytest.raises(safepickle.NotAllowedError, match=r"on no list|never be allowed|not allowed"):
@@ -273,6 +279,37 @@ class TestSalvaged:
         call = Call(list, state=(None, [1, 2], None, None), setter=rebuild.rebuild_salvaged_contents)
         with pytest.raises(safepickle.NotAllowedError, match="mentioned, but not called"):
             safepickle.loads(pickle.dumps(call), allow=())
+
+    def test_contents_that_come_again_and_again_are_charged(self) -> None:
+        items = list(range(100_000))
+        target = Call(PlainList, state=(None, items, None, None), setter=rebuild.rebuild_salvaged_contents)
+        data = bytearray(pickle.dumps([items, target]))
+        assert len(safepickle.loads(bytes(data), allow=[PlainList])[1]) == 100_000
+        again = Again(items, 1_000)
+        with pytest.raises(safepickle.LoadLimitError, match="costs far more"):
+            safepickle.loads(pickle.dumps(again), allow=[PlainList])
+
+    def test_error_behind_one_that_failed_does_not_name_it(self) -> None:
+        call = Call(rebuild.rebuild_salvaged, Victim, (1, 2), "a.B", "$")
+        data = pickle.dumps([call, 1])
+        assert type(safepickle.loads(data, allow=[Victim])[0]) is rebuild.UnpicklableTombstone
+        with pytest.raises(safepickle.DamagedPickleError, match=r"^(?!.*Victim)(?!.*salvaged)"):
+            safepickle.loads(data[:-1], allow=[Victim])
+
+
+class Again:
+    """A list to which the same items are appended again and again, a few bytes a time."""
+
+    def __init__(self, items: list[int], times: int) -> None:
+        self.items, self.times = items, times
+
+    def __reduce__(self) -> Any:
+        target = Call(PlainList)
+        contents = (None, self.items, None, None)
+        return rebuild.rebuild_root, (
+            [Call(rebuild.rebuild_salvaged_contents, target, contents) for _ in range(self.times)],
+            target,
+        )
 
 
 class TestWeak:

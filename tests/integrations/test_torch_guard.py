@@ -9,6 +9,7 @@ import pickle
 import struct
 import sys
 import warnings
+import weakref
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -148,6 +149,10 @@ class OwnReference(WeakIdRef):
 
     def __init__(self, key: Any, callback: Any = None) -> None:
         super().__init__(key, callback)
+
+
+class OtherReference(weakref.ref):
+    pass
 
 
 class OwnDictionary(WeakIdKeyDictionary):
@@ -397,6 +402,9 @@ LYING_WEAK: dict[str, Callable[[], Any]] = {
         Rebuild(rebuild.rebuild_dead_reference, WeakIdRef), (None, {"_id": "x"})
     ),
     "a dictionary of what are no references": lambda: Rebuild(WeakIdKeyDictionary, None, called),
+    "a dictionary of references that torch knows nothing of": lambda: Rebuild(
+        WeakIdKeyDictionary, None, OtherReference
+    ),
     "a dictionary of plain content": lambda: Rebuild(WeakIdKeyDictionary, {1: 2}),
     "a dictionary of another class": lambda: Rebuild(rebuild.rebuild_torch_weak_dictionary, Net, WeakIdRef),
     "a dictionary with a callback of its own": lambda: set_by(
@@ -437,7 +445,7 @@ def test_weak_type_of_torch_that_lies_is_refused(title: str):
     # Below protocol 2 the call of copyreg.__newobj__ is written out, and pickle does not look at it.
     data = pickle.dumps(LYING_WEAK[title](), 1)
     with pytest.raises(safepickle.GuardedLoadError, match=r"not allowed|damaged"):
-        safepickle.loads(data, allow=[called, Net, OwnReference])
+        safepickle.loads(data, allow=[called, Net, OwnReference, OtherReference])
     assert RemovableHandle.next_id == before
 
 

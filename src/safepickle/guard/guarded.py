@@ -101,6 +101,7 @@ class Guarded:
         if rule.unfolds:
             unfolded = self._unfold(rule.unfolds, arguments)
             if unfolded is not None:
+                self.subject = ""
                 return unfolded[0]
         if rule is USERS:
             value = self._call_users(grant, arguments, keywords, new)
@@ -166,6 +167,8 @@ class Guarded:
             raise Refusal("it is not called as safepickle writes it")
         if not all(type(pair) is tuple and len(pair) == 2 for pair in pairs or ()):
             raise Refusal("it is not called as safepickle writes it")
+        # Lists that the memo may hand in again and again.
+        self.spend(64 * (len(items or ()) + len(pairs or ())))
         if items:
             self._machine.extend(obj, items)
         if pairs:

@@ -39,6 +39,8 @@ def _view(judge: Judge, arguments: tuple[Any, ...]) -> None:
         raise Damage("the format of the memory view is unknown") from None
     if length is not None and nbytes != (memoryview(buffer).nbytes if type(buffer) is array else length):
         raise Damage("the shape of the memory view does not fit its buffer")
+    # Each view hashes all that it shows.
+    judge.spend(nbytes)
 
 
 def _cache(judge: Judge, arguments: tuple[Any, ...]) -> None:

@@ -5,7 +5,6 @@ As with the standard library's, no callback is taken. A subclass of one of them 
 
 from __future__ import annotations
 
-import weakref
 from collections import OrderedDict
 from typing import Any, Final
 
@@ -21,7 +20,11 @@ _LARGEST_HANDLE: Final = 1 << 53
 
 def _is_users_reference(judge: Judge, cls: Any) -> bool:
     grant = judge.grant(cls)
-    return grant is not None and grant.listed != "built-in" and is_a(grant, weakref.ref)
+    if grant is None or grant.listed == "built-in" or grant.target is None:
+        return grant is not None and grant.listed != "built-in"
+    from torch.utils.weak import WeakIdRef, _WeakHashRef
+
+    return is_a(grant, (WeakIdRef, _WeakHashRef))
 
 
 def _check_reference_class(judge: Judge, cls: Any) -> None:
@@ -49,8 +52,9 @@ def _own_reference(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
 
 
 def _hashes(judge: Judge, cls: Any) -> bool:
+    """Tell whether a reference of a class is hashed as its referent is, and not by identity."""
     grant = judge.grant(cls)
-    return grant is None or grant.name != "WeakIdRef"
+    return grant is not None and (grant.module, grant.name) == (_MODULE, "_WeakHashRef")
 
 
 def _dead_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
@@ -70,10 +74,10 @@ def _set_hash(reference: Any, state: Any) -> None:
 
 
 def _dictionary(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
-    if len(arguments) == 2 and arguments[0] is None:
-        _check_reference_class(judge, arguments[1])
-    elif arguments:
+    if arguments and (len(arguments) != 2 or arguments[0] is not None):
         raise Refusal("it is not called as torch's own dictionaries are written")
+    for reference_class in arguments[1:]:
+        _check_reference_class(judge, reference_class)
     return Facts("weak dictionary")
 
 
@@ -98,13 +102,13 @@ def _check_dictionary_class(judge: Judge, cls: Any) -> None:
 
 
 def _check_keys(judge: Judge, keys: list[Any]) -> None:
+    """Charge for entries. Equal hashes do not count: keys are told apart by identity, or by nothing but the hash."""
     judge.spend(64 * len(keys))
     for key in keys:
         check_referent(judge, key)
 
 
 def _items(judge: Judge, obj: Any, keys: list[Any]) -> Any:
-    """Allow entries: the keys are hashed by their identity, or by their hash when the dictionary was told so."""
     _check_keys(judge, keys)
     return _set_item
 
