@@ -154,20 +154,9 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         """Return the reduce value of `obj`, or NotImplemented to leave it to the C pickler.
 
-        Called for every object but exact builtins, so an ordinary object must cost one look-up and no more.
+        A subclass may override it. Where none does, a walk goes without the method.
         """
-        known: Any = self._dump
-        reduce = self._table[type(obj)]
-        if reduce is None:
-            visited = known.visited
-            if visited is not None:
-                visited.add(id(obj))
-            return NotImplemented
-        if known.tracking and reduce is not reduce_weakref:
-            if (obj is known.expected or known.cyclic) and (value := self._reduce_cyclic(obj, known)) is not None:
-                return value
-            known.enter(obj)
-        return reduce(obj, known)
+        return _reducer_override(self._table, self._dump, self._reduce_cyclic)(obj)
 
     def reduce_value(self, obj: Any) -> Any:
         """Return the reduce value that the pickler uses for `obj`, which is no exact builtin."""
@@ -198,7 +187,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return False
 
     def _walk_until_settled(self, obj: Any, known: Dump, memo: dict[int, Any]) -> None:
-        pickle.Pickler.dump(self, obj)
+        self._walk(obj)
         while self._must_walk_again(known):
             known.begin_walk()
             self.memo = memo
@@ -206,7 +195,19 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
             self._output.rewind()
             if self._relay is not None:
                 self._relay.begin_walk()
+            self._walk(obj)
+
+    def _walk(self, obj: object) -> None:
+        if type(self).reducer_override is not BasePickler.reducer_override or "reducer_override" in self.__dict__:
             pickle.Pickler.dump(self, obj)
+            return
+        override: Any = _reducer_override(self._table, self._dump, self._reduce_cyclic)
+        self.reducer_override = override  # type: ignore[method-assign]
+        try:
+            pickle.Pickler.dump(self, obj)
+        finally:
+            # It leads back to the pickler, whose memo would else wait for the cycle collector.
+            del self.reducer_override
 
     def _walk_deep(self, obj: Any, memo: dict[int, Any], error: RecursionError) -> Dump:
         """Walk a graph that nests more deeply than the C pickler can follow, all over again and step by step."""
@@ -240,12 +241,9 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
             self._output.discard()
             if self._relay is not None:
                 self._relay.discard()
-            if known.discover(self._walk_discarding):
+            if known.discover(self._walk):
                 return True
         return self._relay is not None and not self._relay.settle()
-
-    def _walk_discarding(self, obj: object) -> None:
-        pickle.Pickler.dump(self, obj)
 
     def _reduce_cyclic(self, obj: Any, known: Dump) -> Any:
         """Reduce an object that is, or might be, under construction when a reference to it must be made.
@@ -272,6 +270,28 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
     def _is_certain(self) -> bool:
         # Nothing is certain where an object may yet turn out to be unpicklable.
         return self._dump is not None and self._dump.certain and self._unpicklable == "raise"
+
+
+def _reducer_override(table: TypeTable, known: Any, reduce_cyclic: Callable[[Any, Dump], Any]) -> Callable[[Any], Any]:
+    """Make what the C pickler calls for every object but exact builtins.
+
+    An ordinary object must cost one look-up and no more, not even that of an attribute of the pickler.
+    """
+
+    def override(obj: Any) -> Any:
+        reduce = table[type(obj)]
+        if reduce is None:
+            visited = known.visited
+            if visited is not None:
+                visited.add(id(obj))
+            return NotImplemented
+        if known.tracking and reduce is not reduce_weakref:
+            if (obj is known.expected or known.cyclic) and (value := reduce_cyclic(obj, known)) is not None:
+                return value
+            known.enter(obj)
+        return reduce(obj, known)
+
+    return override
 
 
 def _shielded(persistent_id: Any) -> Callable[[Any, Any], Any]:
