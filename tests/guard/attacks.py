@@ -5,6 +5,7 @@ A builder takes the path of the marker and returns the pickle. `allow` is what a
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import functools
 import io
@@ -254,11 +255,15 @@ def _module_that_touches(marker: str) -> Raw:
     return name(module, "anything")
 
 
-def register_extension() -> None:
-    """Give os.mkdir an extension code, and fill the cache that no find_class sees."""
-    if ("posix", "mkdir") not in copyreg._extension_registry:  # type: ignore[attr-defined]
-        copyreg.add_extension("posix", "mkdir", 0xF1)
-    pickle.loads(PROTO4 + b"\x82\xf1.")
+@contextlib.contextmanager
+def registered_extension() -> Iterator[None]:
+    """Give os.mkdir an extension code for a while, and fill the cache that no find_class sees."""
+    copyreg.add_extension("posix", "mkdir", 0xF1)
+    try:
+        pickle.loads(PROTO4 + b"\x82\xf1.")
+        yield
+    finally:
+        copyreg.remove_extension("posix", "mkdir", 0xF1)
 
 
 def _states() -> Iterator[Attack]:

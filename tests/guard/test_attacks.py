@@ -9,6 +9,7 @@ import sqlite3
 import time
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,9 @@ from guard.attacks import ATTACKS, Attack
 
 
 @pytest.fixture(autouse=True)
-def extension_code() -> None:
-    attacks.register_extension()
+def extension_code() -> Iterator[None]:
+    with attacks.registered_extension():
+        yield
 
 
 @pytest.fixture
