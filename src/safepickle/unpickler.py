@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safepickle.checksum import ChecksumPolicy, check_buffer, check_file
 from safepickle.files import FileOrPath, is_path
-from safepickle.guard.allowing import AllowItem, AllowList, allow_list
+from safepickle.guard.allowing import allow_list
 from safepickle.moved import Aliases, Missing, Names, explain_missing, names, position_of
 from safepickle.torch_files import is_torch_file, load_torch_file
+
+if TYPE_CHECKING:
+    from safepickle.guard.allow_list import AllowItem, AllowList
 
 __all__ = ["Unpickler", "load", "loads"]
 

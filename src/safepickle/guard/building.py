@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from safepickle import rebuild
-from safepickle.guard.allowing import AllowList
+from safepickle.guard.allow_list import AllowList
 from safepickle.guard.guarded import USERS, Guarded
 from safepickle.guard.limits import Damage, Refusal
 from safepickle.guard.machine import Machine

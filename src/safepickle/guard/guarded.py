@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from safepickle import rebuild
-from safepickle.guard.allowing import AllowList
+from safepickle.guard.allow_list import AllowList
 from safepickle.guard.limits import Damage, Refusal
 from safepickle.guard.machine import Machine
 from safepickle.guard.names import renamed

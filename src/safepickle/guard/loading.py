@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from safepickle.errors import DamagedPickleError, LoadLimitError, NotAllowedError
-from safepickle.guard.allowing import AllowList
+from safepickle.guard.allow_list import AllowList
 from safepickle.guard.building import Building
 from safepickle.guard.limits import Damage, Excess, Refusal
 from safepickle.guard.machine import Machine

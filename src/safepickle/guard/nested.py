@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from safepickle.errors import GuardedLoadError
-from safepickle.guard.allowing import AllowList
+from safepickle.guard.allow_list import AllowList
 from safepickle.guard.limits import NESTED_LOADS, Damage, Excess, Refusal
 from safepickle.guard.rules.base import Facts
 

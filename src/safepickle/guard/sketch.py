@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from safepickle.guard.allowing import AllowList
+from safepickle.guard.allow_list import AllowList
 from safepickle.guard.guarded import USERS, Guarded
 from safepickle.guard.limits import NESTED_LOADS, Damage, Excess, Refusal
 from safepickle.guard.names import import_name

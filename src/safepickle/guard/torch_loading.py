@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from safepickle.errors import DamagedPickleError, LoadLimitError, NotAllowedError
-from safepickle.guard.allowing import AllowList
+from safepickle.guard.allow_list import AllowList
 from safepickle.guard.containers import read_members, torch_root
 from safepickle.guard.limits import Damage, Excess, Refusal
 from safepickle.guard.sniff import HEAD, recognise

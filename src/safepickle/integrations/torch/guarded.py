@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from safepickle.guard.allowing import AllowItem, AllowList, allow_list
+from safepickle.guard.allow_list import AllowItem, AllowList
+from safepickle.guard.allowing import allow_list
 from safepickle.guard.torch_loading import load_guarded
 
 __all__ = ["load"]
