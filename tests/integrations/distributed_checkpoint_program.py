@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import weakref
 from typing import Any
@@ -134,3 +135,6 @@ if __name__ == "__main__":
     from distributed_checkpoint_program import main as run
 
     run(int(sys.argv[1]), sys.argv[2])
+    sys.stdout.flush()
+    # Without the end of the interpreter: torch's gloo threads may drop a tensor meanwhile, which aborts the process.
+    os._exit(0)
