@@ -75,6 +75,21 @@ def test_an_importable_module_goes_by_name_unless_it_is_registered(project: Any)
     assert b"FACTOR" not in safepickle.dumps(project.triple)
 
 
+class Secretive(type):
+    def __getattribute__(cls, name: str) -> Any:
+        if name == "__module__":
+            raise AttributeError(name)
+        return super().__getattribute__(name)
+
+
+class Hidden(metaclass=Secretive):
+    pass
+
+
+def test_a_class_that_does_not_tell_its_module_is_found_all_the_same() -> None:
+    assert safepickle.loads(safepickle.dumps(Hidden)) is Hidden
+
+
 def test_a_registered_module_goes_where_it_cannot_be_imported(by_value: Any) -> None:
     data = safepickle.dumps([by_value.triple, by_value.Scaler(), by_value.Scaler])
     assert elsewhere(data, "loaded[0](5), loaded[1](5), type(loaded[1]) is loaded[2]") == "15 18 True"

@@ -107,12 +107,12 @@ def _is_found_by_name(obj: Any) -> bool:
 
     It takes several times as long, which every dump would pay for each class and function that it names.
     """
-    module_name = obj.__module__
+    module_name, name = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
     if type(module_name) is not str or module_name == "__main__" or _PICKLE_BY_VALUE_MODULES:
         return False
     module = sys.modules.get(module_name)
     # The namespace and no attribute: a module may compute those.
-    return isinstance(module, types.ModuleType) and vars(module).get(obj.__qualname__) is obj
+    return type(name) is str and isinstance(module, types.ModuleType) and vars(module).get(name) is obj
 
 
 def _reduce_method(method: types.MethodType, dump: Dump) -> Any:
