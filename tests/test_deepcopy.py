@@ -195,6 +195,20 @@ def test_subclass_whose_attributes_lead_back_to_it() -> None:
     assert first.holder[0] is first
 
 
+def test_subclass_that_is_its_own_attribute() -> None:
+    class Method(weakref.WeakMethod):
+        pass
+
+    target = Node("target")
+    reference, method = Labelled(target), Method(target.method)
+    reference.label = method.me = None
+    reference.label, method.me = reference, method
+    first, second, copied = safepickle.deepcopy((reference, method, target))
+    assert first.label is first
+    assert second.me is second
+    assert first() is second().__self__ is copied
+
+
 def test_subclass_that_hashes_by_identity_finds_its_new_referent() -> None:
     class ByIdentity(weakref.ref):
         __slots__ = ("_id",)
@@ -297,6 +311,32 @@ def test_callback_of_a_list_method_and_of_a_partial() -> None:
     gc.collect()
     assert len(copied[0]) == 2
     assert log == []
+
+
+@pytest.mark.parametrize("weak", [weakref.ref, weakref.proxy, lambda node: weakref.WeakMethod(node.method)])
+def test_weak_reference_that_only_a_callback_is_given_leads_to_the_copy(weak: Any) -> None:
+    registry, target = Node("registry"), Node("target")
+    callback = functools.partial(_note, weak(registry))
+    finalizer = weakref.finalize(target, _note, weak(registry), by="finalizer")
+    copied = safepickle.deepcopy([registry, target, weakref.ref(target, callback), finalizer])
+    del copied[1]
+    gc.collect()
+    assert copied[0].noted == {"callback", "finalizer"}
+    assert not hasattr(registry, "noted")
+    finalizer.detach()
+
+
+def test_weak_reference_to_the_outside_that_a_callback_is_given_stays_the_same() -> None:
+    registry, target = Node("registry"), Node("target")
+    callback = functools.partial(lambda *_: None, weakref.ref(registry))
+    _, reference = safepickle.deepcopy([target, weakref.ref(target, callback)])
+    assert reference.__callback__ is callback
+
+
+def _note(registry: Any, dead: Any = None, by: str = "callback") -> None:
+    owner = registry if type(registry) is weakref.ProxyType else registry()
+    owner = getattr(owner, "__self__", owner)
+    owner.__dict__.setdefault("noted", set()).add(by)
 
 
 def _log_to(log: list[Any], reference: Any) -> None:

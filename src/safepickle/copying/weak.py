@@ -85,12 +85,32 @@ def _copied_callback(callback: Any, memo: Memo) -> Any:
         return Owner(_copy_or_same(callback.referent, memo), _copied_callback(callback.callback, memo))
     if kind is functools.partial:
         function = _copied_callback(callback.func, memo)
-        args = [_copy_or_same(arg, memo) for arg in callback.args]
-        keywords = {name: _copy_or_same(arg, memo) for name, arg in callback.keywords.items()}
+        args = [_copied_argument(arg, memo) for arg in callback.args]
+        keywords = {name: _copied_argument(arg, memo) for name, arg in callback.keywords.items()}
         before = (callback.func, *callback.args, *callback.keywords.values())
         is_same = all(map(operator.is_, before, (function, *args, *keywords.values())))
         return callback if is_same else functools.partial(function, *args, **keywords)
     return callback
+
+
+def _copied_argument(argument: Any, memo: Memo) -> Any:
+    """The same argument of a callback, or its copy; a weak reference that only the callback holds follows its referent.
+
+    Finalizers and callbacks are given weak references so that they keep nothing alive.
+    """
+    copied = _copied(argument, memo)
+    if copied is not MISSING:
+        return copied
+    kind = type(argument)
+    if kind not in _WEAK_ARGUMENTS:
+        return argument
+    # A call cannot look behind a proxy.
+    found = look_behind(argument)[0] if kind in weakref.ProxyTypes else argument()
+    referent = found.__self__ if kind is weakref.WeakMethod and found is not None else found
+    target = _copy_or_same(referent, memo)
+    if target is referent:
+        return argument
+    return _WEAK_ARGUMENTS[kind](types.MethodType(found.__func__, target) if kind is weakref.WeakMethod else target)
 
 
 def _relink(reference: Any, pending: Pending, memo: Memo) -> Any:
@@ -162,7 +182,8 @@ def _copy_ref_subclass(reference: weakref.ref[Any], memo: Memo) -> Any:
         for name, value in state.items():
             # An identity kept for hashing is that of the new referent.
             is_identity = type(value) is int and value == id(referent)
-            object.__setattr__(copied, name, id(target) if is_identity else value)
+            own = copied if value is reference else value
+            object.__setattr__(copied, name, id(target) if is_identity else own)
         return copied
 
     state = _copy_state(reference, (), memo)
@@ -182,7 +203,7 @@ def _copy_weak_method(reference: weakref.WeakMethod[Any], memo: Memo) -> Any:
     def make(target: Any, new_callback: Any) -> Any:
         copied = weakref.WeakMethod.__new__(cls, type(method)(method.__func__, target), new_callback)
         for name, value in state.items():
-            object.__setattr__(copied, name, value)
+            object.__setattr__(copied, name, copied if value is reference else value)
         return copied
 
     state = _copy_state(reference, weakref.WeakMethod.__slots__, memo)
@@ -299,7 +320,9 @@ def _new_container(original: Any, init: Callable[[Any], None], memo: Memo) -> An
 
 
 def _copy_state(original: Any, known: Iterable[str], memo: Memo) -> dict[str, Any]:
-    return {name: memo.copy_sealed(value) for name, value in _state_of(original, known).items()}
+    state = _state_of(original, known)
+    # An attribute that is the original itself waits: only who makes the copy can put the copy there.
+    return {name: value if value is original else memo.copy_sealed(value) for name, value in state.items()}
 
 
 def _state_of(original: Any, known: Iterable[str]) -> dict[str, Any]:
@@ -381,6 +404,13 @@ def _copy_value(key: Any, value: Any, store: Callable[[Any, Any], None], memo: M
     copied_value = memo.copy_sealed(value)
     memo.later.append(lambda memo: store(_copy_or_same(key, memo), copied_value))
 
+
+_WEAK_ARGUMENTS: dict[type, Callable[[Any], Any]] = {
+    weakref.ref: weakref.ref,
+    weakref.WeakMethod: weakref.WeakMethod,
+    weakref.ProxyType: weakref.proxy,
+    weakref.CallableProxyType: weakref.proxy,
+}
 
 WEAK_COPIERS: dict[type, Copier | None] = {
     weakref.ref: _copy_ref,
