@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import gc
+import io
 import itertools
 import pickle
 import weakref
@@ -158,6 +160,75 @@ def test_member_with_a_hash_of_its_own_is_found_after_the_load():
     assert Place((1, 2)) in places
     assert table[Place((1, 2))] == "value"
     assert set(places) == {copy}
+
+
+class Named:
+    def __init__(self, name):
+        self.name = name
+
+    def __eq__(self, other):
+        return self.name == other.name
+
+    def __hash__(self):
+        return hash(self.name)
+
+
+@dataclasses.dataclass(slots=True, weakref_slot=True, unsafe_hash=True)
+class NamedSlots:
+    name: str
+    group: object = dataclasses.field(default=None, compare=False)
+
+
+class NamedAtOnce(Named):
+    def __reduce__(self):
+        return type(self), (self.name,), {"group": self.group}
+
+
+class Careless(Named):
+    def __hash__(self):
+        return hash(self.nmae)
+
+
+class HashesOnLoad:
+    def __setstate__(self, state):
+        hash(Careless("bob"))
+
+    def __getstate__(self):
+        return {"some": "state"}
+
+
+def _group(kind, member):
+    return weakref.WeakKeyDictionary({member: 1}) if kind is weakref.WeakKeyDictionary else kind([member])
+
+
+@pytest.mark.parametrize("kind", [set, weakref.WeakSet, weakref.WeakKeyDictionary])
+@pytest.mark.parametrize("cls", [Named, NamedSlots])
+@pytest.mark.parametrize("load", [safepickle.loads, lambda data: safepickle.load(io.BytesIO(data))])
+def test_member_that_is_hashed_before_its_state_fails_with_a_note_that_says_so(kind, cls, load):
+    member = cls("ann")
+    member.group = _group(kind, member)
+    with pytest.raises(AttributeError, match="name") as caught:
+        load(safepickle.dumps(member))
+    [note] = caught.value.__notes__
+    assert f"{cls.__module__}.{cls.__qualname__} was hashed before" in note
+    assert "__reduce__" in note
+    group, copy = safepickle.loads(safepickle.dumps([member.group, member]))
+    assert copy in group
+
+
+@pytest.mark.parametrize("kind", [set, weakref.WeakSet, weakref.WeakKeyDictionary])
+def test_member_whose_constructor_is_given_what_is_hashed_may_lead_to_its_container(kind):
+    member = NamedAtOnce("ann")
+    member.group = _group(kind, member)
+    copy = safepickle.loads(safepickle.dumps(member))
+    assert next(iter(copy.group)) is copy
+    assert copy in copy.group
+
+
+def test_hash_that_fails_for_another_reason_gets_no_note():
+    with pytest.raises(AttributeError, match="nmae") as caught:
+        safepickle.loads(safepickle.dumps(HashesOnLoad()))
+    assert not hasattr(caught.value, "__notes__")
 
 
 @pytest.mark.parametrize("kind", [weakref.WeakSet, weakref.WeakValueDictionary, weakref.WeakKeyDictionary])

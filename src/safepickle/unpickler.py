@@ -94,6 +94,7 @@ class Unpickler(pickle.Unpickler):
             except (AttributeError, ImportError) as error:
                 explained = explain_missing(error, self._file, start, self._names)
                 if explained is None:
+                    _note_early_hash(error)
                     raise
                 raise explained from error
         from safepickle.guard.source import open_source
@@ -192,8 +193,31 @@ def loads(
     except (AttributeError, ImportError) as error:
         explained = explain_missing(error, io.BytesIO(data), 0, None)
         if explained is None:
+            _note_early_hash(error)
             raise
         raise explained from error
+
+
+def _note_early_hash(error: BaseException) -> None:
+    """Say what is behind a ``__hash__`` that misses an attribute, if its object has none at all yet."""
+    traceback = error.__traceback__
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if frame.f_code.co_name == "__hash__" and frame.f_code.co_argcount:
+            hashed = frame.f_locals.get(frame.f_code.co_varnames[0])
+            try:
+                is_bare = not object.__getattribute__(hashed, "__dict__")
+            except AttributeError:
+                is_bare = True  # It has slots.
+            if is_bare:
+                cls = type(hashed)
+                error.add_note(
+                    f"An object of {cls.__module__}.{cls.__qualname__} was hashed before it had its attributes: it "
+                    "leads to a set, a dict or a weak container that it is in. Give the class a __reduce__ that passes "
+                    "what __hash__ reads to the constructor, or pickle the container first."
+                )
+            return
+        traceback = traceback.tb_next
 
 
 def _name_of(file: Any) -> str:
