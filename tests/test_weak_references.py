@@ -52,6 +52,60 @@ class AliveRef(weakref.ref):
         return self().name
 
 
+class CountingRef(weakref.ref):
+    """A reference that gives more than its referent, as ``ExtendedRef`` in the documentation of `weakref` does."""
+
+    def __init__(self, referent, callback=None):
+        super().__init__(referent, callback)
+        self.calls = 0
+
+    def __call__(self):
+        referent = super().__call__()
+        if referent is None:
+            return None
+        self.calls += 1
+        return referent, self.calls
+
+
+class CountingMethod(weakref.WeakMethod):
+    """The same for methods."""
+
+    called = 0
+
+    def __call__(self):
+        type(self).called += 1
+        return super().__call__(), type(self).called
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_reference_that_gives_something_else_when_called_is_relinked_and_not_called(protocol):
+    node = Node()
+    node.reference = CountingRef(node)
+    copy = round_trip(node, protocol)
+    assert node.reference.calls == 0
+    assert copy.reference() == (copy, 1)
+
+
+def test_reference_that_gives_something_else_when_called_outside_dead_and_strong():
+    owner = Node("owner")
+    outside, dead = CountingRef(owner), CountingRef(Node())
+    with pytest.warns(safepickle.WeakReferenceWarning, match="1 to .*Node"):
+        copies = round_trip([outside, dead])
+    assert [(type(copy), copy()) for copy in copies] == [(CountingRef, None)] * 2
+    strong = round_trip(outside, weakrefs="strong")
+    gc.collect()
+    referent, calls = strong()
+    assert (referent.name, calls, outside.calls) == ("owner", 1, 0)
+
+
+def test_weak_method_that_gives_something_else_when_called_is_relinked_and_not_called():
+    node = Node("owner")
+    node.on_event = CountingMethod(node.method)
+    copy = round_trip(node)
+    assert CountingMethod.called == 0
+    assert copy.on_event()[0].__self__ is copy
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_reference_with_more_constructor_arguments_keeps_its_state(protocol):
     node = Node()

@@ -66,7 +66,8 @@ def reduce_weakref_subclass(reference: weakref.ref[Any], dump: Dump) -> Any:
     if has_own_reduce(cls):
         return NotImplemented
     state = reference.__getstate__()
-    referent = reference()
+    # Not `reference()`: a class may return something else when called, or count its calls.
+    referent = weakref.ref.__call__(reference)
     if referent is None:
         return rebuild.rebuild_dead_reference, (cls,), state
     callback: Any = reference.__callback__
@@ -92,7 +93,7 @@ def reduce_weak_method(reference: weakref.WeakMethod[Any], dump: Dump) -> Any:
     cls = type(reference)
     if has_own_reduce(cls):
         return NotImplemented
-    method = reference()
+    method = weakref.WeakMethod.__call__(reference)
     if method is None:
         return rebuild.rebuild_dead_weak_method, (cls,)
     callback = rebuild.weak_method_callback(reference)
