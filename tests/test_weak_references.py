@@ -106,6 +106,64 @@ def test_weak_method_that_gives_something_else_when_called_is_relinked_and_not_c
     assert copy.on_event()[0].__self__ is copy
 
 
+class LabelledMethod(weakref.WeakMethod):
+    """A weak method whose constructor takes other arguments, and that has a ``__dict__``."""
+
+    def __new__(cls, owner, name):
+        reference = super().__new__(cls, getattr(owner, name))
+        reference.label = [name, reference]
+        return reference
+
+    def __init__(self, owner, name):
+        super().__init__(getattr(owner, name))
+
+
+class SlottedMethod(weakref.WeakMethod):
+    """A weak method with a slot, and the constructor of the standard library."""
+
+    __slots__ = ("label",)
+
+
+def _labelled_methods(owner):
+    slotted = SlottedMethod(owner.method)
+    slotted.label = ["method", slotted]
+    return [LabelledMethod(owner, "method"), slotted]
+
+
+@pytest.mark.parametrize("owned_first", [True, False])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_weak_method_of_a_subclass_keeps_its_class_and_its_state(protocol, owned_first):
+    owner = Node("owner")
+    methods = _labelled_methods(owner)
+    copy = round_trip([owner, *methods] if owned_first else [*methods, owner], protocol)
+    owner_copy, methods_copy = (copy[0], copy[1:]) if owned_first else (copy[-1], copy[:-1])
+    assert [type(method) for method in methods_copy] == [LabelledMethod, SlottedMethod]
+    for method in methods_copy:
+        assert method().__self__ is owner_copy
+        assert method.label[0] == "method"
+        assert method.label[1] is method
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_weak_method_of_a_subclass_dead_outside_and_strong(protocol):
+    owner = Node("owner")
+    for method in [*round_trip(_labelled_methods(owner), protocol, weakrefs="tombstone"), *_labelled_methods(Node())]:
+        dead = round_trip(method, protocol)
+        assert (type(dead), dead(), dead.label[0]) == (type(method), None, "method")
+        assert dead.label[1] is dead
+    strong = round_trip(_labelled_methods(owner), protocol, weakrefs="strong")
+    for copies in (strong, round_trip(strong, protocol), safepickle.deepcopy(strong)):
+        gc.collect()
+        assert [type(copy) for copy in copies] == [LabelledMethod, SlottedMethod]
+        assert [copy()() for copy in copies] == ["owner", "owner"]
+        assert [copy.label[0] for copy in copies] == ["method", "method"]
+        owner_of_copies = weakref.ref(copies[0]().__self__)
+        assert owner_of_copies() is not owner
+        copies.clear()
+        gc.collect()
+        assert owner_of_copies() is None
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_reference_with_more_constructor_arguments_keeps_its_state(protocol):
     node = Node()

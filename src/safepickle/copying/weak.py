@@ -198,6 +198,9 @@ def _copy_weak_method(reference: weakref.WeakMethod[Any], memo: Memo) -> Any:
     method = weakref.WeakMethod.__call__(reference)
     if method is None:
         return reference
+    callback = weak_method_callback(reference)
+    if type(callback) is Owner:
+        memo.copy_sealed(callback.referent)
     cls = type(reference)
 
     def make(target: Any, new_callback: Any) -> Any:
@@ -207,7 +210,7 @@ def _copy_weak_method(reference: weakref.WeakMethod[Any], memo: Memo) -> Any:
         return copied
 
     state = _copy_state(reference, weakref.WeakMethod.__slots__, memo)
-    return _relink(reference, Pending(method.__self__, weak_method_callback(reference), make), memo)
+    return _relink(reference, Pending(method.__self__, callback, make), memo)
 
 
 def _copy_proxy(proxy: Any, memo: Memo) -> Any:

@@ -231,14 +231,17 @@ class Owner:
 
 @file_format
 def rebuild_reference(cls: type[weakref.ref[Any]], referent: Any, callback: Any = None) -> weakref.ref[Any]:
-    """Build a reference of a subclass that has a constructor of its own, without calling it; state follows."""
-    return weakref.ref.__new__(cls, referent, callback)
+    """Build a reference of a subclass that has a constructor of its own, without calling it; state follows.
+
+    The referent of a `WeakMethod` is its method.
+    """
+    return _new_reference(cls, referent, callback)
 
 
 @file_format
 def rebuild_owning_reference(cls: type[weakref.ref[Any]], referent: Any, callback: Any = None) -> weakref.ref[Any]:
     """Build a reference of a subclass that owns its referent; state follows."""
-    return weakref.ref.__new__(cls, referent, Owner(referent, callback))
+    return _new_reference(cls, referent, Owner(referent, callback))
 
 
 @file_format
@@ -314,6 +317,12 @@ def weak_method_callback(reference: weakref.WeakMethod[Any]) -> Callable[[Any], 
     cells = dict(zip(wrapper.__code__.co_freevars, wrapper.__closure__ or (), strict=True))
     callback: Callable[[Any], object] | None = cells["callback"].cell_contents if "callback" in cells else None
     return callback
+
+
+def _new_reference(cls: type[weakref.ref[Any]], referent: Any, callback: Any) -> weakref.ref[Any]:
+    if issubclass(cls, weakref.WeakMethod):
+        return weakref.WeakMethod.__new__(cls, referent, callback)
+    return weakref.ref.__new__(cls, referent, callback)
 
 
 def _owner(reference: weakref.ref[Any]) -> Any:

@@ -94,19 +94,38 @@ def reduce_weak_method(reference: weakref.WeakMethod[Any], dump: Dump) -> Any:
     if has_own_reduce(cls):
         return NotImplemented
     method = weakref.WeakMethod.__call__(reference)
+    is_subclass = cls is not weakref.WeakMethod
+    state = _state_of_subclass(reference) if is_subclass else None
     if method is None:
-        return rebuild.rebuild_dead_weak_method, (cls,)
-    callback = rebuild.weak_method_callback(reference)
+        return rebuild.rebuild_dead_weak_method, (cls,), state
+    callback: Any = rebuild.weak_method_callback(reference)
+    if type(callback) is rebuild.Owner:
+        return rebuild.rebuild_owning_reference, (cls, method, callback.callback), state
     arguments = (method,) if callback is None else (method, callback)
     # A class owns the functions of its class methods, though it gives no access to them.
     fates = set() if is_class_method(method) else {dump.decide(reference, method.__func__)}
     # The object last: it is the one that may be under construction.
     fates.add(dump.decide(reference, method.__self__, *arguments[1:]))
     if fates == {RELINK}:
-        return cls, arguments
+        if not is_subclass:
+            return cls, arguments
+        has_own_constructor = cls.__new__ is not weakref.WeakMethod.__new__
+        return rebuild.rebuild_reference if has_own_constructor else new_object, (cls, *arguments), state
     if fates <= {RELINK, STRONG}:
-        return rebuild.OwningWeakMethod, arguments
-    return rebuild.rebuild_dead_weak_method, (cls,)
+        if not is_subclass:
+            return rebuild.OwningWeakMethod, arguments
+        return rebuild.rebuild_owning_reference, (cls, *arguments), state
+    return rebuild.rebuild_dead_weak_method, (cls,), state
+
+
+def _state_of_subclass(reference: weakref.WeakMethod[Any]) -> Any:
+    """Return the state of a `WeakMethod` of a subclass, without what the standard constructor sets."""
+    state: Any = reference.__getstate__()
+    if type(reference).__getstate__ is not object.__getstate__:
+        return state
+    attributes, slots = state
+    slots = {name: value for name, value in slots.items() if name not in weakref.WeakMethod.__slots__}
+    return (attributes, slots) if slots else attributes or None
 
 
 def reduce_proxy(proxy: Any, dump: Dump) -> Any:
