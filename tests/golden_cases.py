@@ -55,6 +55,20 @@ class ConstructedReference(weakref.ref[Any]):
     label: str
 
 
+class ConstructedMethod(weakref.WeakMethod[Any]):
+    """A weak method whose constructor takes other arguments."""
+
+    def __new__(cls, owner: Any, name: str) -> ConstructedMethod:
+        reference = super().__new__(cls, getattr(owner, name))
+        reference.label = name
+        return reference
+
+    def __init__(self, owner: Any, name: str) -> None:
+        super().__init__(getattr(owner, name))
+
+    label: str
+
+
 class Members(set[Any]):
     """A set with attributes."""
 
@@ -245,6 +259,33 @@ def held(obj: Any) -> Any:
 @case("weak method that owns", check_owning_method, weakrefs="strong")
 def owning_weak_method() -> Any:
     return weakref.WeakMethod(held(Node("owned")).method)
+
+
+def check_constructed_method(obj: Any) -> None:
+    method, owner = obj
+    assert type(method) is ConstructedMethod
+    assert method.label == "method"
+    assert method()() == "method of kept"
+    owner.clear()
+    gc.collect()
+    assert method() is None
+
+
+@case("subclass of weak method", check_constructed_method)
+def constructed_method() -> Any:
+    owner = [Node("kept")]
+    return [ConstructedMethod(owner[0], "method"), owner]
+
+
+def check_owning_constructed_method(obj: Any) -> None:
+    check_owning_method(obj)
+    assert type(obj) is ConstructedMethod
+    assert obj.label == "method"
+
+
+@case("subclass of weak method that owns", check_owning_constructed_method, weakrefs="strong")
+def owning_constructed_method() -> Any:
+    return ConstructedMethod(held(Node("owned")), "method")
 
 
 def check_proxies(obj: Any) -> None:
