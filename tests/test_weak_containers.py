@@ -129,6 +129,25 @@ def test_dictionary_may_be_part_of_a_cycle(protocol, base):
         assert copy.table[copy] is copy
 
 
+class Tagged(weakref.WeakSet):
+    """A set whose constructor, ``__new__`` too, takes other arguments than its members."""
+
+    def __new__(cls, tag):
+        return super().__new__(cls)
+
+    def __init__(self, tag):
+        super().__init__()
+        self.tag = tag
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_subclass_whose_new_takes_arguments_is_built_without_it(protocol):
+    node, tagged = Node(), Tagged("tag")
+    tagged.add(node)
+    copy, loaded = round_trip((node, tagged), protocol)
+    assert (type(loaded), loaded.tag, list(loaded)) == (Tagged, "tag", [copy])
+
+
 def test_subclasses_of_the_dictionaries_keep_class_and_attributes_and_run_no_constructor():
     node = Node()
     registry = Registry(limit=1)

@@ -64,6 +64,45 @@ def test_finalizer_without_keywords_keeps_atexit(atexit, noted):
     finalizer.detach()
 
 
+class LabelledFinalizer(weakref.finalize):
+    """A finalizer whose constructor takes other arguments, and that has attributes."""
+
+    def __init__(self, referent, label):
+        super().__init__(referent, note, label)
+        self.label = [label, self]
+        self.atexit = False
+
+
+class ReducedFinalizer(weakref.finalize):
+    """A finalizer that says itself how it is pickled."""
+
+    def __reduce__(self):
+        return str, ("reduced",)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_finalizer_of_a_subclass_keeps_its_class_and_its_state(protocol, noted):
+    node = Node()
+    finalizer = LabelledFinalizer(node, "label")
+    copy, loaded = round_trip((node, finalizer), protocol)
+    assert (type(loaded), loaded.alive, loaded.atexit) == (LabelledFinalizer, True, False)
+    assert loaded.label[0] == "label"
+    assert loaded.label[1] is loaded
+    del copy
+    gc.collect()
+    dead = round_trip(loaded, protocol)
+    assert (type(dead), dead.alive, dead.label[0]) == (LabelledFinalizer, False, "label")
+    assert finalizer.alive
+    finalizer.detach()
+
+
+def test_finalizer_that_reduces_itself_is_left_to():
+    node = Node()
+    finalizer = ReducedFinalizer(node, note)
+    assert round_trip(finalizer) == "reduced"
+    finalizer.detach()
+
+
 def test_finalizer_dead_outside_and_strong(noted):
     node = Node("name")
     finalizer = weakref.finalize(node, note, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 import weakref
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -26,7 +27,8 @@ OWNED_ATTRIBUTE = "_safepickle_owned"
 @file_format
 def rebuild_weak_container(cls: Any) -> Any:
     """Build an empty weak container of `cls` with the constructor of its standard base class; state follows."""
-    container = cls.__new__(cls)
+    # A constructor of its own may want arguments, `__new__` too.
+    container = object.__new__(cls) if type(cls.__new__) is types.FunctionType else cls.__new__(cls)
     _standard_base(cls).__init__(container)
     return container
 

@@ -277,8 +277,9 @@ def rebuild_finalize(
     kwargs: dict[str, Any],
     atexit: bool = True,
 ) -> _Finalize:
-    """Arm a finalizer on `referent`."""
-    finalizer = cls(referent, func, *args, **kwargs)
+    """Arm a finalizer on `referent`, without the constructor of a subclass; the state of one follows."""
+    finalizer: _Finalize = object.__new__(cls)
+    weakref.finalize.__init__(finalizer, referent, func, *args, **kwargs)
     finalizer.atexit = atexit
     return finalizer
 

@@ -146,18 +146,21 @@ def reduce_proxy(proxy: Any, dump: Dump) -> Any:
 def reduce_finalize(finalizer: weakref.finalize[Any, Any], dump: Dump) -> Any:
     """Reduce a finalizer: armed again on the copy, dead if it has run, was detached, or watches what is outside."""
     cls = type(finalizer)
+    if has_own_reduce(cls):
+        return NotImplemented
     found = finalizer.peek()
+    state = None if cls is weakref.finalize else finalizer.__getstate__()
     if found is None:
-        return rebuild.rebuild_dead_finalize, (cls,)
+        return rebuild.rebuild_dead_finalize, (cls,), state
     referent, func, args, kwargs = found
     fate = dump.decide(finalizer, referent, func, args, kwargs)
     if fate == RELINK:
-        if not kwargs:
+        if not kwargs and cls is weakref.finalize:
             return cls, (referent, func, *args), None if finalizer.atexit else (None, {"atexit": False})
-        return rebuild.rebuild_finalize, (cls, referent, func, args, kwargs, finalizer.atexit)
+        return rebuild.rebuild_finalize, (cls, referent, func, args, kwargs, finalizer.atexit), state
     if fate == STRONG:
         return rebuild.rebuild_owning_finalize, (referent, func, args, kwargs, finalizer.atexit)
-    return rebuild.rebuild_dead_finalize, (cls,)
+    return rebuild.rebuild_dead_finalize, (cls,), state
 
 
 class _LookBehind:
