@@ -152,6 +152,21 @@ def test_dead_reference_is_listed(make: Callable[[], Any]) -> None:
     assert (entry.path, entry.state, entry.becomes, entry.referent_type) == ("$.held", "dead", "tombstone", None)
 
 
+class Guarded(weakref.WeakValueDictionary[str, Any]):
+    """A dictionary that does not show its entries to everybody."""
+
+    def items(self) -> Any:
+        raise PermissionError
+
+
+def test_weak_dictionary_with_items_of_its_own_is_read_as_the_pickler_reads_it() -> None:
+    table = Guarded()
+    outside = Node()
+    table["entry"] = outside
+    entry = only(safepickle.explain([table]))
+    assert (entry.path, entry.state) == ("$[0]['entry']", "outside")
+
+
 def test_finalizer_that_has_run_is_dead() -> None:
     node = Node()
     finalizer = weakref.finalize(node, print)

@@ -344,18 +344,22 @@ def weak_edges(reference: Any) -> Names:
     elif issubclass(cls, weakref.WeakSet):
         for position, member in enumerate(list(weakref.WeakSet.__iter__(reference))):
             names[id(member)] = item_edge(position)
-    elif _is_mapping(cls):
-        for position, (key, item) in enumerate(list(reference.items())):
+    elif (base := _mapping_base(cls)) is not None:
+        for position, (key, item) in enumerate(list(base.items(reference))):
             names.setdefault(id(item), key_edge(reference, key, position))
             names.setdefault(id(key), item_edge(position))
     return names
 
 
-def _is_mapping(cls: type) -> bool:
-    if issubclass(cls, weakref.WeakValueDictionary | weakref.WeakKeyDictionary):
-        return True
+def _mapping_base(cls: type) -> Any:
+    """Return the weak dictionary that a class inherits from, whose methods give what the pickler sees, or None."""
+    for base in (weakref.WeakValueDictionary, weakref.WeakKeyDictionary):
+        if issubclass(cls, base):
+            return base
     torch_weak = sys.modules.get("torch.utils.weak")
-    return torch_weak is not None and issubclass(cls, torch_weak.WeakIdKeyDictionary)
+    if torch_weak is not None and issubclass(cls, torch_weak.WeakIdKeyDictionary):
+        return torch_weak.WeakIdKeyDictionary
+    return None
 
 
 def _literal(key: object, depth: int = 2) -> str | None:
