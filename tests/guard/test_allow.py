@@ -22,6 +22,7 @@ NEVER = [
     (os.system, "operating system"), ("subprocess:Popen", "operating system"), (open, "operating system"),
     (pickle.loads, "loads another stream"), (cloudpickle.loads, "loads another stream"), ("importlib:import_module", "imports"),
     ("builtins:__import__", "imports by name"), (weakref.finalize, "some later time"), (type, "builds code objects"),
+    ("cloudpickle.cloudpickle:subimport", "for a bound method"),
     ("cloudpickle.cloudpickle:_make_function", "builds code objects"), ("dill._dill:_create_function", "builds code objects"),
     ("torch.storage:_load_from_bytes", "loads another stream"), ("sys:modules", "interpreter"), ("ctypes:CDLL", "interpreter"),
 ]  # fmt: skip
