@@ -17,8 +17,8 @@ _SYSTEM: Final = "it reaches the operating system: processes, files or the netwo
 _LATER: Final = "it runs what it is given at some later time"
 _CODE: Final = "it builds code objects and functions, which are code from the file"
 _MODULE: Final = (
-    "it imports by name: cloudpickle writes it for a bound method, a module, or a builtin type without a name, and a file "
-    "that holds one of these loads unguarded alone"
+    "it imports by name: cloudpickle writes it for a bound method, a module, or a builtin type without a name, and a "
+    "file that holds one of these loads unguarded alone"
 )
 _INSIDE: Final = "it reaches into the interpreter"
 _FRAMEWORK: Final = (
