@@ -34,8 +34,8 @@ class Offender:
     def __repr__(self) -> str:
         raise RuntimeError("no repr")
 
-    def method(self) -> None:
-        pass
+    def method(self, *_: object) -> None:
+        """Take what a weak reference gives its callback."""
 
 
 class Shown(Offender):
