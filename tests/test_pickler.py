@@ -232,6 +232,28 @@ def test_buffer_callback_needs_protocol_5():
         safepickle.dumps(1, 4, buffer_callback=print)
 
 
+class Asking:
+    """Asks the pickler that is pickling it for another dump, as it is pickled."""
+
+    def __init__(self, pickler):
+        self.pickler = pickler
+
+    def __reduce__(self):
+        self.pickler.dump("inner")
+        return list, ()
+
+
+def test_a_dump_within_a_dump_of_the_same_pickler_is_an_error_that_leaves_it_usable():
+    file = io.BytesIO(b"before")
+    file.seek(0, io.SEEK_END)
+    pickler = safepickle.Pickler(file)
+    with pytest.raises(RuntimeError, match="in the middle of a dump"):
+        pickler.dump([Asking(pickler)])
+    assert file.getvalue() == b"before"
+    pickler.dump("outer")
+    assert safepickle.loads(file.getvalue()[len(b"before") :]) == "outer"
+
+
 def test_proxies_never_reach_a_subclass_persistent_id():
     class Storing(safepickle.Pickler):
         def persistent_id(self, obj):

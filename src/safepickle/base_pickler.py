@@ -115,6 +115,12 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         """
         if "_output" not in self.__dict__:
             raise pickle.PicklingError(f"Pickler.__init__() was not called by {type(self).__qualname__}.__init__()")
+        if self._dump is not None:
+            # The C pickler would lose what the outer dump stands on, and end the process.
+            raise RuntimeError(
+                "this Pickler is in the middle of a dump, and was asked for another one, by an object that it is "
+                "pickling or by another thread: use a Pickler of its own for that, or safepickle.dumps()"
+            )
         self._dump = known = self._new_dump()
         memo = {} if self._memo_is_empty else self.memo.copy()
         self._table.own_dispatch_table = self.own_dispatch_table

@@ -16,7 +16,7 @@ _LOADS: Final = "it loads another stream, which no guard looks at"
 _SYSTEM: Final = "it reaches the operating system: processes, files or the network"
 _LATER: Final = "it runs what it is given at some later time"
 _CODE: Final = "it builds code objects and functions, which are code from the file"
-_MODULE: Final = (
+_SUBIMPORT: Final = (
     "it imports by name: cloudpickle writes it for a bound method, a module, or a builtin type without a name, and a "
     "file that holds one of these loads unguarded alone"
 )
@@ -70,7 +70,7 @@ _NAMES: Final = {
     "safepickle.rebuild:rebuild_owning_finalize safepickle.rebuild:OwningFinalize "
     "safepickle.rebuild:Owner weakref:_IterationGuard",
     _CODE: "builtins:type builtins:__build_class__",
-    _MODULE: "cloudpickle.cloudpickle:subimport cloudpickle:subimport",
+    _SUBIMPORT: "cloudpickle.cloudpickle:subimport cloudpickle:subimport",
     _INSIDE: "builtins:globals builtins:locals builtins:memoryview builtins:id",
 }
 _BY_MODULE: Final = {module: reason for reason, modules in _MODULES.items() for module in modules.split()}
