@@ -271,6 +271,27 @@ def test_proxy_in_a_cycle_sees_the_whole_copy():
     assert loaded.name == "changed"
 
 
+@pytest.mark.parametrize("answer", [True, False])
+def test_tombstone_policy_holds_where_a_walk_is_repeated_for_the_sake_of_a_buffer(answer):
+    node = Node()
+    buffers = []
+
+    def is_in_band(buffer):
+        buffers.append(buffer)
+        return answer
+
+    data = safepickle.dumps(
+        [pickle.PickleBuffer(bytearray(100)), node, weakref.ref(node)],
+        weakrefs="tombstone",
+        unpicklable="tombstone",
+        buffer_callback=is_in_band,
+    )
+    copy = safepickle.loads(data, buffers=[] if answer else buffers)
+    assert len(buffers) == 1
+    assert type(copy[2]) is safepickle.Tombstone
+    assert copy[2].reason == "policy"
+
+
 class Operators:
     """A class whose operators must not be asked for anything when a proxy to it is dumped."""
 

@@ -178,6 +178,9 @@ class Dump:
         In fast mode nothing is memoized, so no reference can be relinked.
         """
         self.tracking = True
+        if self.policy == "tombstone":
+            # Nothing is linked, in a walk that is repeated for another reason either.
+            return
         if self.pickler.fast:
             self._kept = set()
         if self._kept is None:
