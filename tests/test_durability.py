@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import safepickle
-from safepickle.checksum import HEADER_SIZE
+from safepickle.storage.checksum import HEADER_SIZE
 
 SAVE_FOR_EVER = """
 import itertools, sys
@@ -144,7 +144,7 @@ def test_a_full_spool_says_where_it_is(tiny_disk: Path) -> None:
     program = """
         import gzip, io
         import safepickle
-        from safepickle import files
+        from safepickle.storage import files
 
         files.SPOOL_BYTES = 1000
         data = io.BytesIO()

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import safepickle
-from safepickle import atomic, files
+from safepickle.storage import atomic, files
 
 PAYLOAD = bytes(range(256)) * 1000
 

@@ -25,26 +25,22 @@ ORDER = [
     ["integrations"],
     ["__init__"],
     ["backend"],
-    ["pickler", "unpickler"],
-    ["copying", "salvage", "torch_files"],
-    ["report"],
-    ["base_pickler"],
-    ["deep"],
+    ["loading", "copying", "report"],
+    ["dumping"],
+    ["tracing"],
     ["reducers"],
-    ["atomic", "buffers", "guard", "passes"],
-    ["files", "moved", "policy"],
-    ["whereabouts"],
-    ["rebuild"],
-    ["checksum", "keras_internals", "recomputed", "tensor_storages"],
+    ["guard"],
+    ["rebuild", "storage"],
+    ["options"],
     ["errors"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 
 # Imports against the order, made inside functions alone, each with its reason.
 LATE = {
-    ("torch_files", "__init__"): "torch.load takes the package itself for its pickle_module",
-    ("guard", "unpickler"): "a guarded torch.load reads with the guarded Unpickler",
-    ("recomputed", "rebuild"): "its reduce value names the file format, which knows its class",
+    ("loading", "__init__"): "torch.load takes the package itself for its pickle_module",
+    ("guard", "loading"): "a guarded torch.load reads with the guarded Unpickler",
+    ("tracing", "dumping"): "paths are found by the pickler itself",
 }
 
 FRAMEWORKS = {"torch", "keras", "tensorflow", "jax", "lightning", "numpy", "pandas", "joblib", "dask", "ray", "pyspark"}
@@ -130,7 +126,7 @@ def test_what_is_imported_at_once_imports_no_framework():
         module = to_visit.pop()
         reached.add(module)
         to_visit |= imports_of_ours(module, late=False) - reached
-    assert "pickler" in reached
+    assert "dumping.pickler" in reached
     for module in reached:
         names = {name.split(".")[0] for name in imports(ast.parse(MODULES[module].read_text()), late=False)}
         assert not names & HEAVY, module

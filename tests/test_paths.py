@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import safepickle
-from safepickle.report.paths import find_path, locate_failure
+from safepickle.tracing.error_paths import find_path, locate_failure
 
 
 class Offender:

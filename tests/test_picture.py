@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import safepickle
+from safepickle.report.drawing.folding import Box, Folded, fold
 from safepickle.report.explanation import Explanation
-from safepickle.report.folding import Box, Folded, fold
 
 
 class Node:

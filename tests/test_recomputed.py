@@ -21,7 +21,7 @@ import pytest
 
 import safepickle
 from safepickle import Recomputed
-from safepickle.recomputed import recipe_of
+from safepickle.rebuild.recomputed import recipe_of
 
 PICKLERS = [pickle, cloudpickle, dill, safepickle]
 built: list[tuple[Any, ...]] = []

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from cloudpickle import register_pickle_by_value, unregister_pickle_by_value
 
 from safepickle.backend import backend
+from safepickle.dumping.pickler import Pickler, dump, dumps
 from safepickle.errors import (
     ChecksumError,
     DamagedPickleError,
@@ -35,11 +36,10 @@ from safepickle.errors import (
     WeakReferenceWarning,
 )
 from safepickle.guard.allowing import allowing
-from safepickle.pickler import Pickler, dump, dumps
+from safepickle.loading.unpickler import Unpickler, load, loads
 from safepickle.rebuild import StrongRef, Tombstone
-from safepickle.recomputed import Recomputed
+from safepickle.rebuild.recomputed import Recomputed
 from safepickle.reducers.table import register
-from safepickle.unpickler import Unpickler, load, loads
 
 if TYPE_CHECKING:
     from safepickle.copying.deepcopy import deepcopy

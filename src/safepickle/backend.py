@@ -6,10 +6,11 @@ import functools
 import pickle
 from typing import Any
 
-from safepickle import pickler, unpickler
+from safepickle.dumping import pickler
 from safepickle.guard.allowing import allow_list
-from safepickle.moved import names
-from safepickle.policy import check_unpicklable, check_weakrefs
+from safepickle.loading import unpickler
+from safepickle.loading.aliases import names
+from safepickle.options import check_unpicklable, check_weakrefs
 
 __all__ = ["Backend", "backend"]
 

@@ -295,12 +295,12 @@ def _nested() -> Iterator[Attack]:
 
     loaders = (
         "pickle.loads", "_pickle.loads", "pickle._loads", "cloudpickle.loads", "cloudpickle.cloudpickle.loads", "dill.loads",
-        "dill._dill.loads", "safepickle.loads", "safepickle.unpickler.loads",
+        "dill._dill.loads", "safepickle.loads", "safepickle.loading.unpickler.loads",
     )  # fmt: skip
     for dotted in loaders:
         module, _, attribute = dotted.rpartition(".")
         yield Attack("nested streams", dotted, _rooted(lambda m, mo=module, at=attribute: call(name(mo, at), inner(m))))
-    for dotted in ("pickle.load", "_pickle.load", "dill.load", "safepickle.load", "safepickle.unpickler.load"):
+    for dotted in ("pickle.load", "_pickle.load", "dill.load", "safepickle.load", "safepickle.loading.unpickler.load"):
         module, _, attribute = dotted.rpartition(".")
         yield Attack(
             "nested streams",

@@ -28,8 +28,9 @@ keras = pytest.importorskip("keras")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pages import run_page  # noqa: E402
-from safepickle import Recomputed, keras_internals  # noqa: E402
+from safepickle import Recomputed  # noqa: E402
 from safepickle.integrations.keras import KerasFallbackWarning, KerasVersionWarning, current_route, use_route  # noqa: E402
+from safepickle.rebuild import keras_internals  # noqa: E402
 
 # NumPy's complaint about the signature of Keras's own Variable.__array__.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

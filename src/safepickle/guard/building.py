@@ -13,12 +13,11 @@ from safepickle.guard.allow_list import AllowList
 from safepickle.guard.guarded import USERS, Guarded
 from safepickle.guard.limits import Damage, Refusal
 from safepickle.guard.machine import Machine
-from safepickle.guard.names import import_name, renamed
+from safepickle.guard.names import Renaming, import_name, renamed
 from safepickle.guard.rules import Facts, Grant, Rule
 from safepickle.guard.source import Source
 from safepickle.guard.torch_storages import describe_storage, hold_storage, is_torchs
 from safepickle.guard.users_state import StateSetters
-from safepickle.moved import Names
 
 __all__ = ["Building"]
 
@@ -42,7 +41,7 @@ class Building(Guarded):
         *,
         fix_imports: bool = True,
         find_class: Callable[[str, str], Any] | None = None,
-        names: Names | None = None,
+        names: Renaming | None = None,
         buffers: Iterator[Any] | None = None,
     ) -> None:
         super().__init__(allowed, fix_imports=fix_imports)

@@ -12,11 +12,10 @@ from safepickle import rebuild
 from safepickle.guard.allow_list import AllowList
 from safepickle.guard.limits import Damage, Refusal
 from safepickle.guard.machine import Machine
-from safepickle.guard.names import renamed
+from safepickle.guard.names import Renaming, renamed
 from safepickle.guard.never import reason_against
 from safepickle.guard.rules import BUILT_IN, Facts, Grant, Rule
 from safepickle.guard.users_state import check_attributes
-from safepickle.moved import Names
 
 __all__ = ["USERS", "Guarded"]
 
@@ -35,7 +34,7 @@ class Guarded:
     def __init__(self, allowed: AllowList, *, fix_imports: bool = True) -> None:
         self._allowed = allowed
         self._fix_imports = fix_imports
-        self._names: Names | None = None
+        self._names: Renaming | None = None
         self._machine: Machine | None = None
         self._grants: dict[tuple[str, str], Grant] = {}
         self._by_id: dict[int, Grant] = {}

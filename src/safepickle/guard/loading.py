@@ -10,9 +10,9 @@ from safepickle.guard.allow_list import AllowList
 from safepickle.guard.building import Building
 from safepickle.guard.limits import Damage, Excess, Refusal
 from safepickle.guard.machine import Machine
+from safepickle.guard.names import Renaming
 from safepickle.guard.sniff import recognise
 from safepickle.guard.source import Source
-from safepickle.moved import Names
 
 __all__ = ["Loader"]
 
@@ -38,7 +38,7 @@ class Loader:
         errors: str = "strict",
         buffers: Iterable[Any] | None = (),
         find_class: Callable[[str, str], Any] | None = None,
-        names: Names | None = None,
+        names: Renaming | None = None,
         name: str = "",
         keep_memo: bool = False,
     ) -> None:

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import sys
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from typing import Any
+from typing import Any, Protocol
 
 from safepickle.guard.limits import Damage
+
+
+class Renaming(Protocol):
+    """What the guard asks of who knows the names that have moved."""
+
+    def rename(self, module: str, name: str) -> tuple[str, str]:
+        """Return the module and the name of today."""
+
+    def stub(self, module: str, name: str) -> Any:
+        """Return the placeholder class for a name that does not exist, or None when an error is wanted."""
 
 
 def renamed(module: str, name: str) -> tuple[str, str]:

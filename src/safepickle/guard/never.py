@@ -54,7 +54,7 @@ _NAMES: Final = {
     "builtins:__import__ torch._utils:_import_dotted_name pandas.io.pickle:read_pickle",
     _LOADS: "torch:load torch.storage:_load_from_bytes numpy:load numpy.lib._npyio_impl:load numpy.lib.npyio:load "
     "pandas:read_pickle pandas:eval pandas.core.computation.eval:eval safepickle:load safepickle:loads "
-    "safepickle.unpickler:load safepickle.unpickler:loads",
+    "safepickle.loading.unpickler:load safepickle.loading.unpickler:loads",
     _SYSTEM: "safepickle.rebuild:rebuild_file "
     "builtins:open builtins:input builtins:print builtins:exit builtins:quit torch:save numpy:save "
     "numpy:fromfile numpy:memmap numpy.memmap:memmap",

@@ -8,9 +8,9 @@ from safepickle.errors import DamagedPickleError, LoadLimitError, NotAllowedErro
 from safepickle.guard.allow_list import AllowList
 from safepickle.guard.containers import read_members, torch_root
 from safepickle.guard.limits import Damage, Excess, Refusal
+from safepickle.guard.names import Renaming
 from safepickle.guard.sniff import HEAD, recognise
 from safepickle.guard.sparse import checked_at_the_end
-from safepickle.moved import Names
 
 __all__ = ["load_guarded"]
 
@@ -24,7 +24,7 @@ def load_guarded(
     map_location: Any = None,
     mmap: bool | None = None,
     path: Any = None,
-    renaming: Names | None = None,
+    renaming: Renaming | None = None,
 ) -> Any:
     """Load a torch file from an open file, guarded.
 
@@ -83,8 +83,8 @@ class GuardedModule:
 
     __name__ = "safepickle"
 
-    def __init__(self, allowed: AllowList, name: str = "", renaming: Names | None = None) -> None:
-        from safepickle.unpickler import Unpickler
+    def __init__(self, allowed: AllowList, name: str = "", renaming: Renaming | None = None) -> None:
+        from safepickle.loading.unpickler import Unpickler
 
         self._allowed = allowed
         bound = {"_bound_list": allowed, "_bound_names": renaming, "_file_name": name}

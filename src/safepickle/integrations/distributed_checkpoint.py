@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.planner import WriteItemType
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 import safepickle
-from safepickle.policy import Unpicklable, WeakReferencePolicy
+from safepickle.options import Unpicklable, WeakReferencePolicy
 
 __all__ = ["SafePickleLoadPlanner", "SafePickleSavePlanner", "SafePickleStager"]
 

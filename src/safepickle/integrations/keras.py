@@ -18,7 +18,7 @@ Where the inside of the installed Keras is not what the graph route expects, obj
 from __future__ import annotations
 
 from safepickle.errors import KerasFallbackWarning, KerasVersionWarning
-from safepickle.keras_internals import misfit
+from safepickle.rebuild.keras_internals import misfit
 from safepickle.reducers.keras import Route, current_route, use_route
 
 __all__ = ["KerasFallbackWarning", "KerasVersionWarning", "Route", "current_route", "misfit", "use_route"]

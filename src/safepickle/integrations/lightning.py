@@ -19,9 +19,9 @@ import torch
 from fsspec.implementations.local import LocalFileSystem
 
 import safepickle
-from safepickle.atomic import replacing
-from safepickle.policy import Unpicklable, WeakReferencePolicy
+from safepickle.options import Unpicklable, WeakReferencePolicy
 from safepickle.rebuild import StrongRef, Tombstone
+from safepickle.storage.atomic import replacing
 
 __all__ = ["SafePickleIO"]
 

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from safepickle.rebuild.containers import *
     from safepickle.rebuild.keras import *
-    from safepickle.rebuild.leaves import *
-    from safepickle.rebuild.salvaged import *
+    from safepickle.rebuild.partial import *
+    from safepickle.rebuild.stdlib_types import *
     from safepickle.rebuild.stubs import *
     from safepickle.rebuild.tensorflow import *
     from safepickle.rebuild.tensors import *
@@ -56,7 +56,7 @@ FORMAT: Final[dict[str, tuple[str, ...]]] = {
         "rebuild_weak_container",
         "rebuild_weak_entries",
     ),
-    "leaves": (
+    "stdlib_types": (
         "rebuild_descriptor",
         "rebuild_file",
         "rebuild_lru_cache",
@@ -64,7 +64,7 @@ FORMAT: Final[dict[str, tuple[str, ...]]] = {
         "rebuild_queue_items",
         "rebuild_thread",
     ),
-    "salvaged": (
+    "partial": (
         "UnpicklableTombstone",
         "rebuild_replacement",
         "rebuild_salvaged",

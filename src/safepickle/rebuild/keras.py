@@ -1,4 +1,4 @@
-"""Keras objects, built without their constructors, on `safepickle.keras_internals`."""
+"""Keras objects, built without their constructors, on `safepickle.rebuild.keras_internals`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from safepickle import keras_internals
 from safepickle.errors import KerasVersionWarning, level_of_caller
+from safepickle.rebuild import keras_internals
 from safepickle.rebuild.containers import set_attributes
 from safepickle.rebuild.mark import file_format
 

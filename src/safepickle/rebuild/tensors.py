@@ -1,4 +1,4 @@
-"""Tensors and storages of torch, built on `safepickle.tensor_storages`."""
+"""Tensors and storages of torch, built on `safepickle.rebuild.tensor_storages`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = [
 @file_format
 def rebuild_torch_storage(buffer: Any, location: str = "cpu") -> Any:
     """Build a torch storage of the bytes of `buffer`, on the device that `location` names if there is one."""
-    from safepickle.tensor_storages import storage_from_buffer
+    from safepickle.rebuild.tensor_storages import storage_from_buffer
 
     return storage_from_buffer(buffer, location)
 
@@ -28,7 +28,7 @@ def rebuild_torch_typed_storage(storage: Any, dtype: str) -> Any:
     """Build a `torch.TypedStorage`."""
     import torch
 
-    from safepickle.tensor_storages import dtype_of
+    from safepickle.rebuild.tensor_storages import dtype_of
 
     return torch.TypedStorage(wrap_storage=storage, dtype=dtype_of(dtype), _internal=True)
 
@@ -56,7 +56,7 @@ def rebuild_torch_tensor(
         conjugate: Whether the elements are the conjugates of what the storage holds.
         negative: Whether they are its negatives.
     """
-    from safepickle.tensor_storages import dtype_of, strided_tensor
+    from safepickle.rebuild.tensor_storages import dtype_of, strided_tensor
 
     tensor = strided_tensor(storage, dtype_of(dtype), offset, size, stride)
     if conjugate:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from safepickle.rebuild.mark import file_format
-from safepickle.recomputed import Recomputed
+from safepickle.rebuild.recomputed import Recomputed
 
 __all__ = [
     "Owner",

@@ -15,10 +15,10 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
-from safepickle import keras_internals as internals
 from safepickle import rebuild
 from safepickle.errors import KerasFallbackWarning, level_of_caller
-from safepickle.passes import Dump
+from safepickle.rebuild import keras_internals as internals
+from safepickle.reducers.decisions import Dump
 from safepickle.reducers.table import Reducer
 
 __all__ = ["Route", "current_route", "find_reducer", "use_route"]

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from safepickle import rebuild
-from safepickle.passes import Dump
+from safepickle.reducers.decisions import Dump
 from safepickle.reducers.table import Reducer
 
 __all__ = ["find_reducer", "reduce_masked"]

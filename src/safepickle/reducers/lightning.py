@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from safepickle.passes import Dump
+from safepickle.reducers.decisions import Dump
 
 __all__ = ["find_reducer", "reduce_lightning_module"]
 

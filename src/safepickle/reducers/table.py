@@ -18,9 +18,9 @@ import cloudpickle
 from cloudpickle.cloudpickle import _PICKLE_BY_VALUE_MODULES
 
 from safepickle import rebuild
-from safepickle.passes import Dump
-from safepickle.reducers import leaves, weak, weak_containers
+from safepickle.reducers import stdlib_types, weak, weak_containers
 from safepickle.reducers.classes import is_class_method, is_ordinary, leave_to_itself
+from safepickle.reducers.decisions import Dump
 
 __all__ = ["LAZY", "ReduceValue", "Reducer", "TypeTable", "register"]
 
@@ -97,8 +97,8 @@ def _reduce_function_or_class(obj: Any, dump: Dump) -> Any:
         return NotImplemented
     value = cloudpickle.Pickler.reducer_override(dump.pickler, obj)
     # By value, a class that is written in C gives a pickle that cannot be loaded.
-    if value is not NotImplemented and isinstance(obj, type) and obj.__flags__ & leaves.IMMUTABLE_TYPE:
-        return leaves.reduce_builtin_class(obj)
+    if value is not NotImplemented and isinstance(obj, type) and obj.__flags__ & stdlib_types.IMMUTABLE_TYPE:
+        return stdlib_types.reduce_builtin_class(obj)
     return value
 
 
@@ -159,7 +159,7 @@ def _find_reducer(cls: type) -> Reducer | None:
         return _reduce_function_or_class
     if cls is types.MethodType:
         return _reduce_method
-    leaf = leaves.find_reducer(cls)
+    leaf = stdlib_types.find_reducer(cls)
     if leaf is not None:
         return leaf
     if cls in cloudpickle.Pickler._dispatch_table:

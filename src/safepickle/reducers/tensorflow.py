@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from safepickle import rebuild
-from safepickle.passes import Dump
 from safepickle.reducers import keras_masks
+from safepickle.reducers.decisions import Dump
 from safepickle.reducers.table import Reducer
 
 __all__ = [

@@ -19,7 +19,7 @@ from torch.nn.parameter import Parameter
 from torch.utils.hooks import warn_if_has_hooks
 
 from safepickle import rebuild
-from safepickle.passes import Dump
+from safepickle.reducers.decisions import Dump
 
 __all__ = ["find_reducer", "reduce_parameter", "reduce_storage", "reduce_tensor", "reduce_typed_storage"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from safepickle.passes import Dump
 from safepickle.reducers import tensors, torch_weak
+from safepickle.reducers.decisions import Dump
 
 __all__ = ["find_reducer"]
 

@@ -13,8 +13,8 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary, WeakIdRef, _WeakHashRef
 
 from safepickle import rebuild
-from safepickle.passes import RELINK, STRONG, Dump
 from safepickle.reducers.classes import has_own_reduce, new_object
+from safepickle.reducers.decisions import RELINK, STRONG, Dump
 from safepickle.reducers.weak_containers import kept_by_key, own_attributes
 
 __all__ = ["find_reducer", "reduce_removable_handle", "reduce_weak_dictionary", "reduce_weak_reference"]

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from safepickle import rebuild
-from safepickle.passes import DEAD, RECIPE, RELINK, STRONG, Dump
-from safepickle.recomputed import recipe_of
+from safepickle.rebuild.recomputed import recipe_of
 from safepickle.reducers.classes import has_own_reduce, is_class_method, leave_to_itself, new_object
+from safepickle.reducers.decisions import DEAD, RECIPE, RELINK, STRONG, Dump
 
 __all__ = [
     "REDUCERS",

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from safepickle import rebuild
-from safepickle.passes import RELINK, STRONG, Dump
 from safepickle.reducers.classes import has_own_reduce
+from safepickle.reducers.decisions import RELINK, STRONG, Dump
 
 __all__ = [
     "REDUCERS",

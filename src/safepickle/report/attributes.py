@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from safepickle.base_pickler import BasePickler
-from safepickle.passes import dotted_name
-from safepickle.report.tour import Tour
+from safepickle.dumping.base_pickler import BasePickler
+from safepickle.reducers.decisions import dotted_name
+from safepickle.tracing.traversal import Tour
 
 __all__ = ["ChangedObject", "compare_attributes"]
 

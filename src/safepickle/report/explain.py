@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from safepickle import rebuild
-from safepickle.base_pickler import BasePickler
-from safepickle.passes import CYCLE, DEAD, OUTSIDE, RELINK, STRONG, dotted_name
-from safepickle.policy import (
+from safepickle.dumping.base_pickler import BasePickler
+from safepickle.options import (
     OutsideFate,
     Unpicklable,
     WeakReferencePolicy,
@@ -23,15 +22,16 @@ from safepickle.policy import (
     check_unpicklable,
     check_weakrefs,
 )
+from safepickle.reducers.decisions import CYCLE, DEAD, OUTSIDE, RELINK, STRONG, dotted_name
 from safepickle.reducers.weak import look_behind
+from safepickle.report.dry_run import Fates, rehearse
 from safepickle.report.explanation import Explanation, Hazard, Subtree, UnpicklableObject, WeakReference
 from safepickle.report.graph import Graph, WeakEdge
-from safepickle.report.naming import NEAREST
-from safepickle.report.probe import ENVELOPE, Expansion, fetch_size
 from safepickle.report.progress import following
-from safepickle.report.rehearsal import Fates, rehearse
-from safepickle.report.survey import Question
-from safepickle.report.tour import Tour
+from safepickle.tracing.expand import ENVELOPE, Expansion, fetch_size
+from safepickle.tracing.naming import NEAREST
+from safepickle.tracing.recording import Question
+from safepickle.tracing.traversal import Tour
 
 __all__ = ["explain"]
 
@@ -250,7 +250,7 @@ class _Inquiry:
 
     def _unlocated(self, error: Exception) -> UnpicklableObject:
         """Describe a failure that no object shows alone, such as nesting that is too deep."""
-        from safepickle.report.paths import locate_failure
+        from safepickle.tracing.error_paths import locate_failure
 
         path = locate_failure(self._root, error, self._pickler) or "$"
         kind = dotted_name(type(self._root))

@@ -160,7 +160,7 @@ class Explanation:
             ModuleNotFoundError, RuntimeError: An SVG or HTML needs the Python package ``graphviz``, and its program
                 ``dot``; one of them is missing.
         """
-        from safepickle.report.picture import draw
+        from safepickle.report.drawing.picture import draw
 
         draw(self, path, max_nodes)
 

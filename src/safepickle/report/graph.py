@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from safepickle.report.naming import Edge
-from safepickle.report.pathbook import PathBook
+from safepickle.tracing.naming import Edge
+from safepickle.tracing.path_table import PathBook
 
 __all__ = ["COPIED", "KEPT", "OUTSIDE", "Graph", "WeakEdge"]
 

@@ -16,8 +16,8 @@ from safepickle.guard.sketch import Objection, Sketch
 from safepickle.guard.sniff import HEAD, recognise
 from safepickle.guard.source import open_source
 from safepickle.guard.torch_sketch import LEGACY_MAGIC, Run, run_legacy, run_pickle, run_zip
+from safepickle.report.inspect_walk import Findings, walk
 from safepickle.report.inspection import GlobalUse, Inspection, Problem, Verdict
-from safepickle.report.sketch_walk import Findings, walk
 
 __all__ = ["inspect"]
 

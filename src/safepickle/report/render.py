@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Final
 
-from safepickle.report.naming import shorten
 from safepickle.report.units import counted, human_bytes
+from safepickle.tracing.naming import shorten
 
 if TYPE_CHECKING:
     from safepickle.report.explanation import Explanation, Subtree, WeakReference

@@ -10,7 +10,7 @@ from safepickle.integrations.torch.load_state_dict import WRAPPER_PREFIXES, load
 from safepickle.integrations.torch.report import LoadReport, Mismatch
 from safepickle.integrations.torch.safe_globals import register_safe_globals
 from safepickle.integrations.torch.state_dict import state_dict
-from safepickle.tensor_storages import map_location
+from safepickle.rebuild.tensor_storages import map_location
 
 __all__ = [
     "WRAPPER_PREFIXES",

@@ -18,12 +18,12 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from safepickle import rebuild
-from safepickle.passes import Dump
 from safepickle.reducers.classes import new_object
+from safepickle.reducers.decisions import Dump
 from safepickle.reducers.table import Reducer, TypeTable
 
 if TYPE_CHECKING:
-    from safepickle.base_pickler import BasePickler
+    from safepickle.dumping.base_pickler import BasePickler
 
 __all__ = ["Unrolled", "UnrolledTable"]
 

@@ -11,9 +11,9 @@ from array import array
 from collections.abc import Iterator
 from typing import Any, Final
 
-from safepickle.report.naming import NEAREST, Edge
-from safepickle.report.pathbook import PathBook
-from safepickle.report.probe import Expansion, Probe
+from safepickle.tracing.expand import Expansion, Probe
+from safepickle.tracing.naming import NEAREST, Edge
+from safepickle.tracing.path_table import PathBook
 
 __all__ = ["Walk"]
 

@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from safepickle.files import write_all
+from safepickle.storage.files import write_all
 
 __all__ = ["replacing"]
 

@@ -7,11 +7,11 @@ import pickle
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from safepickle.checksum import ChecksumPolicy, check_buffer, check_file
-from safepickle.files import FileOrPath, is_path
 from safepickle.guard.allowing import allow_list
-from safepickle.moved import Aliases, Missing, Names, explain_missing, names, position_of
-from safepickle.torch_files import is_torch_file, load_torch_file
+from safepickle.loading.aliases import Aliases, Missing, Names, explain_missing, names, position_of
+from safepickle.loading.torch_files import is_torch_file, load_torch_file
+from safepickle.storage.checksum import ChecksumPolicy, check_buffer, check_file
+from safepickle.storage.files import FileOrPath, is_path
 
 if TYPE_CHECKING:
     from safepickle.guard.allow_list import AllowItem, AllowList

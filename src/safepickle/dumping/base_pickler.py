@@ -17,14 +17,14 @@ from typing import Any, ClassVar
 import cloudpickle
 
 from safepickle import rebuild
-from safepickle.buffers import BufferCallback, BufferRelay
+from safepickle.dumping.buffers import BufferCallback, BufferRelay
 from safepickle.errors import level_of_caller
-from safepickle.files import Output
-from safepickle.passes import Dump
-from safepickle.policy import Unpicklable, WeakReferencePolicy, check_unpicklable, check_weakrefs
+from safepickle.options import Unpicklable, WeakReferencePolicy, check_unpicklable, check_weakrefs
 from safepickle.reducers.classes import leave_to_itself, new_object
+from safepickle.reducers.decisions import Dump
 from safepickle.reducers.table import TypeTable
 from safepickle.reducers.weak import reduce_weakref
+from safepickle.storage.files import Output
 
 __all__ = ["BasePickler"]
 
@@ -217,7 +217,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _walk_deep(self, obj: Any, memo: dict[int, Any], error: RecursionError) -> Dump:
         """Walk a graph that nests more deeply than the C pickler can follow, all over again and step by step."""
-        from safepickle.deep import Unrolled, UnrolledTable
+        from safepickle.dumping.deep import Unrolled, UnrolledTable
 
         if self._relay is not None and self._relay.has_asked:
             error.add_note("Buffers have been handed out already. " + _HOW_TO_NEST_LESS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeAlias
 
-from safepickle.report.naming import Edge, attribute_edge, instance_dict, key_edge
+from safepickle.tracing.naming import Edge, attribute_edge, instance_dict, key_edge
 
 __all__ = ["shortcuts"]
 

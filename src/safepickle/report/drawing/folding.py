@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from safepickle.report.graph import KEPT, OUTSIDE, Graph
-from safepickle.report.naming import NEAREST, Edge
+from safepickle.tracing.naming import NEAREST, Edge
 
 __all__ = ["Arrow", "Box", "Folded", "fold"]
 

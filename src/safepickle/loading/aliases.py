@@ -160,7 +160,7 @@ def explain_missing(error: BaseException, file: Any, start: int | None, renaming
                 break
         else:
             return None
-        from safepickle.whereabouts import find_name
+        from safepickle.loading.missing import find_name
 
         whole = file.seek(0, io.SEEK_END) - start <= _LARGEST
         file.seek(start)

@@ -21,7 +21,7 @@ from typing import Any, Final
 import cloudpickle
 
 from safepickle import rebuild
-from safepickle.passes import Dump, dotted_name
+from safepickle.reducers.decisions import Dump, dotted_name
 
 __all__ = ["IMMUTABLE_TYPE", "find_reducer", "reduce_builtin_class"]
 
@@ -240,9 +240,9 @@ def reduce_descriptor(descriptor: Any, dump: Dump) -> Any:
 
 
 def _reduce_through_dill(obj: Any, dump: Dump | None) -> Any:
-    from safepickle.reducers import dill_leaves
+    from safepickle.reducers import dill_types
 
-    return dill_leaves.reduce_leaf(obj)
+    return dill_types.reduce_leaf(obj)
 
 
 def _reduce_lru_cache(cache: Any, dump: Dump) -> Any:

@@ -38,7 +38,7 @@ def load_torch_file(file: IO[bytes], allow: Any = None, aliases: Any = None, mis
         raise ImportError("this file was written by torch.save, and torch is needed to load it") from error
     import safepickle
     from safepickle.guard.allowing import allow_list
-    from safepickle.moved import names
+    from safepickle.loading.aliases import names
 
     renaming = names(aliases, missing)
     allowed = allow_list(allow)

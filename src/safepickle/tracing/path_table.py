@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from typing import Final
 
-from safepickle.report.naming import Edge, join
+from safepickle.tracing.naming import Edge, join
 
 __all__ = ["PathBook"]
 

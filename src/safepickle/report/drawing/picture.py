@@ -15,7 +15,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from safepickle.report.folding import Arrow, Box, Folded, fold
+from safepickle.report.drawing.folding import Arrow, Box, Folded, fold
 from safepickle.report.graph import COPIED, OUTSIDE
 from safepickle.report.units import counted, human_bytes
 

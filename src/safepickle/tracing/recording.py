@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from safepickle.passes import OUTSIDE, Dump
+from safepickle.reducers.decisions import OUTSIDE, Dump
 
 if TYPE_CHECKING:
-    from safepickle.base_pickler import BasePickler
+    from safepickle.dumping.base_pickler import BasePickler
 
 __all__ = ["Question", "Survey", "surveying"]
 

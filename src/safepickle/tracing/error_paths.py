@@ -10,14 +10,14 @@ import types
 from typing import TYPE_CHECKING, Any, Final
 
 from safepickle.errors import WeakReferenceError
-from safepickle.policy import OutsideFate
-from safepickle.report.naming import Edge, join, shorten
-from safepickle.report.probe import Probe
-from safepickle.report.survey import surveying
-from safepickle.report.tour import MAX_OBJECTS, Tour, leave_outside
+from safepickle.options import OutsideFate
+from safepickle.tracing.expand import Probe
+from safepickle.tracing.naming import Edge, join, shorten
+from safepickle.tracing.recording import surveying
+from safepickle.tracing.traversal import MAX_OBJECTS, Tour, leave_outside
 
 if TYPE_CHECKING:
-    from safepickle.base_pickler import BasePickler
+    from safepickle.dumping.base_pickler import BasePickler
 
 __all__ = ["annotate", "find_path", "locate_failure"]
 
@@ -108,7 +108,7 @@ def _is_about_an_object(error: BaseException) -> bool:
         return False
     traceback: types.TracebackType | None = error.__traceback__
     while traceback is not None:
-        if traceback.tb_frame.f_globals.get("__name__") == "safepickle.files":
+        if traceback.tb_frame.f_globals.get("__name__") == "safepickle.storage.files":
             # The file could not be written.
             return False
         traceback = traceback.tb_next
@@ -146,7 +146,7 @@ def _makes_strong_copies(pickler: BasePickler) -> bool:
 def _new_pickler() -> BasePickler:
     import io
 
-    from safepickle.base_pickler import BasePickler
+    from safepickle.dumping.base_pickler import BasePickler
 
     return BasePickler(io.BytesIO())
 

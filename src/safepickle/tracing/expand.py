@@ -13,11 +13,11 @@ import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from safepickle.report.naming import NEAREST, Edge, instance_dict, is_attribute, item_edge, key_edge, name_children
-from safepickle.report.shortcuts import shortcuts
+from safepickle.tracing.naming import NEAREST, Edge, instance_dict, is_attribute, item_edge, key_edge, name_children
+from safepickle.tracing.shortcuts import shortcuts
 
 if TYPE_CHECKING:
-    from safepickle.base_pickler import BasePickler
+    from safepickle.dumping.base_pickler import BasePickler
 
 __all__ = ["ENVELOPE", "MAX_INLINE", "Expansion", "Probe", "fetch_size"]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from safepickle.base_pickler import BasePickler
-from safepickle.passes import Dump
-from safepickle.policy import WeakReferencePolicy
+from safepickle.dumping.base_pickler import BasePickler
+from safepickle.options import WeakReferencePolicy
+from safepickle.reducers.decisions import Dump
 
 __all__ = ["Fates", "rehearse"]
 

@@ -16,8 +16,8 @@ from typing import Any, Final, Protocol
 from cloudpickle.cloudpickle import _should_pickle_by_reference
 
 from safepickle.errors import WeakReferenceError, WeakReferenceWarning
-from safepickle.policy import OutsideFate, WeakReferencePolicy, check_fate
-from safepickle.recomputed import recipe_of, recipes_exist
+from safepickle.options import OutsideFate, WeakReferencePolicy, check_fate
+from safepickle.rebuild.recomputed import recipe_of, recipes_exist
 
 __all__ = ["CYCLE", "DEAD", "OUTSIDE", "POLICY", "RECIPE", "RELINK", "STRONG", "Dump", "Walker", "dotted_name"]
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from safepickle.atomic import replacing
-from safepickle.base_pickler import BasePickler
-from safepickle.buffers import BufferCallback
-from safepickle.files import FileOrPath, Output, is_path
-from safepickle.policy import Unpicklable, WeakReferencePolicy
+from safepickle.dumping.base_pickler import BasePickler
+from safepickle.dumping.buffers import BufferCallback
+from safepickle.options import Unpicklable, WeakReferencePolicy
+from safepickle.storage.atomic import replacing
+from safepickle.storage.files import FileOrPath, Output, is_path
 
 __all__ = ["Pickler", "dump", "dumps"]
 
@@ -53,14 +53,14 @@ class Pickler(BasePickler):
             UnpicklableWarning: Objects that nothing can pickle were replaced by tombstones.
         """
         if self._unpicklable != "raise":
-            from safepickle.salvage import dump_salvaging
+            from safepickle.dumping.partial import dump_salvaging
 
             dump_salvaging(self, obj)
             return
         try:
             self.dump_whole(obj)
         except Exception as error:
-            from safepickle.report.paths import annotate
+            from safepickle.tracing.error_paths import annotate
 
             annotate(error, obj, self)
             raise

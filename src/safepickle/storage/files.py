@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from safepickle.checksum import Digest
+    from safepickle.storage.checksum import Digest
 
 __all__ = ["FileOrPath", "Output", "is_path", "write_all"]
 
@@ -103,7 +103,7 @@ class Output:
         if not self._checksum:
             self._write = sink.write
             return
-        from safepickle.checksum import HEADER_SIZE, Digest
+        from safepickle.storage.checksum import HEADER_SIZE, Digest
 
         sink.write(bytes(HEADER_SIZE))
         self._digest = Digest()

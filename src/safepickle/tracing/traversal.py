@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from safepickle.policy import OutsideFate
-from safepickle.report.naming import Edge, weak_edges
-from safepickle.report.probe import Expansion, Probe
-from safepickle.report.survey import Question, surveying
-from safepickle.report.walk import Walk
+from safepickle.options import OutsideFate
+from safepickle.tracing.expand import Expansion, Probe
+from safepickle.tracing.naming import Edge, weak_edges
+from safepickle.tracing.recording import Question, surveying
+from safepickle.tracing.walk import Walk
 
 if TYPE_CHECKING:
-    from safepickle.base_pickler import BasePickler
+    from safepickle.dumping.base_pickler import BasePickler
 
 __all__ = ["MAX_OBJECTS", "Tour", "leave_outside"]
 

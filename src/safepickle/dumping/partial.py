@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from safepickle import rebuild
 from safepickle.errors import UnpicklableWarning, WeakReferenceError
-from safepickle.passes import dotted_name
-from safepickle.policy import OutsideFate
+from safepickle.options import OutsideFate
+from safepickle.reducers.decisions import dotted_name
 
 if TYPE_CHECKING:
-    from safepickle.base_pickler import BasePickler
-    from safepickle.report.walk import Walk
+    from safepickle.dumping.base_pickler import BasePickler
+    from safepickle.tracing.walk import Walk
 
 __all__ = ["dump_salvaging"]
 
@@ -74,7 +74,7 @@ def dump_salvaging(pickler: BasePickler, obj: Any) -> None:
 
 
 def _is_about_an_object(error: Exception) -> bool:
-    from safepickle.report.paths import _is_about_an_object
+    from safepickle.tracing.error_paths import _is_about_an_object
 
     return _is_about_an_object(error) and not isinstance(error, (WeakReferenceError, RecursionError))
 
@@ -133,7 +133,7 @@ class _Salvage:
 
     def find_unpicklable(self) -> bool:
         """Find what to replace next; return whether there was anything."""
-        from safepickle.report.tour import Tour
+        from safepickle.tracing.traversal import Tour
 
         failures: list[_Failed] = []
         uses: list[tuple[int, list[int]]] = []

@@ -1,0 +1,1 @@
+"""Pickler: the walks, the rollback, graphs that nest deeply, saving what can be saved."""

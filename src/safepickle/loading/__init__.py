@@ -1,0 +1,1 @@
+"""Unpickler, torch files, aliases and missing classes."""

@@ -1,0 +1,1 @@
+"""Paths, atomic replacement, rollback and checksum."""

@@ -1,0 +1,1 @@
+"""Following a live graph and naming the way: what a failed dump, a partial save and explain share."""
