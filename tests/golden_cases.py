@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import functools
 import gc
+import io
 import queue
 import sys
 import threading
@@ -642,6 +643,22 @@ def stubs() -> Any:
     plain = b"\x80\x02cvanished_module\nVanished\n)\x81}X\x04\x00\x00\x00nameX\x04\x00\x00\x00keptsb."
     listing = b"ccopy_reg\n_reconstructor\n(cvanished_module\nVanishedList\nc__builtin__\nlist\n(lI1\naI2\natR."
     return [safepickle.loads(data, missing="stub") for data in (plain, listing)]
+
+
+def check_records(records: Any) -> None:
+    explained, inspected = records
+    (reference,) = explained.weak_references
+    assert (reference.path, reference.becomes) == ("$.links", "weak reference")
+    assert (explained.picklable, len(explained.graph)) == (True, explained.objects)
+    assert inspected.verdict == "safe"
+    assert "weak reference" in str(explained)
+
+
+@case("records", check_records)
+def records() -> Any:
+    node = Node("root")
+    node.links = weakref.ref(node)
+    return [safepickle.explain(node), safepickle.inspect(io.BytesIO(safepickle.dumps({"steps": 3})))]
 
 
 def check_plain(obj: Any) -> None:

@@ -7,7 +7,9 @@ import importlib
 import io
 import pickle
 import re
+import threading
 import warnings
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ import pytest
 import golden_cases
 import safepickle
 from safepickle import rebuild
+from safepickle.rebuild.records import RECORDS
+from safepickle.report.diff import compare
+from test_public_api import EXAMPLES
 
 DATA = Path(__file__).parent / "data"
 GOLDEN = sorted((DATA / "golden").glob("*/py*/*.pickle"))
@@ -128,3 +133,53 @@ def test_relinked_references_need_no_safepickle() -> None:
     assert paths
     for path in paths:
         assert not [module for module, _ in globals_of(path.read_bytes()) if module.startswith("safepickle")]
+
+
+class Child:
+    """Something that a report is about."""
+
+
+def what_safepickle_hands_out() -> list[Any]:
+    """Return one of each object of safepickle's own that somebody may pickle."""
+    child = Child()
+    child.itself = weakref.ref(child)
+    first, second = io.BytesIO(safepickle.dumps([child])), io.BytesIO(safepickle.dumps([child, child]))
+    inspected = [safepickle.inspect(first), safepickle.inspect(second)]
+    explained = safepickle.explain([child, weakref.ref(set()), open, lambda: child, threading.Lock()])
+    return [
+        *EXAMPLES,
+        explained,
+        *inspected,
+        compare(*inspected),
+        safepickle.compare_attributes(child),
+        safepickle.backend(weakrefs="strong", unpicklable="tombstone", aliases={"a": "b"}),
+        safepickle.Recomputed(list),
+        *(getattr(safepickle, name) for name in safepickle.__all__),
+    ]
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("module", [pickle, safepickle], ids=["pickle", "safepickle"])
+def test_a_pickle_names_public_names_and_the_format_alone(module, protocol):
+    for obj in what_safepickle_hands_out():
+        for found_module, name in globals_of(module.dumps(obj, protocol)):
+            if found_module.partition(".")[0] == "safepickle":
+                public = safepickle.__all__ if found_module == "safepickle" else rebuild.__all__
+                assert found_module in ("safepickle", "safepickle.rebuild"), (obj, found_module, name)
+                assert name.partition(".")[0] in public
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=name_of)
+def test_a_golden_pickle_names_public_names_and_the_format_alone(path):
+    named = set(re.findall(rb"\bsafepickle[.\w]*", path.read_bytes()))
+    assert named <= {b"safepickle", b"safepickle.rebuild"}
+
+
+def test_every_record_is_listed_where_it_is_defined():
+    for name, module in RECORDS.items():
+        if not module.startswith("integrations."):
+            cls = getattr(importlib.import_module(f"safepickle.{module}"), name)
+            assert (cls.__name__, cls.__module__) == (name, f"safepickle.{module}")
+    for path in Path(safepickle.__file__).parent.rglob("*.py"):
+        for name in re.findall(r"@record\n(?:@dataclass.*\n)?class (\w+)", path.read_text()):
+            assert name in RECORDS

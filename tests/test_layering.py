@@ -33,6 +33,7 @@ ORDER = [
     ["rebuild", "storage"],
     ["options"],
     ["errors"],
+    ["public"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 

@@ -11,6 +11,7 @@ from safepickle.guard.allowing import allow_list
 from safepickle.loading import unpickler
 from safepickle.loading.aliases import names
 from safepickle.options import check_unpicklable, check_weakrefs
+from safepickle.public import public
 
 __all__ = ["Backend", "backend"]
 
@@ -47,8 +48,8 @@ class Backend:
         allow = options.get("allow")
         allow_list(allow)
         renaming = names(options.get("aliases"), options.get("missing"))
-        self.Pickler = type("Pickler", (pickler.Pickler,), {"_bound_options": dumping, "__module__": __name__})
-        bound = {"_bound_allow": allow, "_bound_names": renaming, "__module__": __name__}
+        self.Pickler = type("Pickler", (pickler.Pickler,), {"_bound_options": dumping, "__module__": "safepickle"})
+        bound = {"_bound_allow": allow, "_bound_names": renaming, "__module__": "safepickle"}
         self.Unpickler: Any = type("Unpickler", (unpickler.Unpickler,), bound)
         self.dump = functools.partial(pickler.dump, **dumping)
         self.dumps = functools.partial(pickler.dumps, **dumping)
@@ -56,12 +57,13 @@ class Backend:
         self.loads = functools.partial(unpickler.loads, **loading)
 
     def __reduce__(self) -> Any:
-        return _rebuild_backend, (self._options,)
+        return functools.partial(backend, **self._options), ()
 
     def __repr__(self) -> str:
         return f"safepickle.backend({', '.join(f'{name}={value!r}' for name, value in self._options.items())})"
 
 
+@public
 def backend(**options: Any) -> Backend:
     """Return a module-shaped object with options bound.
 
@@ -75,8 +77,4 @@ def backend(**options: Any) -> Backend:
         TypeError: There is no such option.
         ValueError: An option has no such value.
     """
-    return Backend(**options)
-
-
-def _rebuild_backend(options: dict[str, Any]) -> Backend:
     return Backend(**options)

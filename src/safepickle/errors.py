@@ -10,6 +10,8 @@ import pickle
 import sys
 from typing import TYPE_CHECKING, Any
 
+from safepickle.public import public
+
 __all__ = [
     "ChecksumError",
     "DamagedPickleError",
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 
+@public
 class WeakReferenceError(pickle.PicklingError):
     """A weak reference that the policy ``"strict"`` does not let become a tombstone.
 
@@ -61,6 +64,7 @@ class WeakReferenceError(pickle.PicklingError):
         )
 
 
+@public
 class StateDictError(RuntimeError):
     """A state dict that does not fit the module; the module is as it was. torch raises a `RuntimeError` here as well.
 
@@ -76,6 +80,7 @@ class StateDictError(RuntimeError):
         return str(self.args[0])
 
 
+@public
 class StateDictWarning(UserWarning):
     """Entries that a state dict leaves out, because nothing but a weak proxy holds them.
 
@@ -97,6 +102,7 @@ class StateDictWarning(UserWarning):
         )
 
 
+@public
 class WeakReferenceWarning(UserWarning):
     """Weak references that will load dead though their referents live; one warning for each dump.
 
@@ -172,6 +178,7 @@ class _Nowhere(_Exception):
         )
 
 
+@public
 class MissingGlobalError(_Nowhere, pickle.UnpicklingError, AttributeError):
     """A class or function that a pickle names is not in its module.
 
@@ -190,6 +197,7 @@ class MissingGlobalError(_Nowhere, pickle.UnpicklingError, AttributeError):
         return self._explain(f"the module {self.module} has no {self.global_name}", f"{self.module}.{self.global_name}")
 
 
+@public
 class MissingModuleError(_Nowhere, pickle.UnpicklingError, ModuleNotFoundError):
     """The module of a class or function that a pickle names is not there. See `MissingGlobalError`."""
 
@@ -197,6 +205,7 @@ class MissingModuleError(_Nowhere, pickle.UnpicklingError, ModuleNotFoundError):
         return self._explain(f"there is no module {self.module}", self.module)
 
 
+@public
 class UnpicklableError(AttributeError, TypeError):
     """Something is asked of an object that could not be pickled, and of which only a tombstone was loaded.
 
@@ -223,6 +232,7 @@ class UnpicklableError(AttributeError, TypeError):
         )
 
 
+@public
 class UnpicklableWarning(UserWarning):
     """Objects that nothing can pickle were replaced by tombstones; one warning for each dump.
 
@@ -246,6 +256,7 @@ class UnpicklableWarning(UserWarning):
         return f"{count} {replaced}; the rest is saved: {'; '.join(listed)}."
 
 
+@public
 class UnpicklableStateWarning(UserWarning):
     """An object's ``__setstate__`` failed at load over a tombstone in its state, so the state was set without it.
 
@@ -270,6 +281,7 @@ def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} to {name}" for name, count in counts.items())
 
 
+@public
 class ChecksumError(pickle.UnpicklingError):
     """A pickle that is not what its checksum says, or that has none where one is required.
 
@@ -300,6 +312,7 @@ class ChecksumError(pickle.UnpicklingError):
         return f"the pickle is damaged: {part}. Nothing was loaded; get an undamaged copy of the file."
 
 
+@public
 class GuardedLoadError(pickle.UnpicklingError):
     """A guarded load stopped before it did anything that it should not.
 
@@ -339,24 +352,28 @@ class GuardedLoadError(pickle.UnpicklingError):
         return f"{', '.join(where)}{': ' if where else ''}{self._what}: {subject}{self.reason}{remedy}"
 
 
+@public
 class NotAllowedError(GuardedLoadError):
     """A pickle asks for something that is not allowed: a name, a call, or a state."""
 
     _what = "not allowed"
 
 
+@public
 class DamagedPickleError(GuardedLoadError):
     """A file is no whole pickle: truncated, damaged, contradicting itself, or another kind of file."""
 
     _what = "damaged"
 
 
+@public
 class LoadLimitError(GuardedLoadError):
     """A pickle asks for more memory or time than one of its length may."""
 
     _what = "over a limit"
 
 
+@public
 class KerasFallbackWarning(UserWarning):
     """A Keras object is pickled as Keras's own archive, because the inside of this Keras is not what is expected.
 
@@ -381,6 +398,7 @@ class KerasFallbackWarning(UserWarning):
         )
 
 
+@public
 class KerasVersionWarning(UserWarning):
     """A pickle holds Keras objects of another version of Keras, which may keep other attributes.
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 from safepickle.copying.memo import Copier, Memo, Plans
 from safepickle.copying.strong import STRONG_COPIERS, copy_without_method, find_strong_copier
 from safepickle.copying.weak import WEAK_COPIERS, find_weak_copier, finish, settle
+from safepickle.public import public
 
 __all__ = ["deepcopy"]
 
@@ -19,6 +20,7 @@ _MEMO_KEY = "safepickle"
 _COPIERS: dict[type, Copier | None] = {**STRONG_COPIERS, **WEAK_COPIERS}
 
 
+@public
 def deepcopy(obj: T, memo: dict[Any, Any] | None = None) -> T:
     """Copy an object and what it holds, as `copy.deepcopy` does, and relink the weak references inside.
 

@@ -12,12 +12,14 @@ from typing import Any
 from safepickle.dumping.base_pickler import BasePickler
 from safepickle.dumping.buffers import BufferCallback
 from safepickle.options import Unpicklable, WeakReferencePolicy
+from safepickle.public import public
 from safepickle.storage.atomic import replacing
 from safepickle.storage.files import FileOrPath, Output, is_path
 
 __all__ = ["Pickler", "dump", "dumps"]
 
 
+@public
 class Pickler(BasePickler):
     """A C-accelerated pickler that keeps weak references.
 
@@ -68,6 +70,7 @@ class Pickler(BasePickler):
             self._offender = None
 
 
+@public
 def dump(
     obj: Any,
     file: FileOrPath,
@@ -108,6 +111,7 @@ def dump(
         Pickler(Output(file, checksum=checksum), protocol, **options).dump(obj)
 
 
+@public
 def dumps(
     obj: Any,
     protocol: int | None = None,

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from safepickle.public import public
+
 if TYPE_CHECKING:
     from safepickle.guard.allow_list import AllowItem, AllowList
 
@@ -30,6 +32,7 @@ def allow_list(items: Iterable[AllowItem] | None) -> AllowList | None:
     return AllowList(items or ()).joined(around)
 
 
+@public
 @contextlib.contextmanager
 def allowing(*items: AllowItem) -> Iterator[None]:
     """Guard every load in a block, and allow `items` in it beside the built-in list.

@@ -50,11 +50,11 @@ _NAMES: Final = {
     _READS: "safepickle.rebuild:rebuild_descriptor "
     "builtins:getattr builtins:setattr builtins:delattr builtins:hasattr builtins:vars builtins:dir "
     "builtins:super builtins:property builtins:classmethod builtins:staticmethod",
-    _IMPORTS: "safepickle.rebuild:rebuild_global "
+    _IMPORTS: "safepickle.rebuild:rebuild_global safepickle.rebuild:rebuild_record "
     "builtins:__import__ torch._utils:_import_dotted_name pandas.io.pickle:read_pickle",
     _LOADS: "torch:load torch.storage:_load_from_bytes numpy:load numpy.lib._npyio_impl:load numpy.lib.npyio:load "
     "pandas:read_pickle pandas:eval pandas.core.computation.eval:eval safepickle:load safepickle:loads "
-    "safepickle.loading.unpickler:load safepickle.loading.unpickler:loads",
+    "safepickle:Unpickler safepickle.loading.unpickler:load safepickle.loading.unpickler:loads",
     _SYSTEM: "safepickle.rebuild:rebuild_file "
     "builtins:open builtins:input builtins:print builtins:exit builtins:quit torch:save numpy:save "
     "numpy:fromfile numpy:memmap numpy.memmap:memmap",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safepickle.guard.allowing import allow_list
 from safepickle.loading.aliases import Aliases, Missing, Names, explain_missing, names, position_of
 from safepickle.loading.torch_files import is_torch_file, load_torch_file
+from safepickle.public import public
 from safepickle.storage.checksum import ChecksumPolicy, check_buffer, check_file
 from safepickle.storage.files import FileOrPath, is_path
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Unpickler", "load", "loads"]
 
 
+@public
 class Unpickler(pickle.Unpickler):
     """`pickle.Unpickler`, with its constructor's signature, and a guard on request.
 
@@ -116,6 +118,7 @@ class Unpickler(pickle.Unpickler):
         return None if getattr(found, "__objclass__", None) or _is_builtin(found) else found
 
 
+@public
 def load(
     file: FileOrPath,
     *,
@@ -163,6 +166,7 @@ def load(
     return Unpickler(check_file(file, checksum), **options).load()  # type: ignore[arg-type]
 
 
+@public
 def loads(
     data: Any,
     /,

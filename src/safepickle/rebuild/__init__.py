@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from safepickle.rebuild.containers import *
     from safepickle.rebuild.keras import *
     from safepickle.rebuild.partial import *
+    from safepickle.rebuild.records import *
     from safepickle.rebuild.stdlib_types import *
     from safepickle.rebuild.stubs import *
     from safepickle.rebuild.tensorflow import *
@@ -70,6 +71,7 @@ FORMAT: Final[dict[str, tuple[str, ...]]] = {
         "rebuild_salvaged",
         "rebuild_salvaged_contents",
     ),
+    "records": ("rebuild_record",),
     "stubs": (
         "Stub",
         "StubRecord",

@@ -12,6 +12,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from safepickle.public import public
+
 __all__ = ["Recomputed", "recipe_name", "recipe_of", "recipes_exist"]
 
 P = ParamSpec("P")
@@ -29,6 +31,7 @@ class _NotBuilt:
 _NOT_BUILT = _NotBuilt()
 
 
+@public
 class Recomputed(Generic[T]):
     """A value that is pickled as the recipe that builds it: a factory and its arguments.
 

@@ -18,6 +18,7 @@ import cloudpickle
 from cloudpickle.cloudpickle import _PICKLE_BY_VALUE_MODULES
 
 from safepickle import rebuild
+from safepickle.public import public
 from safepickle.reducers import stdlib_types, weak, weak_containers
 from safepickle.reducers.classes import is_class_method, is_ordinary, leave_to_itself
 from safepickle.reducers.decisions import Dump
@@ -67,6 +68,7 @@ class TypeTable(dict[type, "Reducer | None"]):
         return reducer
 
 
+@public
 def register(cls: type, reducer: Callable[[Any], ReduceValue]) -> None:
     """Register a reducer for a class and its subclasses; the nearest class in the MRO wins.
 

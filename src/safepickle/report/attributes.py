@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from safepickle.dumping.base_pickler import BasePickler
+from safepickle.public import public
+from safepickle.rebuild.records import record
 from safepickle.reducers.decisions import dotted_name
 from safepickle.tracing.traversal import Tour
 
@@ -26,6 +28,7 @@ _MOST_CALLS: Final = 5
 """How far methods are followed that ``__init__`` calls on the object."""
 
 
+@record
 @dataclass(frozen=True, slots=True)
 class ChangedObject:
     """An object whose attributes are not those that its class sets.
@@ -51,6 +54,7 @@ class ChangedObject:
         return f"{self.path} ({self.type}) {' and '.join(parts)}"
 
 
+@public
 def compare_attributes(obj: Any) -> list[ChangedObject]:
     """List the objects in a graph whose attributes are not those that their classes set today.
 

@@ -6,12 +6,15 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from safepickle.rebuild.records import record
+
 if TYPE_CHECKING:
     from safepickle.report.inspection import Inspection, Node
 
 __all__ = ["Change", "Difference", "diff"]
 
 
+@record
 @dataclass(frozen=True, slots=True)
 class Change:
     """Something that differs.
@@ -37,6 +40,7 @@ class Change:
         return "added" if self.before is None else "removed" if self.after is None else "changed"
 
 
+@record
 @dataclass(frozen=True, slots=True)
 class Difference:
     """What changed between two files.

@@ -22,6 +22,7 @@ from safepickle.options import (
     check_unpicklable,
     check_weakrefs,
 )
+from safepickle.public import public
 from safepickle.reducers.decisions import CYCLE, DEAD, OUTSIDE, RELINK, STRONG, dotted_name
 from safepickle.reducers.weak import look_behind
 from safepickle.report.dry_run import Fates, rehearse
@@ -49,6 +50,7 @@ _DEAD: Final = frozenset({rebuild.rebuild_dead_reference, rebuild.rebuild_dead_w
 _LONGEST_REASON: Final = 300
 
 
+@public
 def explain(
     obj: Any,
     *,

@@ -9,11 +9,13 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from safepickle.rebuild.records import record
 from safepickle.report.graph import Graph
 
 __all__ = ["Explanation", "Hazard", "Subtree", "UnpicklableObject", "WeakReference"]
 
 
+@record
 @dataclass(frozen=True, slots=True)
 class WeakReference:
     """A weak reference, or one entry of a weak container.
@@ -40,6 +42,7 @@ class WeakReference:
     adds: int
 
 
+@record
 @dataclass(frozen=True, slots=True)
 class UnpicklableObject:
     """An object that cannot be pickled.
@@ -61,6 +64,7 @@ class UnpicklableObject:
     becomes: str
 
 
+@record
 @dataclass(frozen=True, slots=True)
 class Hazard:
     """What another pickler would get wrong without a word.
@@ -78,6 +82,7 @@ class Hazard:
     effect: str
 
 
+@record
 @dataclass(frozen=True, slots=True)
 class Subtree:
     """An object with all that hangs on it, every object counted once: on the shortest path from the root.
@@ -97,6 +102,7 @@ class Subtree:
     depth: int
 
 
+@record
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """What a dump would do. It is data, and holds none of the objects.

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from safepickle.rebuild.records import record
 from safepickle.tracing.naming import Edge
-from safepickle.tracing.path_table import PathBook
+from safepickle.tracing.path_table import PathTable
 
 __all__ = ["COPIED", "KEPT", "OUTSIDE", "Graph", "WeakEdge"]
 
@@ -20,6 +21,7 @@ COPIED: Final = "copied"
 OUTSIDE: Final = "outside"
 
 
+@record
 @dataclass(frozen=True, slots=True)
 class WeakEdge:
     """A weak reference as an edge of the graph.
@@ -35,6 +37,7 @@ class WeakEdge:
     becomes: str
 
 
+@record
 @dataclass(slots=True)
 class Graph:
     """Objects by number; the root is number 0.
@@ -52,7 +55,7 @@ class Graph:
     """
 
     types: list[str] = field(default_factory=list)
-    book: PathBook = field(default_factory=PathBook)
+    book: PathTable = field(default_factory=PathTable)
     sizes: array[int] = field(default_factory=lambda: array("q"))
     links: array[int] = field(default_factory=lambda: array("q"))
     weak: list[WeakEdge] = field(default_factory=list)

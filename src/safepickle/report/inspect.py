@@ -16,6 +16,7 @@ from safepickle.guard.sketch import Objection, Sketch
 from safepickle.guard.sniff import HEAD, recognise
 from safepickle.guard.source import open_source
 from safepickle.guard.torch_sketch import LEGACY_MAGIC, Run, run_legacy, run_pickle, run_zip
+from safepickle.public import public
 from safepickle.report.inspect_walk import Findings, walk
 from safepickle.report.inspection import GlobalUse, Inspection, Problem, Verdict
 
@@ -27,6 +28,7 @@ MOST_UNPACKED: Final = 1 << 30
 """A compressed file that unpacks to more bytes than this is not looked into."""
 
 
+@public
 def inspect(file: Any) -> Inspection:
     """Say what a file holds and would import, executing and importing nothing that it names.
 

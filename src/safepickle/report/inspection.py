@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
+from safepickle.rebuild.records import record
 from safepickle.report.units import human_bytes
 
 __all__ = [
@@ -25,6 +26,7 @@ _SHOWN: Final = 10
 Verdict = Literal["safe", "needs_allow", "refused", "damaged"]
 
 
+@record
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Why a guarded load with ``allow=()`` would stop.
@@ -44,6 +46,7 @@ class Problem:
     reason: str
 
 
+@record
 @dataclass(frozen=True, slots=True)
 class GlobalUse:
     """A name that a load would import.
@@ -63,6 +66,7 @@ class GlobalUse:
     count: int
 
 
+@record
 @dataclass(frozen=True, slots=True)
 class TombstoneEntry:
     """A weak reference that was left dead: where, what it pointed at, and why."""
@@ -72,6 +76,7 @@ class TombstoneEntry:
     reason: str
 
 
+@record
 @dataclass(frozen=True, slots=True)
 class StrongCopy:
     """A weak reference that owns a copy of its referent: where, and of what type."""
@@ -80,6 +85,7 @@ class StrongCopy:
     referent_type: str
 
 
+@record
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """A value that is pickled as the recipe that builds it: where, and by which factory."""
@@ -88,6 +94,7 @@ class Recipe:
     factory: str
 
 
+@record
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
     """A torch tensor or numpy array: where, of which elements, how long in each dimension, and how many bytes."""
@@ -99,6 +106,7 @@ class TensorEntry:
     nbytes: int
 
 
+@record
 @dataclass(frozen=True, slots=True)
 class Node:
     """One line of the tree of the top levels: path, type, number of entries, and bytes of what lies below."""
@@ -109,6 +117,7 @@ class Node:
     nbytes: int
 
 
+@record
 @dataclass(frozen=True, slots=True)
 class Inspection:
     """What a file holds and would import, found without running any of it.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import dataclass, field
 from typing import Final
 
+from safepickle.rebuild.records import record
 from safepickle.tracing.naming import Edge, join
 
-__all__ = ["PathBook"]
+__all__ = ["PathTable"]
 
 _MOST_EDGES: Final = 500
 """Paths with more edges than this are cut in the middle."""
@@ -16,7 +18,9 @@ _ENDS: Final = 10
 """How many edges then stay at either end."""
 
 
-class PathBook:
+@record
+@dataclass(slots=True)
+class PathTable:
     """The way from the root to every object of a walk, and how to write it.
 
     Attributes:
@@ -24,12 +28,11 @@ class PathBook:
         edges: The edge from there.
     """
 
-    def __init__(self) -> None:
-        self.parents = array("q")
-        self.edges: list[Edge] = []
-        self._depths = array("q")
-        # The ancestor that is `_ENDS` edges from the root: where a long path is broken off.
-        self._heads = array("q")
+    parents: array[int] = field(default_factory=lambda: array("q"))
+    edges: list[Edge] = field(default_factory=list)
+    _depths: array[int] = field(default_factory=lambda: array("q"))
+    # The ancestor that is `_ENDS` edges from the root: where a long path is broken off.
+    _heads: array[int] = field(default_factory=lambda: array("q"))
 
     def add(self, parent: int, edge: Edge) -> None:
         """Note how the next object was reached."""

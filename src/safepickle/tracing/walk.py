@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from safepickle.tracing.expand import Expansion, Probe
 from safepickle.tracing.naming import NEAREST, Edge
-from safepickle.tracing.path_table import PathBook
+from safepickle.tracing.path_table import PathTable
 
 __all__ = ["Walk"]
 
@@ -40,7 +40,7 @@ class Walk:
 
     def __init__(self, root: Any, probe: Probe) -> None:
         self.objects: list[Any] = []
-        self.book = PathBook()
+        self.book = PathTable()
         self.numbers: dict[int, int] = {}
         self._distances: list[int] = []
         self._probe = probe

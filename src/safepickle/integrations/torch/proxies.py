@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from safepickle.rebuild.records import record
 from safepickle.reducers.weak import look_behind
 
 __all__ = ["LeftOut", "owned_modules", "resolved_proxies"]
 
 
+@record
 class LeftOut(NamedTuple):
     """One entry of a module that has no place in its state dict."""
 

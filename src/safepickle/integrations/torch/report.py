@@ -6,9 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from safepickle.rebuild.records import record
+
 __all__ = ["LoadReport", "Mismatch"]
 
 
+@record
 class Mismatch(NamedTuple):
     """One key whose value in the state dict does not fit the module."""
 
@@ -19,6 +22,7 @@ class Mismatch(NamedTuple):
     state: str
 
 
+@record
 @dataclass(frozen=True)
 class LoadReport:
     """What became of every key of a state dict, and of every key of the module.
