@@ -454,7 +454,7 @@ def check_finalizers(obj: Any) -> None:
     assert not armed.alive
 
 
-@case("finalizers", check_finalizers)
+@case("finalizers", check_finalizers, finalizers="rearm")
 def finalizers() -> Any:
     owner = [Node("kept")]
     armed = weakref.finalize(owner[0], note_finalized, "golden")
@@ -471,7 +471,7 @@ def check_owning_finalizer(obj: Any) -> None:
     obj.detach()
 
 
-@case("finalizer that owns", check_owning_finalizer, weakrefs="strong")
+@case("finalizer that owns", check_owning_finalizer, weakrefs="strong", finalizers="rearm")
 def owning_finalizer() -> Any:
     finalizer = weakref.finalize(held(Node("owned")), note_finalized, "golden")
     finalizer.atexit = False
@@ -487,7 +487,7 @@ def check_keyword_finalizer(obj: Any) -> None:
     assert not armed.alive
 
 
-@case("finalizer with a keyword", check_keyword_finalizer)
+@case("finalizer with a keyword", check_keyword_finalizer, finalizers="rearm")
 def keyword_finalizer() -> Any:
     owner = [Node("kept")]
     armed = weakref.finalize(owner[0], note_finalized, name="keyword")

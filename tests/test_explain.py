@@ -171,7 +171,36 @@ def test_finalizer_that_has_run_is_dead() -> None:
     node = Node()
     finalizer = weakref.finalize(node, print)
     finalizer.detach()
-    assert only(safepickle.explain([finalizer])).state == "dead"
+    for finalizers in ("dead", "rearm"):
+        entry = only(safepickle.explain([finalizer], finalizers=finalizers))
+        assert (entry.state, entry.becomes, entry.referent_type) == ("dead", "dead finalizer", None)
+
+
+@pytest.mark.parametrize("policy", ["relink", "strong", "tombstone", "strict", lambda referent: "strong"])
+def test_finalizer_is_listed_as_dead_and_what_it_would_call_is_not_in_the_pickle(policy: Any) -> None:
+    node = Node()
+    finalizer = weakref.finalize(node, lambda: None, (number for number in ()))
+    explanation = safepickle.explain([finalizer, node], weakrefs=policy)
+    entry = only(explanation)
+    assert (entry.path, entry.kind, entry.referent_type) == ("$[0]", "weakref.finalize", f"{__name__}.Node")
+    assert (entry.state, entry.becomes, entry.referent_path) == ("kept", "dead finalizer", "$[1]")
+    assert explanation.picklable
+    assert not explanation.hazards
+    assert "dead finalizer" in str(explanation)
+    outside = safepickle.explain([finalizer], weakrefs=policy)
+    assert (only(outside).state, only(outside).becomes) == ("outside", "dead finalizer")
+    assert outside.picklable
+    assert not outside.hazards
+    assert outside.strong_adds_objects == 0
+    finalizer.detach()
+
+
+def test_finalizer_that_is_rearmed_nowhere_is_no_hazard() -> None:
+    node = Node()
+    finalizer = weakref.finalize(node, print)
+    assert not safepickle.explain([finalizer], finalizers="rearm").hazards
+    assert safepickle.explain([finalizer], finalizers="rearm", weakrefs="strong").hazards
+    finalizer.detach()
 
 
 LIVE: dict[str, tuple[Callable[[Any], Any], str, str]] = {
@@ -189,10 +218,10 @@ LIVE: dict[str, tuple[Callable[[Any], Any], str, str]] = {
 @pytest.mark.parametrize(("make", "kind", "path"), LIVE.values(), ids=list(LIVE))
 def test_each_weak_type_is_listed(make: Callable[[Any], Any], kind: str, path: str) -> None:
     node = Node()
-    kept = only(safepickle.explain([make(node), node]))
+    kept = only(safepickle.explain([make(node), node], finalizers="rearm"))
     assert (kept.kind, kept.path, kept.state, kept.becomes) == (kind, path, "kept", "weak reference")
     assert kept.referent_path == "$[1]"
-    outside = only(safepickle.explain([make(node)]))
+    outside = only(safepickle.explain([make(node)], finalizers="rearm"))
     assert (outside.kind, outside.path, outside.state) == (kind, path, "outside")
     assert outside.becomes in ("tombstone", "left out")
 
@@ -275,7 +304,7 @@ def test_recursion_without_end_is_found() -> None:
 def test_hazards_are_what_the_peers_do() -> None:
     outside, kept = Node(), Node()
     root = [kept, weakref.proxy(kept), weakref.finalize(kept, print), weakref.WeakSet([outside]), weakref.ref(kept)]
-    hazards = {entry.path: entry.peers for entry in safepickle.explain(root).hazards}
+    hazards = {entry.path: entry.peers for entry in safepickle.explain(root, finalizers="rearm").hazards}
     assert hazards == {"$[1]": "pickle and cloudpickle", "$[2]": "pickle and cloudpickle", "$[3]": "cloudpickle"}
     for peer in (pickle, cloudpickle):
         copied = peer.loads(peer.dumps([kept, root[1]]))

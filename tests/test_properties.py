@@ -54,7 +54,7 @@ def left_outside(plan: Plan, graph: Graph, held: set[int]) -> int:
 def round_trip(graph: Graph, protocol: int, **options: Any) -> tuple[bytes, Any, list[str]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        data = safepickle.dumps(graph.root, protocol, **options)
+        data = safepickle.dumps(graph.root, protocol, **{"finalizers": "rearm", **options})
     assert {warning.category for warning in caught} <= {safepickle.WeakReferenceWarning}
     return data, safepickle.loads(data), [warning.message for warning in caught]
 
@@ -131,9 +131,10 @@ def test_strict_refuses_exactly_the_graphs_that_leave_something_outside(plan, pr
     protocol = protocol_for(plan, protocol)
     if left_outside(plan, graph, held):
         with pytest.raises(safepickle.WeakReferenceError, match="is not in the pickle"):
-            safepickle.dumps(graph.root, protocol, weakrefs="strict")
+            safepickle.dumps(graph.root, protocol, weakrefs="strict", finalizers="rearm")
     else:
-        assert safepickle.dumps(graph.root, protocol, weakrefs="strict") == safepickle.dumps(graph.root, protocol)
+        strict = safepickle.dumps(graph.root, protocol, weakrefs="strict", finalizers="rearm")
+        assert strict == safepickle.dumps(graph.root, protocol, finalizers="rearm")
 
 
 @relaxed
@@ -142,7 +143,7 @@ def test_what_is_relinked_everywhere_needs_no_safepickle_to_load(plan, protocol)
     held = kept(plan)
     graph = build(plan)
     assume(not plan.dead and not left_outside(plan, graph, held))
-    reader = Recording(io.BytesIO(safepickle.dumps(graph.root, protocol_for(plan, protocol))))
+    reader = Recording(io.BytesIO(safepickle.dumps(graph.root, protocol_for(plan, protocol), finalizers="rearm")))
     check(reader.load(), plan, alive=held)
     assert not {module for module in reader.modules if module.startswith("safepickle")}
 
@@ -156,7 +157,7 @@ def test_several_dumps_of_one_pickler_hold_one_graph(plan, protocol, data):
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", safepickle.WeakReferenceWarning)
-        pickler = safepickle.Pickler(file, protocol_for(plan, protocol))
+        pickler = safepickle.Pickler(file, protocol_for(plan, protocol), finalizers="rearm")
         pickler.dump(graph.root)
         pickler.dump(graph.nodes[second])
     file.seek(0)

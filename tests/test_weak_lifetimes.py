@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import pickle
 import subprocess
@@ -35,12 +36,106 @@ def noted():
     NOTED.clear()
 
 
+POLICIES = ["relink", "strong", "tombstone", "strict", lambda referent: "strict"]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("kept", [True, False])
+def test_finalizer_is_dead_on_the_copy_and_nothing_of_what_it_would_call_is_walked(protocol, policy, kept, noted):
+    node = Node()
+    unpicklable = (number for number in ())
+    finalizer = weakref.finalize(node, lambda *args, **kwargs: note(unpicklable), unpicklable, key=unpicklable)
+    copy, loaded = round_trip((node if kept else None, finalizer), protocol, weakrefs=policy)
+    assert type(loaded) is weakref.finalize
+    assert (loaded.alive, loaded.peek(), loaded.detach(), loaded()) == (False, None, None, None)
+    del copy, loaded
+    gc.collect()
+    assert not noted
+    assert finalizer.alive
+    finalizer.detach()
+
+
+def test_finalizer_keeps_nothing_in_the_pickle(noted):
+    node = Node()
+    finalizer = weakref.finalize(node, note, "argument", key=Node("held by the finalizer alone"))
+    data = safepickle.dumps(finalizer)
+    assert b"argument" not in data
+    assert b"Node" not in data
+    assert b"note" not in data
+    finalizer.detach()
+
+
+def test_finalizer_that_was_rearmed_is_dead_on_the_next_copy(noted):
+    node = Node()
+    finalizer = weakref.finalize(node, note, 1)
+    for options in ({}, {"weakrefs": "strong"}):
+        copy, rearmed = round_trip((node if not options else None, finalizer), finalizers="rearm", **options)
+        assert rearmed.alive
+        again = round_trip((copy, rearmed))[1]
+        assert type(again) is weakref.finalize
+        assert not again.alive
+        rearmed.detach()
+    finalizer.detach()
+
+
+def test_finalizers_takes_one_of_two_words():
+    for call in (
+        lambda: safepickle.dumps(1, finalizers="alive"),
+        lambda: safepickle.dump(1, io.BytesIO(), finalizers="alive"),
+        lambda: safepickle.Pickler(io.BytesIO(), finalizers="alive"),
+        lambda: safepickle.backend(finalizers="alive"),
+        lambda: safepickle.explain(1, finalizers="alive"),
+    ):
+        with pytest.raises(ValueError, match="finalizers='alive' is not known: pass one of 'dead', 'rearm'"):
+            call()
+
+
+def test_finalizers_is_an_option_of_every_way_of_dumping(noted):
+    node = Node()
+    finalizer = weakref.finalize(node, note, 1)
+    rearming = safepickle.backend(finalizers="rearm")
+    file, other = io.BytesIO(), io.BytesIO()
+    safepickle.dump([node, finalizer], file, finalizers="rearm")
+    rearming.Pickler(other).dump([node, finalizer])
+    again = safepickle.loads(safepickle.dumps(rearming))
+    for data in (file.getvalue(), other.getvalue(), rearming.dumps([node, finalizer]), again.dumps([node, finalizer])):
+        copy, loaded = safepickle.loads(data)
+        assert loaded.peek()[0] is copy
+        loaded.detach()
+    assert not safepickle.loads(rearming.dumps([node, finalizer], finalizers="dead"))[1].alive
+    finalizer.detach()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_finalizer_of_a_subclass_is_dead_with_its_class_and_its_state(protocol, noted):
+    node = Node()
+    finalizer = LabelledFinalizer(node, "label")
+    _, loaded = round_trip((node, finalizer), protocol)
+    assert (type(loaded), loaded.alive, loaded.label[0]) == (LabelledFinalizer, False, "label")
+    assert loaded.label[1] is loaded
+    finalizer.detach()
+
+
+def test_finalizer_deep_in_a_graph_is_dead(noted):
+    root = last = Node()
+    for _ in range(20_000):
+        last.next = Node()
+        last = last.next
+    finalizer = last.finalizer = weakref.finalize(last, note, (number for number in ()))
+    loaded = round_trip(root)
+    while hasattr(loaded, "next"):
+        loaded = loaded.next
+    assert not loaded.finalizer.alive
+    finalizer.detach()
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_finalizer_runs_once_for_the_copy_and_once_for_the_original(protocol, noted):
     node = Node()
     finalizer = weakref.finalize(node, note, 1, key="value")
     finalizer.atexit = False
-    copy, loaded = round_trip((node, finalizer), protocol)
+    copy, loaded = round_trip((node, finalizer), protocol, finalizers="rearm")
     assert loaded.alive
     assert not loaded.atexit
     assert loaded.peek() == (copy, note, (1,), {"key": "value"})
@@ -58,7 +153,7 @@ def test_finalizer_without_keywords_keeps_atexit(atexit, noted):
     node = Node()
     finalizer = weakref.finalize(node, note, 1)
     finalizer.atexit = atexit
-    _, loaded = round_trip((node, finalizer))
+    _, loaded = round_trip((node, finalizer), finalizers="rearm")
     assert loaded.atexit is atexit
     loaded.detach()
     finalizer.detach()
@@ -84,13 +179,13 @@ class ReducedFinalizer(weakref.finalize):
 def test_finalizer_of_a_subclass_keeps_its_class_and_its_state(protocol, noted):
     node = Node()
     finalizer = LabelledFinalizer(node, "label")
-    copy, loaded = round_trip((node, finalizer), protocol)
+    copy, loaded = round_trip((node, finalizer), protocol, finalizers="rearm")
     assert (type(loaded), loaded.alive, loaded.atexit) == (LabelledFinalizer, True, False)
     assert loaded.label[0] == "label"
     assert loaded.label[1] is loaded
     del copy
     gc.collect()
-    dead = round_trip(loaded, protocol)
+    dead = round_trip(loaded, protocol, finalizers="rearm")
     assert (type(dead), dead.alive, dead.label[0]) == (LabelledFinalizer, False, "label")
     assert finalizer.alive
     finalizer.detach()
@@ -109,12 +204,12 @@ def test_finalizer_dead_outside_and_strong(noted):
     dead = weakref.finalize(Node(), note, 2)
     assert not dead.alive
     with pytest.warns(safepickle.WeakReferenceWarning, match="1 to .*Node"):
-        outside, dead = round_trip([finalizer, dead])
+        outside, dead = round_trip([finalizer, dead], finalizers="rearm")
     assert not outside.alive
     assert not dead.alive
     assert outside() is None
     noted.clear()
-    holder = round_trip([finalizer], weakrefs="strong")
+    holder = round_trip([finalizer], weakrefs="strong", finalizers="rearm")
     gc.collect()
     assert isinstance(holder[0], weakref.finalize)
     assert holder[0].peek()[0].name == "name"
@@ -168,7 +263,7 @@ parts = {
     "keys": weakref.WeakKeyDictionary({node: "value"}),
 }
 parts["finalize"].atexit = False
-data = safepickle.dumps({"node": node, **parts}, weakrefs=POLICY)
+data = safepickle.dumps({"node": node, **parts}, weakrefs=POLICY, finalizers="rearm")
 parts["finalize"].detach()
 loaded = safepickle.loads(data)
 gc.collect()

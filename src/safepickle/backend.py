@@ -10,12 +10,12 @@ from safepickle.dumping import pickler
 from safepickle.guard.allowing import allow_list
 from safepickle.loading import unpickler
 from safepickle.loading.aliases import names
-from safepickle.options import check_unpicklable, check_weakrefs
+from safepickle.options import check_finalizers, check_unpicklable, check_weakrefs
 from safepickle.public import public
 
 __all__ = ["Backend", "backend"]
 
-_DUMP_OPTIONS = ("protocol", "weakrefs", "unpicklable")
+_DUMP_OPTIONS = ("protocol", "weakrefs", "finalizers", "unpicklable")
 _LOAD_OPTIONS = ("allow", "aliases", "missing")
 
 
@@ -40,6 +40,7 @@ class Backend:
         if unknown:
             raise TypeError(f"backend() got unknown options: {', '.join(unknown)}. Known: {', '.join(known)}")
         check_weakrefs(options.get("weakrefs", "relink"))
+        check_finalizers(options.get("finalizers", "dead"))
         check_unpicklable(options.get("unpicklable", "raise"))
         self.__name__ = "safepickle"
         self._options = options
@@ -70,8 +71,8 @@ def backend(**options: Any) -> Backend:
     ``torch.save(model, f, pickle_module=safepickle.backend(weakrefs="strong"))``
 
     Args:
-        **options: ``protocol``, ``weakrefs`` and ``unpicklable`` as for `dumps`, ``allow``, ``aliases`` and ``missing``
-            as for `loads`.
+        **options: ``protocol``, ``weakrefs``, ``finalizers`` and ``unpicklable`` as for `dumps`, ``allow``,
+            ``aliases`` and ``missing`` as for `loads`.
 
     Raises:
         TypeError: There is no such option.

@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument(
         "--weakrefs", choices=("relink", "strong", "tombstone", "strict"), default="relink", help="the policy"
     )
+    explain.add_argument("--finalizers", choices=("dead", "rearm"), default="dead", help="what becomes of them")
     explain.add_argument("--protocol", type=int, choices=range(6), metavar="N", help="of the pickle; the highest")
     explain.add_argument("--picture", metavar="FILE", help="draw the objects to FILE.svg, FILE.html or FILE.dot")
     explain.set_defaults(run=_explain)
@@ -113,7 +114,12 @@ def _explain(options: argparse.Namespace) -> int:
     from safepickle.report.explain import explain
     from safepickle.report.render import explanation_document
 
-    explanation = explain(_find(options.target), protocol=options.protocol, weakrefs=options.weakrefs)
+    explanation = explain(
+        _find(options.target),
+        protocol=options.protocol,
+        weakrefs=options.weakrefs,
+        finalizers=options.finalizers,
+    )
     if options.picture:
         try:
             explanation.picture(options.picture)

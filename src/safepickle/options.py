@@ -8,13 +8,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
-__all__ = ["OutsideFate", "Unpicklable", "WeakReferencePolicy", "check_fate", "check_unpicklable", "check_weakrefs"]
+__all__ = [
+    "Finalizers",
+    "OutsideFate",
+    "Unpicklable",
+    "WeakReferencePolicy",
+    "check_fate",
+    "check_finalizers",
+    "check_unpicklable",
+    "check_weakrefs",
+]
 
 OutsideFate: TypeAlias = Literal["strong", "tombstone", "strict"]
 WeakReferencePolicy: TypeAlias = Literal["relink", "strong", "tombstone", "strict"] | Callable[[Any], OutsideFate]
+Finalizers: TypeAlias = Literal["dead", "rearm"]
 Unpicklable: TypeAlias = Literal["raise", "tombstone"] | Callable[[Any], Any]
 
 _POLICIES = ("relink", "strong", "tombstone", "strict")
+_FINALIZERS = ("dead", "rearm")
 _FATES = ("strong", "tombstone", "strict")
 
 
@@ -25,6 +36,12 @@ def check_weakrefs(weakrefs: Any) -> None:
             f"weakrefs={weakrefs!r} is no weak-reference policy: pass one of {', '.join(map(repr, _POLICIES))}, or a "
             "callable that is given the referent and returns one of " + ", ".join(map(repr, _FATES))
         )
+
+
+def check_finalizers(finalizers: Any) -> None:
+    """Raise ``ValueError`` unless `finalizers` is ``"dead"`` or ``"rearm"``."""
+    if finalizers not in _FINALIZERS:
+        raise ValueError(f"finalizers={finalizers!r} is not known: pass one of {', '.join(map(repr, _FINALIZERS))}")
 
 
 def check_unpicklable(unpicklable: Any) -> None:

@@ -36,7 +36,7 @@ def test_torch_save_keeps_the_graph(plan, protocol, zipped, policy):
         torch.save(
             {"root": graph.root, "tensor": torch.ones(2)},
             file,
-            pickle_module=safepickle.backend(weakrefs=policy),
+            pickle_module=safepickle.backend(weakrefs=policy, finalizers="rearm"),
             pickle_protocol=max(protocol, 4) if "set" in plan.kinds else protocol,
             _use_new_zipfile_serialization=zipped,
         )

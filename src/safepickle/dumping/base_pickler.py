@@ -19,7 +19,14 @@ import cloudpickle
 from safepickle import rebuild
 from safepickle.dumping.buffers import BufferCallback, BufferRelay
 from safepickle.errors import level_of_caller
-from safepickle.options import Unpicklable, WeakReferencePolicy, check_unpicklable, check_weakrefs
+from safepickle.options import (
+    Finalizers,
+    Unpicklable,
+    WeakReferencePolicy,
+    check_finalizers,
+    check_unpicklable,
+    check_weakrefs,
+)
 from safepickle.reducers.classes import leave_to_itself, new_object
 from safepickle.reducers.decisions import Dump
 from safepickle.reducers.table import TypeTable
@@ -64,12 +71,15 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         buffer_callback: BufferCallback | None = None,
         *,
         weakrefs: WeakReferencePolicy | None = None,
+        finalizers: Finalizers | None = None,
         unpicklable: Unpicklable | None = None,
     ) -> None:
         bound = self._bound_options
         self._weakrefs = bound.get("weakrefs", "relink") if weakrefs is None else weakrefs
+        self._finalizers = bound.get("finalizers", "dead") if finalizers is None else finalizers
         self._unpicklable = bound.get("unpicklable", "raise") if unpicklable is None else unpicklable
         check_weakrefs(self._weakrefs)
+        check_finalizers(self._finalizers)
         check_unpicklable(self._unpicklable)
         if protocol is None:
             protocol = bound.get("protocol")
@@ -150,7 +160,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
                 self._relay.is_certain = None
 
     def _new_dump(self) -> Dump:
-        return Dump(self, self._weakrefs, self.proto, self._has_persistent_id)
+        return Dump(self, self._weakrefs, self.proto, self._has_persistent_id, self._finalizers)
 
     def clear_memo(self) -> None:
         """Forget the objects that earlier dumps have written."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from safepickle.dumping.base_pickler import BasePickler
 from safepickle.dumping.buffers import BufferCallback
-from safepickle.options import Unpicklable, WeakReferencePolicy
+from safepickle.options import Finalizers, Unpicklable, WeakReferencePolicy
 from safepickle.public import public
 from safepickle.storage.atomic import replacing
 from safepickle.storage.files import FileOrPath, Output, is_path
@@ -34,6 +34,9 @@ class Pickler(BasePickler):
         buffer_callback: Called once for each out-of-band buffer of the pickle, in order; needs protocol 5.
         weakrefs: What becomes of weak references: ``"relink"``, ``"strong"``, ``"tombstone"``, ``"strict"``, or a
             callable that is given each outside referent and returns one of the last three.
+        finalizers: What becomes of `weakref.finalize`: ``"dead"``, since it guards what belongs to the original, such
+            as a directory, which a copy must not delete; or ``"rearm"``: it is armed on the copy of its object, with
+            copies of its arguments.
         unpicklable: What becomes of an object that nothing can pickle: ``"raise"``; ``"tombstone"``: it is replaced by
             an `UnpicklableTombstone`, and the rest is saved; or a callable that is given the object and returns one of
             the two, or any other object to be pickled in its place.
@@ -79,6 +82,7 @@ def dump(
     fix_imports: bool = True,
     buffer_callback: BufferCallback | None = None,
     weakrefs: WeakReferencePolicy = "relink",
+    finalizers: Finalizers = "dead",
     unpicklable: Unpicklable = "raise",
     checksum: bool = False,
     fsync: bool = True,
@@ -94,6 +98,7 @@ def dump(
         fix_imports: As for `Pickler`.
         buffer_callback: As for `Pickler`.
         weakrefs: As for `Pickler`.
+        finalizers: As for `Pickler`.
         unpicklable: As for `Pickler`.
         checksum: Put a checksum before the pickle, which `load` verifies and any other unpickler passes over. It is
             about the bytes of the file, and knows nothing of out-of-band buffers.
@@ -103,7 +108,7 @@ def dump(
         OSError: The file cannot be written or replaced. What was there before is there still.
     """
     options: dict[str, Any] = {"fix_imports": fix_imports, "buffer_callback": buffer_callback}
-    options |= {"weakrefs": weakrefs, "unpicklable": unpicklable}
+    options |= {"weakrefs": weakrefs, "finalizers": finalizers, "unpicklable": unpicklable}
     if is_path(file):
         with replacing(file, fsync=fsync) as opened:  # type: ignore[arg-type]
             Pickler(Output(opened, checksum=checksum), protocol, **options).dump(obj)
@@ -119,6 +124,7 @@ def dumps(
     fix_imports: bool = True,
     buffer_callback: BufferCallback | None = None,
     weakrefs: WeakReferencePolicy = "relink",
+    finalizers: Finalizers = "dead",
     unpicklable: Unpicklable = "raise",
 ) -> bytes:
     """Return the pickle of `obj` as bytes. See `Pickler` for the arguments and the errors."""
@@ -129,6 +135,7 @@ def dumps(
         fix_imports=fix_imports,
         buffer_callback=buffer_callback,
         weakrefs=weakrefs,
+        finalizers=finalizers,
         unpicklable=unpicklable,
     ).dump(obj)
     return file.getvalue()

@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.planner import WriteItemType
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 import safepickle
-from safepickle.options import Unpicklable, WeakReferencePolicy
+from safepickle.options import Finalizers, Unpicklable, WeakReferencePolicy
 
 __all__ = ["SafePickleLoadPlanner", "SafePickleSavePlanner", "SafePickleStager"]
 
@@ -48,6 +48,7 @@ class SafePickleSavePlanner(DefaultSavePlanner):  # type: ignore[misc]
 
     Args:
         weakrefs: What becomes of weak references to what is not in the same value, as in `safepickle.dumps`.
+        finalizers: What becomes of finalizers, as in `safepickle.dumps`.
         unpicklable: What becomes of what nothing can pickle, as in `safepickle.dumps`.
         whole: Keys, beside those of extra states, whose values are saved in one piece, whatever they hold. Tensors
             inside are not sharded then. The planner that loads needs the same keys.
@@ -58,12 +59,13 @@ class SafePickleSavePlanner(DefaultSavePlanner):  # type: ignore[misc]
         self,
         *,
         weakrefs: WeakReferencePolicy = "relink",
+        finalizers: Finalizers = "dead",
         unpicklable: Unpicklable = "raise",
         whole: Collection[str] = (),
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self._backend = safepickle.backend(weakrefs=weakrefs, unpicklable=unpicklable)
+        self._backend = safepickle.backend(weakrefs=weakrefs, finalizers=finalizers, unpicklable=unpicklable)
         self._whole = frozenset(whole)
 
     def set_up_planner(
@@ -136,7 +138,7 @@ class SafePickleStager(DefaultStager):  # type: ignore[misc]
     Args:
         options: Where and how tensors are staged: torch's `StagingOptions`; by default to ordinary memory, before
             `stage` returns.
-        weakrefs: As for `SafePickleSavePlanner`, as are `unpicklable` and `whole`.
+        weakrefs: As for `SafePickleSavePlanner`, as are `finalizers`, `unpicklable` and `whole`.
     """
 
     def __init__(
@@ -144,11 +146,12 @@ class SafePickleStager(DefaultStager):  # type: ignore[misc]
         options: StagingOptions | None = None,
         *,
         weakrefs: WeakReferencePolicy = "relink",
+        finalizers: Finalizers = "dead",
         unpicklable: Unpicklable = "raise",
         whole: Collection[str] = (),
     ) -> None:
         super().__init__(StagingOptions(False, False, False, False) if options is None else options)
-        self._backend = safepickle.backend(weakrefs=weakrefs, unpicklable=unpicklable)
+        self._backend = safepickle.backend(weakrefs=weakrefs, finalizers=finalizers, unpicklable=unpicklable)
         self._whole = frozenset(whole)
 
     def stage(self, state_dict: dict[str, Any], **keywords: Any) -> Any:

@@ -19,7 +19,7 @@ import torch
 from fsspec.implementations.local import LocalFileSystem
 
 import safepickle
-from safepickle.options import Unpicklable, WeakReferencePolicy
+from safepickle.options import Finalizers, Unpicklable, WeakReferencePolicy
 from safepickle.rebuild import StrongRef, Tombstone
 from safepickle.storage.atomic import replacing
 
@@ -62,6 +62,7 @@ class SafePickleIO(*_checkpoint_io_classes()):  # type: ignore[misc]
 
     Args:
         weakrefs: What becomes of weak references, as in `safepickle.dumps`.
+        finalizers: What becomes of finalizers, as in `safepickle.dumps`.
         unpicklable: What becomes of what nothing can pickle, as in `safepickle.dumps`.
         weights_only: Whether to load nothing but tensors and plain data, where the trainer does not say.
             Hyper-parameters and callbacks may be anything, so the default is False: load only checkpoints that you
@@ -72,10 +73,11 @@ class SafePickleIO(*_checkpoint_io_classes()):  # type: ignore[misc]
         self,
         *,
         weakrefs: WeakReferencePolicy = "relink",
+        finalizers: Finalizers = "dead",
         unpicklable: Unpicklable = "raise",
         weights_only: bool = False,
     ) -> None:
-        self._backend = safepickle.backend(weakrefs=weakrefs, unpicklable=unpicklable)
+        self._backend = safepickle.backend(weakrefs=weakrefs, finalizers=finalizers, unpicklable=unpicklable)
         self._unpicklable: Unpicklable = unpicklable
         self._weights_only = weights_only
         self._keep_hyperparameters()

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from cloudpickle.cloudpickle import _should_pickle_by_reference
 
 from safepickle.errors import WeakReferenceError, WeakReferenceWarning
-from safepickle.options import OutsideFate, WeakReferencePolicy, check_fate
+from safepickle.options import Finalizers, OutsideFate, WeakReferencePolicy, check_fate
 from safepickle.rebuild.recomputed import recipe_of, recipes_exist
 
 __all__ = ["CYCLE", "DEAD", "OUTSIDE", "POLICY", "RECIPE", "RELINK", "STRONG", "Dump", "Walker", "dotted_name"]
@@ -58,6 +58,7 @@ class Dump:
         policy: What becomes of weak references.
         protocol: Of the pickle being written.
         has_persistent_id: A subclass stores some objects outside the pickle, as ``torch.save`` does.
+        finalizers: What becomes of finalizers.
         tracking: A weak reference has been met, so that what the walk enters is noted.
         linkable: Ids of the referents that a reference can be made to at once: what was visited, or all that is kept
             when that is known, less what is under construction.
@@ -73,11 +74,19 @@ class Dump:
         scratch: What a room of reducers remembers of this walk, under a name of its own.
     """
 
-    def __init__(self, pickler: Walker, policy: WeakReferencePolicy, protocol: int, has_persistent_id: bool) -> None:
+    def __init__(
+        self,
+        pickler: Walker,
+        policy: WeakReferencePolicy,
+        protocol: int,
+        has_persistent_id: bool,
+        finalizers: Finalizers,
+    ) -> None:
         self.pickler = pickler
         self.policy = policy
         self.protocol = protocol
         self.has_persistent_id = has_persistent_id
+        self.finalizers = finalizers
         self.tracking = False
         self.visited: set[int] | None = None
         self.entered: set[int] = set()

@@ -144,12 +144,16 @@ def reduce_proxy(proxy: Any, dump: Dump) -> Any:
 
 
 def reduce_finalize(finalizer: weakref.finalize[Any, Any], dump: Dump) -> Any:
-    """Reduce a finalizer: armed again on the copy, dead if it has run, was detached, or watches what is outside."""
+    """Reduce a finalizer to a dead one of its class, or, where the dump is to rearm it, to one armed on the copy.
+
+    It guards what its object owns outside of the graph, which the copy of the object does not own. So nothing of what
+    it would call is looked at.
+    """
     cls = type(finalizer)
     if has_own_reduce(cls):
         return NotImplemented
-    found = finalizer.peek()
     state = None if cls is weakref.finalize else finalizer.__getstate__()
+    found = finalizer.peek() if dump.finalizers == "rearm" else None
     if found is None:
         return rebuild.rebuild_dead_finalize, (cls,), state
     referent, func, args, kwargs = found
@@ -161,6 +165,13 @@ def reduce_finalize(finalizer: weakref.finalize[Any, Any], dump: Dump) -> Any:
     if fate == STRONG:
         return rebuild.rebuild_owning_finalize, (referent, func, args, kwargs, finalizer.atexit)
     return rebuild.rebuild_dead_finalize, (cls,), state
+
+
+def _reduce_owning_finalize(finalizer: rebuild.OwningFinalize, dump: Dump) -> Any:
+    """Reduce a finalizer that owns its object like any other; rearmed, it says itself how."""
+    if dump.finalizers == "rearm":
+        return NotImplemented
+    return rebuild.rebuild_dead_finalize, (weakref.finalize,)
 
 
 class _LookBehind:
@@ -197,5 +208,5 @@ REDUCERS: Final[dict[type, Callable[[Any, Dump], Any]]] = {
     rebuild.RecipeRef: leave_to_itself,
     rebuild.StrongRef: leave_to_itself,
     rebuild.OwningWeakMethod: leave_to_itself,
-    rebuild.OwningFinalize: leave_to_itself,
+    rebuild.OwningFinalize: _reduce_owning_finalize,
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from safepickle.dumping.base_pickler import BasePickler
-from safepickle.options import WeakReferencePolicy
+from safepickle.options import Finalizers, WeakReferencePolicy
 from safepickle.reducers.decisions import Dump
 
 __all__ = ["Fates", "rehearse"]
@@ -47,16 +47,22 @@ class _Rehearsing(BasePickler):
     Args:
         protocol: As for `BasePickler`.
         weakrefs: As for `BasePickler`.
+        finalizers: As for `BasePickler`.
         passed_over: The ids of what cannot be pickled.
         in_band: Let buffers be copied to nowhere, too. Out of band costs nothing, but rules out a deep graph.
     """
 
     def __init__(
-        self, protocol: int | None, weakrefs: WeakReferencePolicy, passed_over: set[int], in_band: bool
+        self,
+        protocol: int | None,
+        weakrefs: WeakReferencePolicy,
+        finalizers: Finalizers,
+        passed_over: set[int],
+        in_band: bool,
     ) -> None:
         has_buffers = protocol is None or protocol < 0 or protocol >= 5
         callback: Any = (lambda buffer: False) if has_buffers and not in_band else None
-        super().__init__(_Nowhere(), protocol, buffer_callback=callback, weakrefs=weakrefs)
+        super().__init__(_Nowhere(), protocol, buffer_callback=callback, weakrefs=weakrefs, finalizers=finalizers)
         self._output: Any = _Nowhere()
         self.fates = Fates()
         self._passed_over = passed_over
@@ -72,7 +78,7 @@ class _Rehearsing(BasePickler):
         return super().reduce_value(obj)
 
     def _new_dump(self) -> Dump:
-        known = _Listening(self, self._weakrefs, self.proto, has_persistent_id=False)
+        known = _Listening(self, self._weakrefs, self.proto, False, self._finalizers)
         known.fates = self.fates
         return known
 
@@ -101,7 +107,7 @@ class _Nowhere:
 
 
 def rehearse(
-    root: Any, protocol: int | None, weakrefs: WeakReferencePolicy, passed_over: set[int]
+    root: Any, protocol: int | None, weakrefs: WeakReferencePolicy, finalizers: Finalizers, passed_over: set[int]
 ) -> tuple[Fates, Exception | None]:
     """Dump to nowhere.
 
@@ -109,13 +115,14 @@ def rehearse(
         root: What to dump.
         protocol: As for `dumps`.
         weakrefs: Any policy but ``"strict"``, which would stop at the first reference.
+        finalizers: As for `dumps`.
         passed_over: The ids of what cannot be pickled.
 
     Returns:
         The fates, and the error that ended the dump early, if one did.
     """
     for in_band in (False, True):
-        pickler = _Rehearsing(protocol, weakrefs, passed_over, in_band)
+        pickler = _Rehearsing(protocol, weakrefs, finalizers, passed_over, in_band)
         try:
             pickler.rehearse(root)
         except RecursionError as error:

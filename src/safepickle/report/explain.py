@@ -15,10 +15,12 @@ from typing import Any, Final
 from safepickle import rebuild
 from safepickle.dumping.base_pickler import BasePickler
 from safepickle.options import (
+    Finalizers,
     OutsideFate,
     Unpicklable,
     WeakReferencePolicy,
     check_fate,
+    check_finalizers,
     check_unpicklable,
     check_weakrefs,
 )
@@ -56,6 +58,7 @@ def explain(
     *,
     protocol: int | None = None,
     weakrefs: WeakReferencePolicy = "relink",
+    finalizers: Finalizers = "dead",
     unpicklable: Unpicklable = "raise",
 ) -> Explanation:
     """Tell what `dumps` would do with an object, without writing anything.
@@ -67,14 +70,16 @@ def explain(
         obj: What would be dumped.
         protocol: As for `dumps`.
         weakrefs: As for `dumps`.
+        finalizers: As for `dumps`.
         unpicklable: As for `dumps`; all that cannot be pickled is listed in any case.
 
     Returns:
         Data. ``str()`` makes a report of it that fits a terminal.
     """
     check_weakrefs(weakrefs)
+    check_finalizers(finalizers)
     check_unpicklable(unpicklable)
-    pickler = BasePickler(io.BytesIO(), protocol, weakrefs=weakrefs, unpicklable="raise")
+    pickler = BasePickler(io.BytesIO(), protocol, weakrefs=weakrefs, finalizers=finalizers, unpicklable="raise")
     return _Inquiry(obj, pickler, weakrefs, unpicklable).conclude()
 
 
@@ -115,7 +120,7 @@ class _Inquiry:
             bytes=sum(graph.sizes[number] for number in inside),
             weak_references=tuple(references),
             unpicklable=tuple(unpicklable),
-            hazards=tuple(self._hazards()),
+            hazards=tuple(self._hazards(fates)),
             subtrees=tuple(_large_subtrees(graph, totals, counts)),
             strong_adds_bytes=sum(graph.sizes[number] for number in copied),
             strong_adds_objects=len(copied),
@@ -144,7 +149,7 @@ class _Inquiry:
                 graph.unpicklable.add(number)
             elif expansion.value is None and issubclass(type(obj), type | types.FunctionType):
                 graph.by_name.add(number)
-            elif _is_dead(obj, expansion):
+            elif self._comes_back_dead(obj, expansion):
                 self._dead.append(number)
         walk = tour.walk
         # Whatever was led to was visited in the end, unless the tour was cut short.
@@ -165,6 +170,17 @@ class _Inquiry:
                 graph.links.extend((number, child))
         graph.sizes[0] += ENVELOPE
 
+    def _comes_back_dead(self, obj: Any, expansion: Expansion) -> bool:
+        """Tell whether an object is a weak reference to nothing, or a finalizer that comes back dead in any case."""
+        if type(expansion.value) is not tuple:
+            return False
+        function, arguments = expansion.value[:2]
+        if function is rebuild.Tombstone:
+            return bool(arguments[0] == DEAD or type(obj) is rebuild.Tombstone)
+        if function is rebuild.rebuild_dead_finalize:
+            return self._pickler._finalizers == "dead" or obj.peek() is None
+        return function in _DEAD and not _look_alive(obj)
+
     def _rehearse(self) -> tuple[Fates, Exception | None]:
         passed_over = {id(self._tour.walk.objects[number]) for number in self._graph.unpicklable}
         policy: WeakReferencePolicy = self._policy
@@ -172,7 +188,7 @@ class _Inquiry:
             policy = self._rehearsed_answer
         elif policy == "strict":
             policy = "relink"
-        return rehearse(self._root, self._pickler.proto, policy, passed_over)
+        return rehearse(self._root, self._pickler.proto, policy, self._pickler._finalizers, passed_over)
 
     def _rehearsed_answer(self, referent: Any) -> OutsideFate:
         fate = self._fate(referent)
@@ -185,9 +201,8 @@ class _Inquiry:
             if number >= graph.outside_from:
                 continue
             obj = walk.objects[number]
-            becomes = "left out" if issubclass(type(obj), _CONTAINERS) else "tombstone"
-            found[id(obj), 0] = WeakReference(walk.path(number), _kind(obj), "dead", None, becomes, None, 0)
-            graph.weak.append(WeakEdge(number, -1, becomes))
+            found[id(obj), 0] = entry = self._dead_reference(number, obj)
+            graph.weak.append(WeakEdge(number, -1, entry.becomes))
         for number, question in self._tour.questions:
             reference, referent = question.reference, question.referent
             if number >= graph.outside_from:
@@ -201,11 +216,30 @@ class _Inquiry:
                 found[key] = entry
         return list(found.values())
 
+    def _dead_reference(self, number: int, obj: Any) -> WeakReference:
+        """Describe what comes back dead whatever becomes of its referent."""
+        walk = self._tour.walk
+        path, kind = walk.path(number), _kind(obj)
+        if not issubclass(type(obj), weakref.finalize):
+            becomes = "left out" if issubclass(type(obj), _CONTAINERS) else "tombstone"
+            return WeakReference(path, kind, "dead", None, becomes, None, 0)
+        found = obj.peek()
+        if found is None:
+            return WeakReference(path, kind, "dead", None, "dead finalizer", None, 0)
+        referent = found[0]
+        target = walk.numbers.get(id(referent), -1)
+        state = "kept" if self._is_kept(target, referent) else "outside"
+        referent_path = walk.path(target) if state == "kept" and target >= 0 else None
+        return WeakReference(path, kind, state, dotted_name(type(referent)), "dead finalizer", referent_path, 0)
+
+    def _is_kept(self, target: int, referent: Any) -> bool:
+        return 0 <= target < self._graph.copied_from or (target < 0 and self._tour.is_by_reference(referent))
+
     def _weak_reference(self, number: int, question: Question, fates: Fates, totals: Any) -> WeakReference:
         graph, walk = self._graph, self._tour.walk
         reference, referent = question.reference, question.referent
         target = walk.numbers.get(id(referent), -1)
-        kept = 0 <= target < graph.copied_from or (target < 0 and self._tour.is_by_reference(referent))
+        kept = self._is_kept(target, referent)
         fate = fates.of(reference, referent)
         if fate is None:
             # The rehearsal did not come this far.
@@ -258,23 +292,23 @@ class _Inquiry:
         kind = dotted_name(type(self._root))
         return UnpicklableObject(path, kind, type(error).__name__, _reason(error), False, "error")
 
-    def _hazards(self) -> list[Hazard]:
+    def _hazards(self, fates: Fates) -> list[Hazard]:
         hazards: dict[int, Hazard] = {}
         for number, question in self._tour.questions:
             if number < self._graph.outside_from and id(question.reference) not in hazards:
-                hazard = self._hazard(number, question)
+                hazard = self._hazard(number, question, fates)
                 if hazard is not None:
                     hazards[id(question.reference)] = hazard
         return [*hazards.values(), *self._shared_storages()]
 
-    def _hazard(self, number: int, question: Question) -> Hazard | None:
+    def _hazard(self, number: int, question: Question, fates: Fates) -> Hazard | None:
         """Say what others would load in place of a weak reference, unless they keep it or refuse it."""
         walk, graph = self._tour.walk, self._graph
         reference, referent = question.reference, question.referent
         peers = "pickle and cloudpickle"
         if type(reference) in _PROXIES and not issubclass(type(referent), type | types.FunctionType):
             effect = "a second, disconnected copy of the referent in place of the proxy"
-        elif type(reference) is weakref.finalize:
+        elif type(reference) is weakref.finalize and fates.of(reference, referent) in (RELINK, STRONG):
             effect = "a finalizer that is dead: its callback never runs"
         elif type(reference) is weakref.WeakSet and (
             walk.numbers.get(id(referent), graph.copied_from) >= graph.copied_from
@@ -309,18 +343,6 @@ def _places(met: dict[int, list[int]], count: int) -> list[int]:
             place += 1
             stack.extend(reversed(met.get(number, ())))
     return places
-
-
-def _is_dead(obj: Any, expansion: Expansion) -> bool:
-    """Tell whether an object is a weak reference to nothing."""
-    if type(expansion.value) is not tuple:
-        return False
-    function, arguments = expansion.value[:2]
-    if function is rebuild.Tombstone:
-        return bool(arguments[0] == DEAD or type(obj) is rebuild.Tombstone)
-    if type(obj) is weakref.finalize:
-        return obj.peek() is None
-    return function in _DEAD and not _look_alive(obj)
 
 
 def _look_alive(obj: Any) -> bool:

@@ -26,8 +26,8 @@ class WeakReference:
         state: ``"kept"``: the referent is in the pickle in its own right. ``"outside"``: it lives, and is not.
             ``"dead"``. ``"cycle"``: the referent is being built when the reference has to be made.
         referent_type: Dotted name of the referent's type; None when it is dead.
-        becomes: ``"weak reference"``, ``"tombstone"``, ``"strong copy"``, ``"left out"`` (of a weak container) or
-            ``"error"``.
+        becomes: ``"weak reference"``, ``"tombstone"``, ``"strong copy"``, ``"left out"`` (of a weak container),
+            ``"dead finalizer"`` or ``"error"``.
         referent_path: Where a kept referent is.
         adds: Bytes that only a strong copy brings in: those of this referent, and of all that no reference before
             this one has brought in.

@@ -197,7 +197,7 @@ def _weak_references(explanation: Explanation, rows: int) -> Table:
     for entry in explanation.weak_references:
         key = (entry.becomes, entry.state, entry.kind, entry.referent_type or "")
         alike.setdefault(key, []).append(entry)
-    order = ("error", "tombstone", "left out", "strong copy", "weak reference")
+    order = ("error", "tombstone", "left out", "dead finalizer", "strong copy", "weak reference")
     groups = sorted(alike.values(), key=lambda group: (order.index(group[0].becomes), -len(group)))
     lines = []
     for group in groups[:rows]:

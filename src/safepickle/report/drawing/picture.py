@@ -37,9 +37,15 @@ _ARROWS: Final = {
     "strong copy": f'color="{_ORANGE}", penwidth=2.2, arrowsize=0.8',
     "tombstone": f'color="{_GREY}", style=dotted, arrowhead=none, penwidth=1.4',
     "left out": f'color="{_GREY}", style=dotted, arrowhead=none, penwidth=1.4',
+    "dead finalizer": f'color="{_GREY}", style=dotted, arrowhead=none, penwidth=1.4',
     "error": f'color="{_UNPICKLABLE}", style=dotted, penwidth=1.8, arrowsize=0.7',
 }
-_MARKS: Final = {"tombstone": "\N{DAGGER} tombstone", "left out": "\N{DAGGER} left out", "error": "refused"}
+_MARKS: Final = {
+    "tombstone": "\N{DAGGER} tombstone",
+    "left out": "\N{DAGGER} left out",
+    "dead finalizer": "\N{DAGGER} dead finalizer",
+    "error": "refused",
+}
 
 
 def draw(explanation: Explanation, path: str | os.PathLike[str], max_nodes: int) -> None:
