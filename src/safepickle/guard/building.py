@@ -172,7 +172,7 @@ class Building(Guarded):
             return grant.target.__new__(grant.target, *arguments)
         return grant.target(*arguments)
 
-    def nested(self, payload: Any) -> Facts:
+    def _nested(self, payload: Any) -> Facts:
         from safepickle.guard.nested import load_storage
 
         self._nested_storage, facts = load_storage(bytes(payload), self._allowed)

@@ -5,12 +5,15 @@ A world differs from the other only in what it does after the rules have agreed:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from safepickle import rebuild
 from safepickle.guard.allow_list import AllowList
-from safepickle.guard.limits import Damage, Refusal
+from safepickle.guard.budget import extent, paying_from
+from safepickle.guard.limits import NESTED_LOAD_AGAIN, NESTED_LOAD_WORK, Damage, Refusal
 from safepickle.guard.machine import Machine
 from safepickle.guard.names import Renaming, renamed
 from safepickle.guard.never import reason_against
@@ -21,6 +24,15 @@ __all__ = ["USERS", "Guarded"]
 
 USERS: Final = Rule(data=True)
 """The rule of every name that the user allows."""
+
+_ARGUMENT: Final = 16
+"""Units for handing on one argument."""
+
+_ATTRIBUTE: Final = 64
+"""Units for setting one attribute of a state, whose name is looked at first."""
+
+_SIZED: Final = 256
+"""Values made of more bytes than this are weighed where they are hashed or compared."""
 
 
 class Guarded:
@@ -38,6 +50,7 @@ class Guarded:
         self._machine: Machine | None = None
         self._grants: dict[tuple[str, str], Grant] = {}
         self._by_id: dict[int, Grant] = {}
+        self._nested_payloads: dict[int, Any] = {}
         self._facts: dict[int, tuple[Any, Facts, Grant | None]] = {}
         self.subject = ""
 
@@ -97,11 +110,15 @@ class Guarded:
             raise Refusal(f"a {type(function).__qualname__} is called, which no name of the stream stands for")
         self.subject = grant.key
         rule = grant.rule
+        if new and not rule.data:
+            raise Refusal("NEWOBJ is for classes, and this is a function")
+        size = self._charge_arguments(arguments, keywords)
         if rule.unfolds:
             unfolded = self._unfold(rule.unfolds, arguments)
             if unfolded is not None:
                 self.subject = ""
                 return unfolded[0]
+        facts = None
         if rule is USERS:
             value = self._call_users(grant, arguments, keywords, new)
         else:
@@ -114,10 +131,41 @@ class Guarded:
             if facts is not None:
                 made = self.grant(arguments[0]) if rule.of_first else grant
                 self._remember(value, facts, made)
-        if issubclass(type(value), tuple) and self._machine is not None:
-            self._machine.enter_tuple(value)
+        if arguments or facts is not None:
+            self._weigh(value, arguments, size, facts)
         self.subject = ""
         return value
+
+    def _charge_arguments(self, arguments: tuple[Any, ...], keywords: dict[str, Any] | None) -> int:
+        """Charge for handing arguments on, which the memo may give again and again; return their size."""
+        if not arguments and not keywords:
+            return 0
+        self.spend(_ARGUMENT * (len(arguments) + len(keywords or ())))
+        size = extent(arguments)
+        if keywords:
+            size += extent(keywords.values())
+        self.spend(size)
+        return size
+
+    def _weigh(self, value: Any, arguments: tuple[Any, ...], size: int, facts: Facts | None) -> None:
+        """Note what a value costs that was made by a call: where it is hashed or compared, and when it is freed."""
+        if self._machine is None:
+            return
+        keys, kind = self._machine.keys, type(value)
+        if issubclass(kind, tuple):
+            keys.enter(value)
+        elif issubclass(kind, frozenset):
+            keys.enter_frozenset(value, arguments[0] if arguments else value)
+        elif issubclass(kind, weakref.ref):
+            keys.enter_reference(value, weakref.ref.__call__(value))
+        elif kind is deque:
+            self.nest(value, value)
+        elif kind is defaultdict:
+            self.nest(value, value.values())
+        elif size > _SIZED and kind.__hash__ is not None:
+            keys.enter_sized(value, size)
+        if facts is not None and facts.parts:
+            self.nest(value, facts.parts)
 
     def _unfold(self, what: str, arguments: tuple[Any, ...]) -> tuple[Any] | None:
         """Carry out a call that stands for another operation; None where its own rule decides."""
@@ -149,6 +197,9 @@ class Guarded:
         """Make a call that may fail, since a tombstone is among its arguments: what it would have made is one then."""
         if type(arguments) is not tuple or type(referent_type) is not str or type(path) is not str:
             raise Refusal("it is not called as safepickle writes it")
+        grant = self.grant(function)
+        if grant is not None and grant.rule.unfolds == "salvaged":
+            raise Refusal("it is called by itself")
         try:
             return self.call(function, arguments, None, False)
         except Damage as error:
@@ -199,6 +250,10 @@ class Guarded:
         if grant is None:
             raise Refusal(f"a state is set into a {_described(obj)}, which is no instance of an allowed class")
         self.subject = grant.key
+        if type(state) is dict:
+            self.spend(_ATTRIBUTE * len(state))
+        elif type(state) is tuple:
+            self.spend(extent(state))
         if grant.rule is USERS:
             self._set_users_state(grant, obj, state)
         elif grant.rule.state is None:
@@ -250,7 +305,16 @@ class Guarded:
     # What rules may ask.
 
     def nested(self, payload: Any) -> Facts:
-        """Judge a torch file that lies inside the pickle."""
+        """Judge a torch file that lies inside the pickle; this pickle's budget pays for it."""
+        if self._machine is None:
+            return self._nested(payload)
+        # Held, so that its id stays its own.
+        self.spend(NESTED_LOAD_AGAIN if id(payload) in self._nested_payloads else NESTED_LOAD_WORK)
+        self._nested_payloads[id(payload)] = payload
+        with paying_from(self._machine.budget):
+            return self._nested(payload)
+
+    def _nested(self, payload: Any) -> Facts:
         raise NotImplementedError
 
     def facts(self, value: Any) -> Facts | None:
@@ -276,6 +340,10 @@ class Guarded:
     def spend(self, amount: int) -> None:
         if self._machine is not None:
             self._machine.budget.spend(amount)
+
+    def nest(self, value: Any, parts: Iterable[Any]) -> None:
+        if self._machine is not None:
+            self._machine.costs.nesting.nest(value, parts)
 
     def check_keys(self, keys: Any, container: object) -> None:
         if self._machine is not None:

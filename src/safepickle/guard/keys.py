@@ -1,120 +1,172 @@
-"""What hashing costs: charged before it happens, because a crafted key can take for ever or end the process.
+"""What hashing and comparing cost: charged before it happens, because a crafted key can take for ever, or worse.
 
-Three things make a key dear. A tuple that holds tuples that hold the same tuples again is hashed anew at each
-visit, so n levels cost 2**n steps. A tuple nested a million deep is hashed by recursion in C and overflows its stack.
-And numbers whose hashes are all equal make every lookup a search through all of them.
+A tuple that holds tuples that hold the same tuples again is hashed anew at each visit, so n levels cost 2**n steps. A
+frozenset keeps its hash, but two towers of them that are equal and not the same are compared by 2**n steps. Tuples and
+references nested a million deep are hashed by recursion in C and overflow its stack. Keys whose hashes are all equal
+make every lookup a search through all of them, and each step of it compares what may be a megabyte.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from safepickle.guard.limits import EQUAL_HASHES, NESTED_TUPLES, WORK_FLOOR, WORK_PER_BYTE, Excess
+from safepickle.guard.budget import Budget
+from safepickle.guard.limits import EQUAL_HASHES, NESTED_TUPLES, Excess
 
 _MODULUS: Final = sys.hash_info.modulus
-_WIDE: Final = 1 << 13
 _TEXT: Final = frozenset({str, bytes})
 _NUMBERS: Final = frozenset({int, bool})
+_MOST: Final = 1 << 62
+"""Weights of more are all the same: no budget has them."""
 
 
-class Budget:
-    """The work that a stream may still cause, in bytes hashed or copied."""
+class Weight(NamedTuple):
+    """What a value costs that holds others.
 
-    __slots__ = ("_left",)
+    Attributes:
+        level: How deep hashing it recurses in C.
+        hashing: Units to hash it once.
+        comparing: Units to compare it with an equal one.
+    """
 
-    def __init__(self) -> None:
-        self._left = WORK_FLOOR
+    level: int
+    hashing: int
+    comparing: int
 
-    def grow(self, read: int) -> None:
-        """Add what `read` more bytes of stream entitle to."""
-        self._left += WORK_PER_BYTE * read
 
-    def spend(self, amount: int) -> None:
-        """Take `amount` off.
+_PLAIN: Final = Weight(0, 1, 1)
 
-        Raises:
-            Excess: So much is not left.
-        """
-        self._left -= amount
-        if self._left < 0:
-            raise Excess("hashing and copying what it asks for costs far more than a stream of its length may")
+
+class _Counted:
+    """How many keys of one container have which hash. The container is held so that its id stays its own."""
+
+    __slots__ = ("container", "counts", "most")
+
+    def __init__(self, container: Any) -> None:
+        self.container = container
+        self.counts: dict[int, int] = {}
+        self.most = 1
 
 
 class KeyGuard:
-    """Weighs tuples as they are made, and keys before they are hashed."""
+    """Weighs what can be hashed as it is made, and keys before they are hashed.
+
+    Attributes:
+        kinds: The types whose instances are weighed where they are part of another value.
+    """
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        # By id: level and weight. An id that was freed and used again can only overstate, since every tuple that
-        # holds a tuple is entered when it is made.
-        self._tuples: dict[int, tuple[int, int]] = {}
+        # By id. An id that was freed and used again can only overstate, since every tuple that holds a weighed value
+        # is entered when it is made.
+        self._weights: dict[int, Weight] = {}
         self.kinds: set[type] = {tuple}
         self._widest = 1
-        self._equal: dict[int, tuple[Any, dict[int, int]]] = {}
+        self._equal: dict[int, _Counted] = {}
 
     def saw_wide_number(self, size: int) -> None:
         """Note an integer of `size` bytes: integers do not keep their hash."""
         self._widest = max(self._widest, size >> 3)
 
     def enter_any(self, value: tuple[Any, ...]) -> None:
-        """Weigh a tuple, if it holds tuples."""
+        """Weigh a tuple, if it holds what is weighed."""
         if not self.kinds.isdisjoint(map(type, value)):
             self.enter(value)
 
-    def enter_subclass(self, value: tuple[Any, ...]) -> None:
-        """Weigh an instance of a subclass of tuple, and watch for its type from now on."""
-        self.kinds.add(type(value))
-        self.enter(value)
-
     def enter(self, value: tuple[Any, ...]) -> None:
-        """Weigh a tuple that holds tuples.
+        """Weigh a tuple, or an instance of a subclass.
 
         Raises:
             Excess: It is nested too deeply.
         """
-        deepest, weight = 0, len(value)
-        for item in value:
-            if type(item) in self.kinds:
-                level, inner = self._tuples.get(id(item), (1, 0))
-                deepest = max(deepest, level)
-                weight += max(inner, len(item))
-        if deepest >= NESTED_TUPLES:
-            raise Excess(f"tuples are nested more than {NESTED_TUPLES:,} deep")
-        self._tuples[id(value)] = (deepest + 1, weight)
+        level, hashing, comparing = 0, tuple.__len__(value), 0
+        for item in tuple.__iter__(value):
+            weight = self._weight(item)
+            level = max(level, weight.level)
+            hashing += weight.hashing
+            comparing += weight.comparing
+        self._note(value, Weight(level + 1, hashing, comparing))
+
+    def enter_frozenset(self, value: frozenset[Any], container: object) -> None:
+        """Weigh a frozenset, or an instance of a subclass, whose members were checked as keys of `container`.
+
+        It keeps its hash, and members that share one are all compared with one another.
+        """
+        counted = self._equal.get(id(container))
+        among = 1 if counted is None else counted.most
+        size = frozenset.__len__(value)
+        comparing = sum(self._weight(item).comparing for item in frozenset.__iter__(value))
+        self._note(value, Weight(1, 1, size + among * comparing))
+
+    def enter_reference(self, value: Any, referent: Any) -> None:
+        """Weigh a weak reference: it is hashed and compared as its referent is, by recursion.
+
+        Raises:
+            Excess: It is nested too deeply.
+        """
+        weight = self._weight(referent)
+        self._note(value, Weight(weight.level + 1, weight.hashing + 1, weight.comparing + 1))
+
+    def enter_sized(self, value: Any, size: int) -> None:
+        """Weigh a value that is made of `size` bytes, such as a path or a decimal number."""
+        self._note(value, Weight(1, size, size))
+
+    def _note(self, value: Any, weight: Weight) -> None:
+        if weight.level > NESTED_TUPLES:
+            raise Excess(f"tuples, or references to references, are nested more than {NESTED_TUPLES:,} deep")
+        self.kinds.add(type(value))
+        self._weights[id(value)] = Weight(weight.level, min(weight.hashing, _MOST), min(weight.comparing, _MOST))
+
+    def _weight(self, value: Any) -> Weight:
+        kind = type(value)
+        if kind is str or kind is bytes:
+            # Both keep their hash, and are compared eight bytes at a time.
+            return Weight(0, 1, 1 + (len(value) >> 3))
+        if kind is int:
+            size = value.bit_length() >> 6
+            return Weight(0, 1 + size, 1 + size)
+        if kind in self.kinds:
+            known = self._weights.get(id(value))
+            if known is not None:
+                return known
+            if kind is tuple:
+                return Weight(1, len(value) * self._widest, sum(self._weight(item).comparing for item in value))
+        return _PLAIN
 
     def check(self, keys: Iterable[Any], container: object) -> None:
-        """Charge for hashing `keys` into `container`.
+        """Charge for hashing `keys` into `container`, and for comparing them with those of equal hash.
 
         Raises:
             Excess: It costs too much.
         """
         kinds = set(map(type, keys))
         if kinds <= _TEXT:
+            # Strings of equal hash are equal.
             self._budget.spend(sum(map(len, keys)))
             return
         if kinds <= _NUMBERS and self._widest == 1 and min(keys) > -_MODULUS and max(keys) < _MODULUS:
             return
+        counted = self._equal.get(id(container))
+        if counted is None:
+            counted = self._equal[id(container)] = _Counted(container)
         for key in keys:
-            self._check_one(key, container)
+            self._check_one(key, counted)
 
-    def _check_one(self, key: Any, container: object) -> None:
+    def _check_one(self, key: Any, counted: _Counted) -> None:
         kind = type(key)
         if kind is str or kind is bytes:
             self._budget.spend(len(key))
-            return
-        if kind is int:
+        elif kind is int:
             self._budget.spend(key.bit_length() >> 6)
         elif kind in self.kinds:
-            weight = max(self._tuples.get(id(key), (1, 0))[1], len(key))
-            self._budget.spend(weight * self._widest)
-        self._count(hash(key), container)
-
-    def _count(self, hashed: int, container: object) -> None:
-        """Count keys of one container by hash; the container is held so that its id stays its own."""
-        _, counts = self._equal.setdefault(id(container), (container, {}))
-        count = counts.get(hashed, 0) + 1
-        if count > EQUAL_HASHES:
-            raise Excess(f"more than {EQUAL_HASHES} keys of one container have the same hash")
-        counts[hashed] = count
+            self._budget.spend(self._weight(key).hashing)
+        hashed = hash(key)
+        count = counted.counts.get(hashed, 0) + 1
+        if count > 1:
+            if count > EQUAL_HASHES:
+                raise Excess(f"more than {EQUAL_HASHES} keys of one container have the same hash")
+            self._budget.spend((count - 1) * self._weight(key).comparing)
+            counted.most = max(counted.most, count)
+        counted.counts[hashed] = count

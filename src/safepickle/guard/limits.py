@@ -8,12 +8,22 @@ from __future__ import annotations
 NESTED_TUPLES = 1_000
 """Deepest nesting of tuples. CPython hashes them by recursion in C, unchecked: a million levels end the process."""
 
+NESTED_IN_HASHED = 30
+"""Deepest nesting of tuples where a class with a ``__hash__`` of its own is allowed, which can start over at each of
+Python's own thousand levels."""
+
+NESTED_FREED = 200
+"""Deepest nesting of what C frees by recursion: arrays of objects, deques, defaultdicts, dtypes."""
+
+NESTED_FREED_OBJECTS = 5_000
+"""Most of these that nest more than two levels of their kind."""
+
 OPEN_MARKS = 10_000
 """Most containers that may be open at once."""
 
 WORK_PER_BYTE = 64
 WORK_FLOOR = 1 << 26
-"""Hashing and copying are charged by size; a stream may spend `WORK_FLOOR`, and `WORK_PER_BYTE` for each byte."""
+"""What is done with values is charged by size; a stream may spend `WORK_FLOOR`, and `WORK_PER_BYTE` for each byte."""
 
 EQUAL_HASHES = 256
 """Most keys of one container that may share a hash: more make its lookups quadratic."""
@@ -26,6 +36,10 @@ EXPONENT = 10_000
 
 NESTED_LOADS = 4
 """How deep a pickle may hold bytes that are themselves a file to load, as torch's storages do."""
+
+NESTED_LOAD_WORK = 1 << 14
+NESTED_LOAD_AGAIN = 1 << 20
+"""What loading a file inside a pickle is charged beside its length; and one that was loaded before."""
 
 DIMENSIONS = 64
 """Most dimensions of an array or a tensor."""

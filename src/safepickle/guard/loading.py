@@ -8,6 +8,7 @@ from typing import Any
 from safepickle.errors import DamagedPickleError, LoadLimitError, NotAllowedError
 from safepickle.guard.allow_list import AllowList
 from safepickle.guard.building import Building
+from safepickle.guard.costs import Costs
 from safepickle.guard.limits import Damage, Excess, Refusal
 from safepickle.guard.machine import Machine
 from safepickle.guard.names import Renaming
@@ -46,6 +47,7 @@ class Loader:
         self._errors = errors
         self._name = name
         self._memo: dict[int, Any] | None = {} if keep_memo else None
+        self._costs = Costs() if keep_memo else None
         self._world = Building(
             allowed,
             fix_imports=fix_imports,
@@ -64,7 +66,7 @@ class Loader:
         """
         world = self._world
         memo = {} if self._memo is None else self._memo
-        machine = Machine(source, world, memo, encoding=self._encoding, errors=self._errors)
+        machine = Machine(source, world, memo, encoding=self._encoding, errors=self._errors, costs=self._costs)
         world.attach(machine, persistent_load)
         try:
             result = machine.run()

@@ -224,7 +224,7 @@ class Sketch(Guarded):
         read = source.reader(position, length)
         return Blob(bytearray if mutable else bytes, length, read), source.skip(position, length)
 
-    def nested(self, payload: Any) -> Facts:
+    def _nested(self, payload: Any) -> Facts:
         from safepickle.guard.torch_sketch import sketch_storage
 
         if self._depth >= NESTED_LOADS:

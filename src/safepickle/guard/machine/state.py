@@ -6,12 +6,11 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from safepickle.guard.keys import Budget, KeyGuard
+from safepickle.guard.costs import Costs
 from safepickle.guard.limits import DIGITS, Damage, Excess
 from safepickle.guard.machine.world import World
 from safepickle.guard.source import Source
 
-_BATCH: Final = frozenset({list, deque})
 _MAPPINGS: Final = frozenset({dict, OrderedDict, defaultdict, Counter})
 
 
@@ -24,11 +23,12 @@ class MachineState:
         memo: What earlier pickles of the same unpickler left.
         encoding: How the 8-bit strings of Python 2 are decoded; ``"bytes"`` leaves them as bytes.
         errors: As for `bytes.decode`.
+        costs: The accounts of earlier pickles of the same unpickler.
 
     Attributes:
         stack: What was pushed since the last mark.
         outer: The stacks below the marks that are open.
-        tuples: The types whose instances are weighed as tuples.
+        weighed: The types whose instances are weighed where a tuple holds them.
         protocol: As the stream says.
         offset: The byte of the last opcode that named or called something, or at which the run stopped.
         opcode: The name of the opcode at which the run stopped, or ``""``.
@@ -42,17 +42,19 @@ class MachineState:
         *,
         encoding: str = "ASCII",
         errors: str = "strict",
+        costs: Costs | None = None,
     ) -> None:
         self.source = source
         self.protocol = 0
-        self.budget = Budget()
         self.offset = 0
         self.opcode = ""
         self.world = world
         self.encoding = encoding
         self.errors = errors
-        self.keys = KeyGuard(self.budget)
-        self.tuples = self.keys.kinds
+        self.costs = Costs() if costs is None else costs
+        self.budget = self.costs.budget
+        self.keys = self.costs.keys
+        self.weighed = self.keys.kinds
         self.stack: list[Any] = []
         self.outer: list[list[Any]] = []
         self.memo: dict[int, Any] = {} if memo is None else memo
@@ -67,7 +69,10 @@ class MachineState:
 
     def extend(self, target: Any, items: list[Any]) -> None:
         """Append `items` to what the stream has made."""
-        if type(target) in _BATCH:
+        if type(target) is list:
+            target.extend(items)
+        elif type(target) is deque:
+            self.costs.nesting.nest(target, items)
             target.extend(items)
         else:
             self.world.extend(target, items)
@@ -84,6 +89,8 @@ class MachineState:
             target.update(zip(keys, items[1::2], strict=True))
         elif type(target) in _MAPPINGS:
             self.keys.check(keys, target)
+            if type(target) is defaultdict:
+                self.costs.nesting.nest(target, items[1::2])
             # Counter.update would add up, and the subclasses' __setitem__ is dict's own or equal to it.
             for key, value in zip(keys, items[1::2], strict=True):
                 target[key] = value
@@ -103,10 +110,6 @@ class MachineState:
             self.stack.append(self.memo[index])
         except KeyError:
             raise Damage(f"memo entry {index} is read before it is written") from None
-
-    def enter_tuple(self, value: tuple[Any, ...]) -> None:
-        """Weigh an instance of a subclass of `tuple`."""
-        self.keys.enter_subclass(value)
 
     def check_keys(self, keys: Iterable[Any], container: object) -> None:
         """Charge for hashing, as the opcodes do; for rules that hash."""

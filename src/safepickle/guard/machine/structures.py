@@ -38,7 +38,7 @@ def on_empty_tuple(machine: MachineState, data: Any, position: int) -> int:
 def on_tuple1(machine: MachineState, data: Any, position: int) -> int:
     stack = machine.stack
     value = (stack.pop(),)
-    if type(value[0]) in machine.tuples:
+    if type(value[0]) in machine.weighed:
         machine.keys.enter(value)
     stack.append(value)
     return position
@@ -49,7 +49,7 @@ def on_tuple2(machine: MachineState, data: Any, position: int) -> int:
     second = stack.pop()
     first = stack.pop()
     value = (first, second)
-    if type(first) in machine.tuples or type(second) in machine.tuples:
+    if type(first) in machine.weighed or type(second) in machine.weighed:
         machine.keys.enter(value)
     stack.append(value)
     return position
@@ -142,7 +142,9 @@ def on_frozenset(machine: MachineState, data: Any, position: int) -> int:
     items = machine.to_mark()
     if items:
         machine.keys.check(items, items)
-    machine.stack.append(frozenset(items))
+    value = frozenset(items)
+    machine.keys.enter_frozenset(value, items)
+    machine.stack.append(value)
     return position
 
 

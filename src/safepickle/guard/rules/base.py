@@ -7,7 +7,7 @@ builds nothing of the kind, judge alike.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -28,6 +28,7 @@ class Facts:
         open: Whether it still waits for its state.
         depth: How many references lie between it and what is no reference.
         filled: Whether a storage already holds its data.
+        parts: What a value will hold that is made by a call, for `Judge.nest`.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Facts:
     open: bool = False
     depth: int = 0
     filled: bool = True
+    parts: tuple[Any, ...] = ()
 
 
 class Blob:
@@ -74,10 +76,38 @@ class Judge(Protocol):
         """The grant of the class that a value was made from, or None."""
 
     def spend(self, amount: int) -> None:
-        """Charge for copying `amount` bytes."""
+        """Charge for `amount` units of work: bytes that C code copies, converts, hashes, compares or allocates.
+
+        A unit that is not a byte is some ten nanoseconds. What an argument or a state measures on its surface (the
+        length of a string, 16 for each item of a container) is charged before the rule is asked, so that nothing
+        memoised is handed on again and again for nothing. A rule charges for what it unfolds below that surface, and
+        for what C code makes of it that is larger than what it was given.
+
+        Raises:
+            Excess: More than a stream of its length may spend.
+        """
+
+    def nest(self, value: Any, parts: Iterable[Any]) -> None:
+        """Note that `value` directly holds `parts` from now on, where C frees values of its type by recursion.
+
+        For arrays of objects, dtypes, and what else is no list, dict, tuple, set, exception or instance of a Python
+        class: a chain of values that were noted so is bounded, and is broken by any other value in it. Deques and
+        defaultdicts are noted by the machine. In a rule for a state `value` is the object; a rule for a call, whose
+        value is not made yet, returns `Facts` with `parts` instead. Charge for going through `parts` first.
+
+        Raises:
+            Excess: It is nested too deeply.
+        """
 
     def check_keys(self, keys: Any, container: object) -> None:
-        """Charge for hashing."""
+        """Charge for hashing `keys` into `container`, and for comparing those of equal hash with one another.
+
+        Call it before anything is hashed. `container` is what holds the keys, or what they come from where that is
+        still to be made; keys of one container are counted together.
+
+        Raises:
+            Excess: It costs too much.
+        """
 
     def check_attributes(self, obj: Any, state: Any) -> None:
         """Hold a state against the rules for attributes: no dunder keys."""
