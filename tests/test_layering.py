@@ -32,7 +32,7 @@ ORDER = [
     ["guard"],
     ["rebuild", "storage"],
     ["options"],
-    ["errors"],
+    ["errors", "weak_types"],
     ["public"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}

@@ -310,3 +310,30 @@ def test_protocols_before_5_hold_the_same():
         copy, reference, table = pickle.loads(safepickle.dumps((tensor, *parts), protocol))
         assert reference() is copy
         assert table[copy] == 1
+
+
+class Link:
+    """A link of a chain."""
+
+
+def chain(length: int, extra: Any) -> Link:
+    head = Link()
+    head.extra = extra
+    for _ in range(length):
+        link = Link()
+        link.next = head
+        head = link
+    return head
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "handle"])
+def test_a_deep_graph_is_warned_of_and_walked_as_a_flat_one_is(kind):
+    key, outside, module = torch.zeros(1), torch.ones(1), torch.nn.Linear(1, 1)
+    dictionary = WeakIdKeyDictionary({key: Link(), outside: Link()})
+    extra = [key, dictionary] if kind == "dictionary" else module.register_forward_hook(noop)
+    counts = []
+    for length in (10, 50_000):
+        with warned_of("Tensor" if kind == "dictionary" else "OrderedDict") as caught:
+            safepickle.dumps(chain(length, extra))
+        counts.append([warning.message.counts for warning in caught])
+    assert counts[0] == counts[1]

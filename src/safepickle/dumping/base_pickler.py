@@ -10,7 +10,6 @@ import copyreg
 import functools
 import pickle
 import warnings
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -32,10 +31,10 @@ from safepickle.reducers.decisions import Dump
 from safepickle.reducers.table import TypeTable
 from safepickle.reducers.weak import reduce_weakref
 from safepickle.storage.files import Output
+from safepickle.weak_types import PROXIES
 
 __all__ = ["BasePickler"]
 
-_PROXIES = frozenset({weakref.ProxyType, weakref.CallableProxyType})
 _STANDARD_DISPATCH_TABLE = cloudpickle.Pickler.dispatch_table
 # A class attribute, as cloudpickle has one, hides the C pickler's own slot, which alone it looks at while it dumps.
 _C_DISPATCH_TABLE: Any = pickle.Pickler.dispatch_table
@@ -324,7 +323,7 @@ def _shielded(persistent_id: Any) -> Callable[[Any, Any], Any]:
 
     @functools.wraps(persistent_id)
     def shielded(self: BasePickler, obj: Any) -> Any:
-        if type(obj) in _PROXIES:
+        if type(obj) in PROXIES:
             return None
         persistent = ask(self, obj)
         if persistent is not None and self._dump is not None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import collections
 import pickle
 import types
-import weakref
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,18 +20,16 @@ from safepickle import rebuild
 from safepickle.reducers.classes import new_object
 from safepickle.reducers.decisions import Dump
 from safepickle.reducers.table import Reducer, TypeTable
+from safepickle.weak_types import find_weak_type
 
 if TYPE_CHECKING:
     from safepickle.dumping.base_pickler import BasePickler
 
 __all__ = ["Unrolled", "UnrolledTable"]
 
-# No weak reference is followed here: what becomes of it is decided while the graph is written.
 _LEAVES: Final = (
     *(type(None), bool, int, float, complex, str, bytes, bytearray, memoryview, pickle.PickleBuffer),
     *(type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, types.CodeType),
-    *(weakref.ref, weakref.ProxyType, weakref.CallableProxyType, weakref.finalize),
-    *(weakref.WeakSet, weakref.WeakValueDictionary, weakref.WeakKeyDictionary),
 )
 _CONTAINERS: Final = frozenset({list, tuple, set, frozenset, dict})
 
@@ -94,7 +91,8 @@ class Unrolled:
         cls = type(obj)
         if cls in _CONTAINERS:
             return _Visit(obj, [*obj, *obj.values()] if cls is dict else list(obj))
-        if issubclass(cls, _LEAVES) or self._is_persistent(obj):
+        # No weak reference is followed here: what becomes of it is decided while the graph is written.
+        if issubclass(cls, _LEAVES) or find_weak_type(cls) is not None or self._is_persistent(obj):
             return None
         if self._table[cls] is None and not self._pickler.is_replaced(obj):
             self._bare[id(obj)] = obj

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import types
-import weakref
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from safepickle.rebuild.mark import file_format
+from safepickle.weak_types import weak_type_of
 
 __all__ = [
     "OWNED_ATTRIBUTE",
+    "fill_weak_container",
     "rebuild_root",
     "rebuild_set_members",
     "rebuild_weak_container",
@@ -29,7 +30,7 @@ def rebuild_weak_container(cls: Any) -> Any:
     """Build an empty weak container of `cls` with the constructor of its standard base class; state follows."""
     # A constructor of its own may want arguments, `__new__` too.
     container = object.__new__(cls) if type(cls.__new__) is types.FunctionType else cls.__new__(cls)
-    _standard_base(cls).__init__(container)
+    weak_type_of(cls).base.__init__(container)
     return container
 
 
@@ -44,15 +45,15 @@ def rebuild_weak_entries(container: Any, state: tuple[Any, Iterable[Any], tuple[
         container: What `rebuild_weak_container` has built.
         state: Attributes (what ``object.__getstate__`` gives, or None); entries (members, or pairs); owned referents.
     """
-    attributes, entries, owned = state
+    fill_weak_container(container, *state)
+
+
+def fill_weak_container(container: Any, attributes: Any, items: Iterable[Any], owned: tuple[Any, ...]) -> None:
+    """Fill a weak container of any library. See `rebuild_weak_entries`."""
     set_attributes(container, attributes)
-    base = _standard_base(type(container))
-    if base is weakref.WeakSet:
-        for member in entries:
-            base.add(container, member)
-    else:
-        for key, value in entries:
-            base.__setitem__(container, key, value)
+    weak = weak_type_of(type(container))
+    for item in items:
+        weak.put(container, item)
     if owned:
         setattr(container, OWNED_ATTRIBUTE, owned)
 
@@ -89,10 +90,3 @@ def set_attributes(obj: Any, attributes: Any) -> None:
         obj.__dict__.update(attributes)
     for name, value in (slots or {}).items():
         setattr(obj, name, value)
-
-
-def _standard_base(cls: type[Any]) -> Any:
-    for base in (weakref.WeakSet, weakref.WeakValueDictionary, weakref.WeakKeyDictionary):
-        if issubclass(cls, base):
-            return base
-    raise TypeError(f"{cls.__module__}.{cls.__qualname__} is no weak container of the standard library")

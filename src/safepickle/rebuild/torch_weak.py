@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Iterable
 from typing import Any
 
-from safepickle.rebuild.containers import OWNED_ATTRIBUTE, set_attributes
+from safepickle.rebuild.containers import fill_weak_container
 from safepickle.rebuild.mark import file_format
 from safepickle.rebuild.weak import Owner, StrongRef
 
@@ -44,14 +44,7 @@ def rebuild_torch_weak_dictionary(cls: Any, ref_type: Any) -> Any:
 @file_format
 def rebuild_torch_weak_entries(container: Any, state: tuple[Any, Iterable[Any], tuple[Any, ...]]) -> None:
     """Fill what `rebuild_torch_weak_dictionary` has built, as `rebuild_weak_entries` does."""
-    from torch.utils.weak import WeakIdKeyDictionary
-
-    attributes, entries, owned = state
-    set_attributes(container, attributes)
-    for key, value in entries:
-        WeakIdKeyDictionary.__setitem__(container, key, value)
-    if owned:
-        setattr(container, OWNED_ATTRIBUTE, owned)
+    fill_weak_container(container, *state)
 
 
 @file_format

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from safepickle.rebuild.mark import file_format
 from safepickle.rebuild.recomputed import Recomputed
+from safepickle.weak_types import weak_method_callback
 
 __all__ = [
     "Owner",
@@ -304,20 +305,6 @@ def rebuild_owning_finalize(
 def rebuild_recomputed(cls: type[Recomputed[Any]] | None = None) -> Recomputed[Any]:
     """Build a `Recomputed`, or an instance of a subclass, that has no recipe yet; state follows."""
     return object.__new__(Recomputed if cls is None else cls)
-
-
-def weak_method_callback(reference: weakref.WeakMethod[Any]) -> Callable[[Any], object] | None:
-    """Return the callback that a `WeakMethod` was made with.
-
-    Source:
-        ``WeakMethod.__new__`` in CPython Lib/weakref.py wraps it in a closure, which ``__callback__`` shows instead.
-    """
-    wrapper: Any = reference.__callback__
-    if wrapper is None:
-        return None
-    cells = dict(zip(wrapper.__code__.co_freevars, wrapper.__closure__ or (), strict=True))
-    callback: Callable[[Any], object] | None = cells["callback"].cell_contents if "callback" in cells else None
-    return callback
 
 
 def _new_reference(cls: type[weakref.ref[Any]], referent: Any, callback: Any) -> weakref.ref[Any]:

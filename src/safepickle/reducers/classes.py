@@ -7,7 +7,9 @@ import types
 from collections.abc import Callable
 from typing import Any, Final
 
-__all__ = ["has_own_reduce", "is_class_method", "is_ordinary", "leave_to_itself", "new_object"]
+from safepickle.weak_types import WeakType
+
+__all__ = ["has_own_reduce", "is_class_method", "is_ordinary", "leave_to_itself", "new_object", "own_state"]
 
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 
@@ -40,3 +42,20 @@ def is_class_method(method: types.MethodType) -> bool:
     """Tell whether a bound method is one of a class, and is found there by its name."""
     owner = method.__self__
     return issubclass(type(owner), type) and getattr(owner, method.__func__.__name__, None) == method
+
+
+def own_state(obj: Any, weak: WeakType) -> Any:
+    """Return the state of an instance without what the constructor of its weak type makes; None when nothing is left.
+
+    A class may have a ``__getstate__`` that gives something else: that is left as it is.
+    """
+    state = obj.__getstate__()
+    if type(state) is dict:
+        return {name: value for name, value in state.items() if name not in weak.internals} or None
+    if type(state) is not tuple or len(state) != 2 or type(state[1]) is not dict:
+        return state
+    attributes, slots = state
+    slots = {name: value for name, value in slots.items() if name not in weak.internals}
+    if type(attributes) is dict:
+        attributes = {name: value for name, value in attributes.items() if name not in weak.internals} or None
+    return (attributes, slots) if slots else attributes

@@ -13,9 +13,10 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary, WeakIdRef, _WeakHashRef
 
 from safepickle import rebuild
-from safepickle.reducers.classes import has_own_reduce, new_object
+from safepickle.reducers.classes import has_own_reduce, new_object, own_state
 from safepickle.reducers.decisions import RELINK, STRONG, Dump
-from safepickle.reducers.weak_containers import kept_by_key, own_attributes
+from safepickle.reducers.weak_containers import kept_items
+from safepickle.weak_types import weak_type_of
 
 __all__ = ["find_reducer", "reduce_removable_handle", "reduce_weak_dictionary", "reduce_weak_reference"]
 
@@ -38,7 +39,7 @@ def reduce_weak_reference(reference: Any, dump: Dump) -> Any:
     cls = type(reference)
     # Not through `reference()`: torch's `__call__` mends the tensor that it returns.
     referent = weakref.ref.__call__(reference)
-    attributes = _without_hash(reference.__getstate__())
+    attributes = own_state(reference, weak_type_of(cls))
     if referent is None:
         # Nothing is equal to a dead one, so any hash will do, but it needs one.
         return rebuild.rebuild_dead_reference, (cls,), reference.__getstate__()
@@ -59,12 +60,13 @@ def reduce_weak_reference(reference: Any, dump: Dump) -> Any:
 def reduce_weak_dictionary(container: Any, dump: Dump) -> Any:
     """Reduce a `WeakIdKeyDictionary` to the entries whose keys are kept; the values hang on their keys."""
     cls = type(container)
-    entries, owned = kept_by_key(container, dump)
-    attributes = own_attributes(container, "ref_type")
+    weak = weak_type_of(cls)
+    items, owned = kept_items(container, weak, dump)
+    attributes = own_state(container, weak)
     if cls is WeakIdKeyDictionary and not attributes and not owned:
         arguments = () if container.ref_type is WeakIdRef else (None, container.ref_type)
-        return cls, arguments, None, None, iter(entries)
-    state = (attributes, entries, tuple(owned))
+        return cls, arguments, None, None, iter(items)
+    state = (attributes, items, tuple(owned))
     build = rebuild.rebuild_torch_weak_dictionary
     return build, (cls, container.ref_type), state, None, None, rebuild.rebuild_torch_weak_entries
 
@@ -94,13 +96,6 @@ def _hooks_of(handle: Any, reference: weakref.ref[Any], dump: Dump) -> tuple[Any
         return None, False
     fate = dump.decide(handle, hooks)
     return (hooks if fate in (RELINK, STRONG) else None), fate == STRONG
-
-
-def _without_hash(state: Any) -> Any:
-    """Return the state of a reference without the slot that keeps its hash, or None when nothing is left."""
-    attributes, slots = state if type(state) is tuple else (state, {})
-    slots = {name: value for name, value in slots.items() if name != "_id"}
-    return (attributes, slots) if slots else attributes
 
 
 _CONSTRUCTORS: Final = (WeakIdRef.__init__, _WeakHashRef.__init__)

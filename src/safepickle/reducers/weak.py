@@ -6,15 +6,15 @@ the dump's business.
 
 from __future__ import annotations
 
-import gc
 import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
 from safepickle import rebuild
 from safepickle.rebuild.recomputed import recipe_of
-from safepickle.reducers.classes import has_own_reduce, is_class_method, leave_to_itself, new_object
+from safepickle.reducers.classes import has_own_reduce, is_class_method, leave_to_itself, new_object, own_state
 from safepickle.reducers.decisions import DEAD, RECIPE, RELINK, STRONG, Dump
+from safepickle.weak_types import look_behind, weak_method_callback, weak_type_of
 
 __all__ = [
     "REDUCERS",
@@ -25,6 +25,9 @@ __all__ = [
     "reduce_weakref",
     "reduce_weakref_subclass",
 ]
+
+
+_WEAK_METHOD: Final = weak_type_of(weakref.WeakMethod)
 
 
 def reduce_weakref(reference: weakref.ref[Any], dump: Dump) -> Any:
@@ -95,10 +98,10 @@ def reduce_weak_method(reference: weakref.WeakMethod[Any], dump: Dump) -> Any:
         return NotImplemented
     method = weakref.WeakMethod.__call__(reference)
     is_subclass = cls is not weakref.WeakMethod
-    state = _state_of_subclass(reference) if is_subclass else None
+    state = own_state(reference, _WEAK_METHOD) if is_subclass else None
     if method is None:
         return rebuild.rebuild_dead_weak_method, (cls,), state
-    callback: Any = rebuild.weak_method_callback(reference)
+    callback: Any = weak_method_callback(reference)
     if type(callback) is rebuild.Owner:
         return rebuild.rebuild_owning_reference, (cls, method, callback.callback), state
     arguments = (method,) if callback is None else (method, callback)
@@ -116,16 +119,6 @@ def reduce_weak_method(reference: weakref.WeakMethod[Any], dump: Dump) -> Any:
             return rebuild.OwningWeakMethod, arguments
         return rebuild.rebuild_owning_reference, (cls, *arguments), state
     return rebuild.rebuild_dead_weak_method, (cls,), state
-
-
-def _state_of_subclass(reference: weakref.WeakMethod[Any]) -> Any:
-    """Return the state of a `WeakMethod` of a subclass, without what the standard constructor sets."""
-    state: Any = reference.__getstate__()
-    if type(reference).__getstate__ is not object.__getstate__:
-        return state
-    attributes, slots = state
-    slots = {name: value for name, value in slots.items() if name not in weakref.WeakMethod.__slots__}
-    return (attributes, slots) if slots else attributes or None
 
 
 def reduce_proxy(proxy: Any, dump: Dump) -> Any:
@@ -172,30 +165,6 @@ def _reduce_owning_finalize(finalizer: rebuild.OwningFinalize, dump: Dump) -> An
     if dump.finalizers == "rearm":
         return NotImplemented
     return rebuild.rebuild_dead_finalize, (weakref.finalize,)
-
-
-class _LookBehind:
-    """The left side of an operator whose right side is a proxy: what the proxy stands for comes out.
-
-    A proxy hides all there is to know about itself, but unwraps the operands of an operator in C, which is safe while
-    other threads let go of the referent, and asks nothing of the referent's class: the left side is asked first.
-    """
-
-    def __matmul__(self, other: Any) -> Any:
-        return NotImplemented if type(other) in weakref.ProxyTypes else other
-
-
-_behind = _LookBehind()
-
-
-def look_behind(proxy: Any) -> tuple[Any, Callable[[Any], object] | None]:
-    """Return the referent of a proxy, or None when it is dead, and the proxy's callback."""
-    try:
-        referent = _behind @ proxy
-    except ReferenceError:
-        referent = None
-    # The callback is the only object that a proxy owns.
-    return referent, next(iter(gc.get_referents(proxy)), None)
 
 
 REDUCERS: Final[dict[type, Callable[[Any, Dump], Any]]] = {

@@ -26,7 +26,6 @@ from safepickle.options import (
 )
 from safepickle.public import public
 from safepickle.reducers.decisions import CYCLE, DEAD, OUTSIDE, RELINK, STRONG, dotted_name
-from safepickle.reducers.weak import look_behind
 from safepickle.report.dry_run import Fates, rehearse
 from safepickle.report.explanation import Explanation, Hazard, Subtree, UnpicklableObject, WeakReference
 from safepickle.report.graph import Graph, WeakEdge
@@ -35,11 +34,10 @@ from safepickle.tracing.expand import ENVELOPE, Expansion, fetch_size
 from safepickle.tracing.naming import NEAREST
 from safepickle.tracing.recording import Question
 from safepickle.tracing.traversal import Tour
+from safepickle.weak_types import PROXIES, find_weak_type
 
 __all__ = ["explain"]
 
-_PROXIES: Final = frozenset({weakref.ProxyType, weakref.CallableProxyType})
-_CONTAINERS: Final = (weakref.WeakSet, weakref.WeakValueDictionary, weakref.WeakKeyDictionary)
 _KINDS: Final[dict[type, str]] = {
     weakref.ref: "weakref.ref",
     weakref.ProxyType: "weakref.proxy",
@@ -221,8 +219,7 @@ class _Inquiry:
         walk = self._tour.walk
         path, kind = walk.path(number), _kind(obj)
         if not issubclass(type(obj), weakref.finalize):
-            becomes = "left out" if issubclass(type(obj), _CONTAINERS) else "tombstone"
-            return WeakReference(path, kind, "dead", None, becomes, None, 0)
+            return WeakReference(path, kind, "dead", None, "tombstone", None, 0)
         found = obj.peek()
         if found is None:
             return WeakReference(path, kind, "dead", None, "dead finalizer", None, 0)
@@ -246,9 +243,8 @@ class _Inquiry:
             answer = self._fate(referent)
             fate = RELINK if kept else STRONG if answer == "strong" else OUTSIDE
         state = fate if fate == CYCLE else "kept" if kept or fate == RELINK else "outside"
-        in_container = (
-            not issubclass(type(reference), weakref.ref | weakref.finalize) and type(reference) not in _PROXIES
-        )
+        weak = find_weak_type(type(reference))
+        in_container = weak is None or not weak.is_single
         becomes = {RELINK: "weak reference", STRONG: "strong copy"}.get(
             fate, "left out" if in_container else "tombstone"
         )
@@ -306,7 +302,7 @@ class _Inquiry:
         walk, graph = self._tour.walk, self._graph
         reference, referent = question.reference, question.referent
         peers = "pickle and cloudpickle"
-        if type(reference) in _PROXIES and not issubclass(type(referent), type | types.FunctionType):
+        if type(reference) in PROXIES and not issubclass(type(referent), type | types.FunctionType):
             effect = "a second, disconnected copy of the referent in place of the proxy"
         elif type(reference) is weakref.finalize and fates.of(reference, referent) in (RELINK, STRONG):
             effect = "a finalizer that is dead: its callback never runs"
@@ -346,11 +342,8 @@ def _places(met: dict[int, list[int]], count: int) -> list[int]:
 
 
 def _look_alive(obj: Any) -> bool:
-    if type(obj) in _PROXIES:
-        return look_behind(obj)[0] is not None
-    if issubclass(type(obj), weakref.WeakMethod):
-        return weakref.WeakMethod.__call__(obj) is not None
-    return issubclass(type(obj), weakref.ref) and weakref.ref.__call__(obj) is not None
+    weak = find_weak_type(type(obj))
+    return weak is not None and bool(weak.snapshot(obj))
 
 
 def _kind(reference: Any) -> str:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import keyword
 import math
-import sys
 import types
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TypeAlias
+
+from safepickle.weak_types import find_weak_type
 
 __all__ = [
     "NEAREST",
@@ -326,40 +327,34 @@ def weak_edges(reference: Any) -> Names:
         reference: Anything that a dump has to decide about. A proxy is its referent to whoever types its path, so its
             edge is empty.
     """
-    cls = type(reference)
-    if cls is weakref.ProxyType or cls is weakref.CallableProxyType:
+    weak = find_weak_type(type(reference))
+    if weak is None or weak.kind == "proxy":
         return {}
     names: Names = {}
-    if issubclass(cls, weakref.WeakMethod):
-        method = weakref.WeakMethod.__call__(reference)
-        if method is not None:
-            names[id(method.__self__)] = "().__self__"
-            names[id(method.__func__)] = "().__func__"
-    elif issubclass(cls, weakref.ref):
-        names[id(weakref.ref.__call__(reference))] = "()"
-        names[id(reference.__callback__)] = ".__callback__"
-    elif issubclass(cls, weakref.finalize):
-        names[id((reference.peek() or (None,))[0])] = ".peek()[0]"
-        names.update(_finalize_names(reference))
-    elif issubclass(cls, weakref.WeakSet):
-        for position, member in enumerate(list(weakref.WeakSet.__iter__(reference))):
-            names[id(member)] = item_edge(position)
-    elif (base := _mapping_base(cls)) is not None:
-        for position, (key, item) in enumerate(list(base.items(reference))):
+    for position, entry in enumerate(weak.snapshot(reference)):
+        referent, hanging = entry
+        if weak.kind == "set":
+            names[id(referent)] = item_edge(position)
+        elif weak.is_container:
+            key, item = weak.item(entry)
             names.setdefault(id(item), key_edge(reference, key, position))
             names.setdefault(id(key), item_edge(position))
+        elif weak.kind == "method":
+            names[id(referent)] = ("().__func__", "().__self__")[position]
+        elif weak.kind == "reference":
+            names[id(referent)] = "()"
+            names.update((id(callback), ".__callback__") for callback in hanging)
+        elif weak.kind == "finalizer":
+            names[id(referent)] = ".peek()[0]"
+            names.update(_finalize_names(reference))
+        elif weak.kind == "handle":
+            names.update(_handle_names(reference))
     return names
 
 
-def _mapping_base(cls: type) -> Any:
-    """Return the weak dictionary that a class inherits from, whose methods give what the pickler sees, or None."""
-    for base in (weakref.WeakValueDictionary, weakref.WeakKeyDictionary):
-        if issubclass(cls, base):
-            return base
-    torch_weak = sys.modules.get("torch.utils.weak")
-    if torch_weak is not None and issubclass(cls, torch_weak.WeakIdKeyDictionary):
-        return torch_weak.WeakIdKeyDictionary
-    return None
+def _handle_names(handle: Any) -> Iterator[tuple[int, Edge]]:
+    yield id(handle.hooks_dict_ref()), ".hooks_dict_ref()"
+    yield from ((id(other()), f".extra_dict_ref[{position}]()") for position, other in enumerate(handle.extra_dict_ref))
 
 
 def _literal(key: object, depth: int = 2) -> str | None:
