@@ -243,6 +243,23 @@ def test_recursion_without_end_in_a_users_method_is_reported_as_such() -> None:
         safepickle.dumps([Endless()])
 
 
+@pytest.mark.parametrize("options", [{}, {"unpicklable": "tombstone"}, {"weakrefs": "strong"}])
+def test_recursion_error_of_a_dump_is_a_pickling_error_with_all_that_is_known(options: Any) -> None:
+    """``except pickle.PicklingError`` caught what cloudpickle raised there, and goes on to do so."""
+
+    class Endless:
+        def __getstate__(self) -> Any:
+            return self.__getstate__()
+
+    with pytest.raises(pickle.PicklingError, match="maximum recursion depth") as caught:
+        safepickle.dumps({"endless": Endless()}, **options)
+    assert type(caught.value) is safepickle.NestingError
+    assert isinstance(caught.value, RecursionError)
+    if not options.get("unpicklable"):
+        assert caught.value.pickle_path == "$['endless']"  # type: ignore[attr-defined]
+        assert any("recurses too deeply at $['endless']" in note for note in caught.value.__notes__)
+
+
 def test_a_raised_recursion_limit_is_left_alone() -> None:
     limit = sys.getrecursionlimit()
     safepickle.dumps(chain(Node, DEPTH))

@@ -486,3 +486,15 @@ def agrees_with_copy(entry: WeakReference, copy: Any) -> None:
     if entry.kind == "weakref.ref":
         expected = {"tombstone": safepickle.Tombstone, "strong copy": safepickle.StrongRef}
         assert type(restored) is expected.get(entry.becomes, weakref.ref)
+
+
+def test_reason_of_several_lines_stays_in_its_row() -> None:
+    class Talkative:
+        def __reduce__(self) -> Any:
+            raise TypeError("the first line\n\n    the second\r\nthe third")
+
+    explanation = safepickle.explain({"a": Talkative()})
+    assert explanation.unpicklable[0].reason == "the first line\n\n    the second\r\nthe third"
+    rows = [line for line in str(explanation).splitlines() if "$['a']" in line]
+    assert rows[0].endswith("TypeError: the first line the second the third")
+    assert "the second the third" in explanation._repr_html_()

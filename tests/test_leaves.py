@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import abc
+import bz2
 import collections
 import concurrent.futures
+import contextvars
 import ctypes
 import dataclasses
+import datetime
 import functools
+import hashlib
 import io
 import logging
+import lzma
 import os
 import pickle
 import queue
 import re
+import select
+import sqlite3
 import struct
 import subprocess
 import sys
 import textwrap
 import threading
 import types
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -682,3 +690,47 @@ def test_plain_pickles_of_leaves_load_in_a_fresh_process(tmp_path: Path) -> None
         """
     assert run(program, str(target)) == "second job 832040"
     assert pickle.loads(safepickle.dumps(ctypes.c_int(3))).value == 3
+
+
+OPAQUE = {
+    "compressor": zlib.compressobj,
+    "decompressor": zlib.decompressobj,
+    "bz2": bz2.BZ2Compressor,
+    "lzma": lzma.LZMACompressor,
+    "hash": hashlib.sha256,
+    "database": lambda: sqlite3.connect(":memory:"),
+    "poll": select.poll,
+    "capsule": lambda: datetime.datetime_CAPI,  # type: ignore[attr-defined]
+    "context": contextvars.Context,
+    "generator": lambda: (item for item in "ab"),
+}
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("make", OPAQUE.values(), ids=OPAQUE)
+def test_what_holds_more_than_python_sees_is_refused_under_every_protocol(make: Any, protocol: int) -> None:
+    held = make()
+    with pytest.raises(TypeError, match="cannot pickle") as caught:
+        safepickle.dumps({"held": [held]}, protocol)
+    assert caught.value.pickle_path == "$['held'][0]"  # type: ignore[attr-defined]
+    if hasattr(held, "close"):
+        held.close()
+
+
+class Property(property):
+    """Its functions are in no attribute of its own."""
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_subclass_of_what_is_refused_is_refused(protocol: int) -> None:
+    with pytest.raises(TypeError, match="cannot pickle"):
+        safepickle.dumps([Property(len)], protocol)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("make", [zlib.compressobj, zlib.decompressobj, select.poll, lambda: re.finditer("a", "b")])
+def test_class_written_in_c_without_a_name_is_refused(make: Any, protocol: int) -> None:
+    """By value it would load in the process that has it, and in no other."""
+    with pytest.raises(pickle.PicklingError, match=r"Can't pickle <class") as caught:
+        safepickle.dumps({"cls": type(make())}, protocol)
+    assert caught.value.pickle_path == "$['cls']"  # type: ignore[attr-defined]

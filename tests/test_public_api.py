@@ -39,6 +39,7 @@ EXAMPLES: list[BaseException] = [
     errors.LoadLimitError("model.pt", 12, "BINBYTES8", "", "it is too long"),
     errors.MissingGlobalError("app.nets", "Net", ("app.nets.Nets",), 12, "$.model", "app.Trainer"),
     errors.MissingModuleError("app.nets", "Net"),
+    errors.NestingError("maximum recursion depth exceeded"),
     errors.NotAllowedError("model.pt", 12, "STACK_GLOBAL", "os:system", "it is not allowed", "allow=['os:system']"),
     errors.StateDictError("2 keys are missing", {"missing": ["a", "b"]}),
     errors.StateDictWarning("app.Model", {"layer.0": "it is a proxy"}),

@@ -21,6 +21,7 @@ __all__ = [
     "LoadLimitError",
     "MissingGlobalError",
     "MissingModuleError",
+    "NestingError",
     "NotAllowedError",
     "StateDictError",
     "StateDictWarning",
@@ -62,6 +63,14 @@ class WeakReferenceError(pickle.PicklingError):
             'Pickle its owner too, or pass weakrefs="strong" to carry a copy, or weakrefs="relink" to leave a '
             "tombstone. safepickle.explain(obj) lists every such reference."
         )
+
+
+@public
+class NestingError(pickle.PicklingError, RecursionError):
+    """Pickling recurses more deeply than the interpreter allows.
+
+    It is a `RecursionError`, which plain pickle raises, and a `pickle.PicklingError`, as cloudpickle raises.
+    """
 
 
 @public

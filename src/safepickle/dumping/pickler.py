@@ -11,6 +11,7 @@ from typing import Any
 
 from safepickle.dumping.base_pickler import BasePickler
 from safepickle.dumping.buffers import BufferCallback
+from safepickle.errors import NestingError
 from safepickle.options import Finalizers, Unpicklable, WeakReferencePolicy
 from safepickle.public import public
 from safepickle.storage.atomic import replacing
@@ -50,6 +51,7 @@ class Pickler(BasePickler):
 
         Raises:
             WeakReferenceError: The policy is ``"strict"`` and a referent is not in the pickle.
+            NestingError: The objects nest too deeply, or a reducer recurses without end.
             pickle.PicklingError, TypeError, ...: What plain pickle would raise. Nothing is written then. The path of
                 the object that caused it is the exception's ``pickle_path``, and a note.
 
@@ -57,6 +59,14 @@ class Pickler(BasePickler):
             WeakReferenceWarning: The policy is ``"relink"`` and referents were left outside.
             UnpicklableWarning: Objects that nothing can pickle were replaced by tombstones.
         """
+        try:
+            self._dump_or_say_where(obj)
+        except RecursionError as error:
+            nesting = NestingError(*error.args)
+            nesting.__dict__.update(error.__dict__)
+            raise nesting from error
+
+    def _dump_or_say_where(self, obj: Any) -> None:
         if self._unpicklable != "raise":
             from safepickle.dumping.partial import dump_salvaging
 

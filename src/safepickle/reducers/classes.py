@@ -9,9 +9,20 @@ from typing import Any, Final
 
 from safepickle.weak_types import WeakType
 
-__all__ = ["has_own_reduce", "is_class_method", "is_ordinary", "leave_to_itself", "new_object", "own_state"]
+__all__ = [
+    "has_own_reduce",
+    "is_class_method",
+    "is_ordinary",
+    "is_written_in_c",
+    "leave_to_itself",
+    "new_object",
+    "own_state",
+    "raise_as_unpicklable",
+]
 
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE
+_IMMUTABLE_TYPE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE
+_C_ATTRIBUTES = (types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType)
 
 new_object: Final[Callable[..., Any]] = getattr(copyreg, "__newobj__")  # noqa: B009 (the stubs do not have it)
 """``cls.__new__(cls, *args)``: the pickler knows it by its name and writes it as one opcode."""
@@ -31,6 +42,29 @@ def is_ordinary(cls: type) -> bool:
     if has_own_reduce(cls) or hasattr(cls, "__getnewargs__") or hasattr(cls, "__getnewargs_ex__"):
         return False
     return all(base is object or base.__flags__ & _HEAP_TYPE for base in cls.__mro__)
+
+
+def is_written_in_c(cls: type) -> bool:
+    """Tell whether a class is written in C, so that no attributes make it up.
+
+    Most of those are immutable, but not all: ``zlib.Compress`` can be given attributes like any class of Python.
+    """
+    if not cls.__flags__ & _HEAP_TYPE or cls.__flags__ & _IMMUTABLE_TYPE:
+        return True
+    return any(
+        # The last is how pybind11 holds the methods of its classes.
+        isinstance(value, _C_ATTRIBUTES) or type(value).__name__ == "instancemethod"
+        for value in type.__dict__["__dict__"].__get__(cls).values()
+        if getattr(value, "__objclass__", cls) is cls
+    )
+
+
+def raise_as_unpicklable(obj: Any, dump: Any) -> Any:
+    """Raise what `copyreg` has against an object that holds more than Python can see, under every protocol.
+
+    Under protocols 0 and 1 it does not look, and writes what cannot be loaded.
+    """
+    return obj.__reduce_ex__(max(2, dump.protocol))
 
 
 def leave_to_itself(obj: Any, dump: Any) -> Any:

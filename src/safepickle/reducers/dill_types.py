@@ -14,7 +14,13 @@ from typing import Any
 
 from safepickle import rebuild
 
-__all__ = ["reduce_leaf"]
+__all__ = ["reduce_class", "reduce_leaf"]
+
+
+def reduce_class(cls: type) -> Any:
+    """Return the reduce value of a class that dill knows by a name of its own, or NotImplemented."""
+    name = _dill._typemap.get(cls)
+    return NotImplemented if name is None else (_dill._load_type, (name,))
 
 
 def reduce_leaf(obj: Any) -> Any:

@@ -21,14 +21,13 @@ from typing import Any, Final
 import cloudpickle
 
 from safepickle import rebuild
+from safepickle.reducers.classes import is_written_in_c, raise_as_unpicklable
 from safepickle.reducers.decisions import Dump, dotted_name
+from safepickle.reducers.modules import reduce_module
 
-__all__ = ["IMMUTABLE_TYPE", "find_reducer", "reduce_builtin_class"]
+__all__ = ["find_reducer", "reduce_builtin_class"]
 
 Reducer = Callable[[Any, Dump], Any]
-
-IMMUTABLE_TYPE = 1 << 8
-"""``Py_TPFLAGS_IMMUTABLETYPE``: set on every class that is written in C and cannot be rebuilt from its attributes."""
 
 
 def find_reducer(cls: type) -> Reducer | None:
@@ -47,8 +46,8 @@ def find_reducer(cls: type) -> Reducer | None:
         for base in cls.__mro__:
             if base in _INHERITED:
                 return _INHERITED[base]
-        if _is_opaque(cls) and name not in _REFUSED and cls not in cloudpickle.Pickler._dispatch_table:
-            return _reduce_through_dill
+        if _is_opaque(cls) and cls not in cloudpickle.Pickler._dispatch_table:
+            return raise_as_unpicklable if name in _REFUSED else _reduce_opaque
     return None
 
 
@@ -56,9 +55,9 @@ def reduce_builtin_class(cls: type) -> Any:
     """Reduce a class that is written in C and whose own name cannot be imported, such as ``dict_keys``.
 
     Returns:
-        NotImplemented for every other class.
+        NotImplemented for every other class, and for one that nothing can find: the pickler refuses it.
     """
-    if not cls.__flags__ & IMMUTABLE_TYPE or _is_importable(cls):
+    if not is_written_in_c(cls) or _is_importable(cls):
         return NotImplemented
     for module in (types, _thread):
         for name, value in vars(module).items():
@@ -66,7 +65,9 @@ def reduce_builtin_class(cls: type) -> Any:
                 return getattr, (module, name)
     if cls in _VIEWS:
         return type, (_VIEWS[cls],)
-    return _reduce_through_dill(cls, None)
+    from safepickle.reducers import dill_types
+
+    return dill_types.reduce_class(cls)
 
 
 def reduce_lock(lock: Any, dump: Dump) -> Any:
@@ -239,10 +240,18 @@ def reduce_descriptor(descriptor: Any, dump: Dump) -> Any:
     return rebuild.rebuild_descriptor, (cls, name)
 
 
-def _reduce_through_dill(obj: Any, dump: Dump | None) -> Any:
+def _reduce_through_dill(obj: Any, dump: Dump) -> Any:
     from safepickle.reducers import dill_types
 
     return dill_types.reduce_leaf(obj)
+
+
+def _reduce_opaque(obj: Any, dump: Dump) -> Any:
+    """Reduce what holds more than Python can see as dill does, or refuse it."""
+    if type(obj) in dump.pickler.own_dispatch_table:
+        return NotImplemented
+    value = _reduce_through_dill(obj, dump)
+    return raise_as_unpicklable(obj, dump) if value is NotImplemented else value
 
 
 def _reduce_lru_cache(cache: Any, dump: Dump) -> Any:
@@ -342,6 +351,7 @@ _INHERITED: Final[dict[type, Reducer]] = {
     threading.BoundedSemaphore: reduce_bounded_semaphore,
     threading.Barrier: reduce_barrier,
     threading.Thread: reduce_thread,
+    types.ModuleType: reduce_module,
 }
 # Pickle would write these, but not what they are: dill does better.
 _THROUGH_DILL: Final = frozenset(

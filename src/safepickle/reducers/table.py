@@ -20,7 +20,7 @@ from cloudpickle.cloudpickle import _PICKLE_BY_VALUE_MODULES
 from safepickle import rebuild
 from safepickle.public import public
 from safepickle.reducers import stdlib_types, weak, weak_containers
-from safepickle.reducers.classes import is_class_method, is_ordinary, leave_to_itself
+from safepickle.reducers.classes import is_class_method, is_ordinary, is_written_in_c, leave_to_itself
 from safepickle.reducers.decisions import Dump
 
 __all__ = ["LAZY", "ReduceValue", "Reducer", "TypeTable", "register"]
@@ -99,7 +99,7 @@ def _reduce_function_or_class(obj: Any, dump: Dump) -> Any:
         return NotImplemented
     value = cloudpickle.Pickler.reducer_override(dump.pickler, obj)
     # By value, a class that is written in C gives a pickle that cannot be loaded.
-    if value is not NotImplemented and isinstance(obj, type) and obj.__flags__ & stdlib_types.IMMUTABLE_TYPE:
+    if value is not NotImplemented and isinstance(obj, type) and is_written_in_c(obj):
         return stdlib_types.reduce_builtin_class(obj)
     return value
 

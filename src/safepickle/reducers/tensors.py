@@ -72,6 +72,7 @@ def _reduce_dense(build: Callable[..., Any], tensor: torch.Tensor, dump: Dump) -
         or tensor.layout is not torch.strided
         or tensor.is_quantized
         or tensor.is_nested
+        or tensor._is_zerotensor()
         or type(tensor) in dump.pickler.own_dispatch_table
     ):
         return NotImplemented

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from safepickle.reducers import tensors, torch_weak
+from safepickle.reducers import tensors, torch_operators, torch_weak
 from safepickle.reducers.decisions import Dump
 
 __all__ = ["find_reducer"]
@@ -13,4 +13,4 @@ __all__ = ["find_reducer"]
 
 def find_reducer(cls: type) -> Callable[[Any, Dump], Any] | None:
     """Return the reducer for `cls`, or None when torch's own reduce value is right."""
-    return tensors.find_reducer(cls) or torch_weak.find_reducer(cls)
+    return tensors.find_reducer(cls) or torch_weak.find_reducer(cls) or torch_operators.find_reducer(cls)

@@ -51,7 +51,7 @@ class Table:
     ) -> None:
         self.title = title
         self.columns = tuple(columns)
-        self.rows = [tuple(row) for row in rows]
+        self.rows = [tuple(map(_one_line, row)) for row in rows]
         self.more = more
         self.right = frozenset(right)
 
@@ -69,6 +69,12 @@ class Document:
         self.lines = tuple(lines)
         self.tables = tuple(tables)
         self.closing = closing
+
+
+def _one_line(cell: str) -> str:
+    """Join the lines of what somebody else has worded: a row is one line."""
+    lines = cell.splitlines()
+    return cell if len(lines) < 2 else " ".join(line.strip() for line in lines if line.strip())
 
 
 def headline(explanation: Explanation) -> str:

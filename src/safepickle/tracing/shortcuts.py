@@ -39,10 +39,11 @@ def _in_module(module: Any, shown: set[int]) -> _Shortcuts:
     own = instance_dict(module)
     for holder in ("_modules", "_parameters", "_buffers"):
         members = own.get(holder)
-        if type(members) is not dict or id(members) not in shown:
+        if type(members) is not dict:
             continue
         for position, (name, child) in enumerate(members.items()):
-            if child is None or type(name) is not str:
+            # A module with a reducer of its own, such as a compiled one, may show its child alone.
+            if child is None or type(name) is not str or (id(members) not in shown and id(child) not in shown):
                 continue
             if name.isdecimal() and names & {"Sequential", "ModuleList", "ParameterList"}:
                 yield position, child
