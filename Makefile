@@ -14,13 +14,14 @@ interpreter = $(patsubst $(1)=%,%,$(filter $(1)=%,$(PYTHONS)))
 # More threads than this only slow small tensors down.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-core test-integrations test-heavy test-all lint bench clean
+.PHONY: help demo test test-core test-integrations test-heavy test-all lint fuzz bench clean
 
 help:
 	@echo "make demo      train, save, resume in a new process: examples/train_resume.py"
 	@echo "make test      the core's tests on CPython $(VERSIONS), then the integrations'"
 	@echo "make test-all  make test, and the tests that need TensorFlow, JAX, Ray and Spark"
 	@echo "make lint      ruff format, ruff check, mypy --strict"
+	@echo "make fuzz      the guard under a coverage-guided fuzzer, for FUZZ_SECONDS ($(FUZZ_SECONDS)); new seeds join the corpus"
 	@echo "make bench     the benchmarks, side by side with the peers"
 	@echo "make clean     remove environments and caches"
 
@@ -54,6 +55,12 @@ lint: .venv/lint/.ready
 	.venv/lint/bin/ruff format --check .
 	.venv/lint/bin/ruff check .
 	.venv/lint/bin/mypy
+
+# Shared among the targets. What is found lies in .cache/fuzz/findings, and makes this fail.
+FUZZ_SECONDS ?= 300
+
+fuzz: .venv/fuzz/.ready
+	PYTHONPATH=tests .venv/fuzz/bin/python -m fuzz --seconds $(FUZZ_SECONDS)
 
 bench: .venv/bench/.ready
 	@set -e; for program in benchmarks/bench_*.py; do \

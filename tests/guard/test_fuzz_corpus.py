@@ -1,0 +1,9 @@
+"""What the fuzzer found is held again without it, so each input that was a finding has a place in its corpus."""
+
+from __future__ import annotations
+
+from fuzz.again import run_again
+
+
+def test_seeds_that_the_fuzzer_found_find_nothing():
+    run_again("pickles")
