@@ -13,7 +13,7 @@ from typing import Any, Final
 from safepickle import rebuild
 from safepickle.guard.allow_list import AllowList
 from safepickle.guard.budget import extent, paying_from
-from safepickle.guard.limits import NESTED_LOAD_AGAIN, NESTED_LOAD_WORK, Damage, Refusal
+from safepickle.guard.limits import LONGEST_NAME, NESTED_LOAD_AGAIN, NESTED_LOAD_WORK, Damage, Refusal
 from safepickle.guard.machine import Machine
 from safepickle.guard.names import Renaming, renamed
 from safepickle.guard.never import reason_against
@@ -64,6 +64,10 @@ class Guarded:
     def find(self, module: str, name: str, protocol: int) -> Any:
         """Return what stands for a name on the stack, once it is decided that it may stand there."""
         written = (module, name)
+        if len(module) + len(name) > LONGEST_NAME:
+            raise Refusal(f"a name of more than {LONGEST_NAME:,} characters")
+        if protocol < 4 and "." in name:
+            raise Damage("a dotted name, which only protocol 4 and newer have")
         if protocol < 3 and self._fix_imports:
             module, name = renamed(module, name)
         if self._names is not None:
@@ -173,6 +177,7 @@ class Guarded:
             return (self.call(arguments[0], arguments[1:], None, True),)
         if what == "newobj_ex" and len(arguments) == 3:
             cls, positional, keywords = arguments
+            self.spend(extent((keywords,)))
             if type(positional) is tuple and type(keywords) is dict and all(type(key) is str for key in keywords):
                 return (self.call(cls, positional, keywords, True),)
         if what == "reconstructor" and len(arguments) == 3 and arguments[1] is object and arguments[2] is None:

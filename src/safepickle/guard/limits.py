@@ -34,6 +34,9 @@ DIGITS = 4_300
 EXPONENT = 10_000
 """Largest exponent of a decimal number: arithmetic on larger ones writes the zeros out."""
 
+LONGEST_NAME = 1_000
+"""Longest module and name together, in characters."""
+
 NESTED_LOADS = 4
 """How deep a pickle may hold bytes that are themselves a file to load, as torch's storages do."""
 

@@ -11,7 +11,7 @@ from safepickle.guard.source import MOVED
 
 def on_global(machine: MachineState, data: Any, position: int) -> int:
     machine.offset = machine.source.base + position - 1
-    module, name, position = _two_lines(machine, position)
+    module, name, position = _two_lines(machine, position, "utf-8")
     machine.stack.append(machine.world.find(module, name, machine.protocol))
     return position
 
@@ -27,11 +27,13 @@ def on_stack_global(machine: MachineState, data: Any, position: int) -> int:
     return position
 
 
-def _two_lines(machine: MachineState, position: int) -> tuple[str, str, int]:
+def _two_lines(machine: MachineState, position: int, encoding: str) -> tuple[str, str, int]:
     source = machine.source
     first, position = source.line(position)
     second, position = source.line(source.position if position == MOVED else position)
-    return first.decode(), second.decode(), position
+    if not first or not second:
+        raise Damage("a name is empty")
+    return first.decode(encoding), second.decode(encoding), position
 
 
 def on_extension(machine: MachineState, data: Any, position: int) -> int:
@@ -63,6 +65,8 @@ def on_newobj_ex(machine: MachineState, data: Any, position: int) -> int:
     stack = machine.stack
     keywords = stack.pop()
     arguments = stack.pop()
+    if type(keywords) is dict:
+        machine.budget.spend(len(keywords) << 4)
     if type(arguments) is not tuple or type(keywords) is not dict or not all(type(key) is str for key in keywords):
         raise Damage("NEWOBJ_EX needs a tuple of arguments and a dict of keyword arguments")
     stack[-1] = machine.world.call(stack[-1], arguments, keywords, True)
@@ -71,7 +75,7 @@ def on_newobj_ex(machine: MachineState, data: Any, position: int) -> int:
 
 def on_inst(machine: MachineState, data: Any, position: int) -> int:
     machine.offset = machine.source.base + position - 1
-    module, name, position = _two_lines(machine, position)
+    module, name, position = _two_lines(machine, position, "ascii")
     arguments = tuple(machine.to_mark())
     machine.stack.append(_instantiate(machine, machine.world.find(module, name, machine.protocol), arguments))
     return position

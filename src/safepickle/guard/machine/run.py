@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from safepickle.guard.limits import Damage, Excess, Refusal
-from safepickle.guard.machine.state import MachineState
+from safepickle.guard.machine.state import NO_FRAME, MachineState
 from safepickle.guard.machine.table import BY_BYTE, Finished
 from safepickle.guard.opcodes import OPCODES
 from safepickle.guard.source import MOVED
@@ -31,8 +31,8 @@ class Machine(MachineState):
         start = seen = 0
         try:
             while True:
-                data, position, limit = source.data, source.position, source.limit
-                base = source.base
+                data, position, base = source.data, source.position, source.base
+                limit = min(source.limit, self.frame_end - base)
                 self.budget.grow(base + source.end - seen)
                 seen = base + source.end
                 while position < limit:
@@ -48,11 +48,16 @@ class Machine(MachineState):
                     else:
                         position = handlers[code](self, data, position + 1)
                 if position != MOVED:
-                    start = position
-                    source.advance(position)
+                    source.position = position
+                self._leave_frame(source.base + source.position)
+                if source.position >= source.limit:
+                    start = source.position
+                    source.advance(start)
         except Finished as finished:
             if not self.stack:
                 raise Damage("STOP comes with nothing on the stack") from None
+            if self.frame_end not in (NO_FRAME, base + finished.args[0]):
+                raise Damage("STOP comes before the end of its frame") from None
             source.finish(finished.args[0])
             self.offset = base + finished.args[0]
             result = self.stack.pop()
@@ -70,6 +75,18 @@ class Machine(MachineState):
         except Exception as error:
             self._note(base + start, data, start)
             raise Damage(f"{type(error).__name__}: {error}") from error
+
+    def _leave_frame(self, reached: int) -> None:
+        """Close the frame that ends where the stream was read to.
+
+        Raises:
+            Damage: It ends inside of an opcode, so that a reader of frames and a reader of opcodes see two streams.
+        """
+        if reached < self.frame_end:
+            return
+        if reached > self.frame_end:
+            raise Damage("an opcode runs over the end of its frame")
+        self.frame_end = NO_FRAME
 
     def _note(self, offset: int, data: Any, start: int) -> None:
         self.offset = offset

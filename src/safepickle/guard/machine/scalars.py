@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from codecs import escape_decode
+from math import isinf
 from struct import Struct
 from typing import Any, Final
 
-from safepickle.guard.limits import Damage
+from safepickle.guard.limits import DIGITS, Damage
 from safepickle.guard.machine.state import Handler, MachineState, read_number
 
 _INT: Final = Struct("<i")
 _FLOAT: Final = Struct(">d")
+_ESCAPED: Final = re.compile(
+    rb"(?:[^\\]++|\\(?:[\\'\"abfnrtv]|x[0-9a-fA-F]{2}|[0-3][0-7]{2}|[0-7]{1,2}(?![0-7])))*+", re.DOTALL
+)
+"""Other escapes warn, and what they stand for is going to change."""
+_FLOAT_TEXT: Final = re.compile(rb"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|(?i:inf|nan))")
 
 
 def on_none(machine: MachineState, data: Any, position: int) -> int:
@@ -50,6 +57,7 @@ def on_binfloat(machine: MachineState, data: Any, position: int) -> int:
 
 def on_long1(machine: MachineState, data: Any, position: int) -> int:
     payload, position = machine.source.take(position + 1, data[position])
+    machine.keys.saw_wide_number(len(payload))
     machine.stack.append(int.from_bytes(payload, "little", signed=True))
     return position
 
@@ -69,19 +77,29 @@ def on_int(machine: MachineState, data: Any, position: int) -> int:
     if line in (b"00", b"01"):
         machine.stack.append(line == b"01")
     else:
-        machine.stack.append(read_number(line))
+        _push_number(machine, line)
     return position
 
 
 def on_long(machine: MachineState, data: Any, position: int) -> int:
     line, position = machine.source.line(position)
-    machine.stack.append(read_number(line.removesuffix(b"L")))
+    _push_number(machine, line.removesuffix(b"L"))
     return position
+
+
+def _push_number(machine: MachineState, line: bytes) -> None:
+    machine.keys.saw_wide_number(len(line) >> 1)
+    machine.stack.append(read_number(line))
 
 
 def on_float(machine: MachineState, data: Any, position: int) -> int:
     line, position = machine.source.line(position)
-    machine.stack.append(float(line))
+    if len(line) > DIGITS or _FLOAT_TEXT.fullmatch(line) is None:
+        raise Damage("the text is no number as picklers write it")
+    value = float(line)
+    if isinf(value) and line.lstrip(b"+-")[:1] in b"0123456789.":
+        raise Damage("the number is larger than any")
+    machine.stack.append(value)
     return position
 
 
@@ -115,9 +133,10 @@ def on_unicode(machine: MachineState, data: Any, position: int) -> int:
 
 def on_string(machine: MachineState, data: Any, position: int) -> int:
     line, position = machine.source.line(position)
-    line = line.rstrip(b" \t\r")
     if len(line) < 2 or line[:1] not in (b"'", b'"') or line[:1] != line[-1:]:
         raise Damage("the argument of STRING is not in quotes")
+    if _ESCAPED.fullmatch(line) is None:
+        raise Damage("the argument of STRING has an escape that picklers do not write")
     _old_text(machine, escape_decode(line[1:-1])[0])
     return position
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -11,6 +12,10 @@ from safepickle.guard.limits import DIGITS, Damage, Excess
 from safepickle.guard.machine.world import World
 from safepickle.guard.source import Source
 
+NO_FRAME: Final = 1 << 62
+"""The end of a frame that lies behind every stream: there is none."""
+
+_NUMBER: Final = re.compile(rb"-?[1-9]\d*|0")
 _MAPPINGS: Final = frozenset({dict, OrderedDict, defaultdict, Counter})
 
 
@@ -30,6 +35,7 @@ class MachineState:
         outer: The stacks below the marks that are open.
         weighed: The types whose instances are weighed where a tuple holds them.
         protocol: As the stream says.
+        frame_end: Where the open frame ends, from the beginning of the stream; `NO_FRAME` where none is open.
         offset: The byte of the last opcode that named or called something, or at which the run stopped.
         opcode: The name of the opcode at which the run stopped, or ``""``.
     """
@@ -46,6 +52,7 @@ class MachineState:
     ) -> None:
         self.source = source
         self.protocol = 0
+        self.frame_end = NO_FRAME
         self.offset = 0
         self.opcode = ""
         self.world = world
@@ -117,9 +124,14 @@ class MachineState:
 
 
 def read_number(line: bytes) -> int:
-    """Read a decimal number."""
+    """Read a decimal number as a pickler writes it.
+
+    Python's readers take more: signs, spaces, underscores, other bases; and each takes something else.
+    """
     if len(line) > DIGITS:
         raise Excess(f"a decimal number has more than {DIGITS:,} digits")
+    if _NUMBER.fullmatch(line) is None:
+        raise Damage("the text is no decimal number as picklers write it")
     return int(line)
 
 

@@ -22,7 +22,7 @@ def on_mark(machine: MachineState, data: Any, position: int) -> int:
     if len(machine.outer) > OPEN_MARKS:
         raise Excess(f"more than {OPEN_MARKS:,} containers are open at once")
     if data[position : position + 1] and data[position] in _SCALARS:
-        run = _SCALAR_RUN.match(data, position, machine.source.end)
+        run = _SCALAR_RUN.match(data, position, min(machine.source.end, machine.frame_end - machine.source.base))
         if run is not None:
             # Nothing but numbers: the C unpickler may read them, at a tenth of the price.
             machine.stack.extend(pickle.loads(b"(" + run.group() + b"t."))

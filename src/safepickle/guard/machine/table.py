@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from safepickle.guard.limits import Damage
 from safepickle.guard.machine import calls, memo, scalars, structures
-from safepickle.guard.machine.state import Handler, MachineState
+from safepickle.guard.machine.state import NO_FRAME, Handler, MachineState
 from safepickle.guard.opcodes import OPCODES
+from safepickle.guard.source import MOVED
 
 
 class Finished(Exception):
@@ -27,11 +28,17 @@ def on_proto(machine: MachineState, data: Any, position: int) -> int:
 
 
 def on_frame(machine: MachineState, data: Any, position: int) -> int:
+    if machine.frame_end != NO_FRAME:
+        raise Damage("a frame begins inside of another")
+    source = machine.source
     length = int.from_bytes(data[position : position + 8], "little")
-    left = machine.source.left(position + 8)
+    left = source.left(position + 8)
     if left is not None and length > left:
         raise Damage(f"a frame claims {length:,} bytes, and {left:,} are left")
-    return position + 8
+    # The loop reads up to the end of the frame, once it looks at the source again.
+    source.position = position + 8
+    machine.frame_end = source.base + source.position + length
+    return MOVED
 
 
 def on_unknown(machine: MachineState, data: Any, position: int) -> int:
