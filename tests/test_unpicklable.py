@@ -69,7 +69,7 @@ def closing(*objects: Any) -> Iterator[None]:
             obj.close()
 
 
-def salvage(obj: Any, **options: Any) -> tuple[Any, list[tuple[str, str, str]]]:
+def save_partially(obj: Any, **options: Any) -> tuple[Any, list[tuple[str, str, str]]]:
     """Return what comes back, and what the one warning lists."""
     with pytest.warns(safepickle.UnpicklableWarning) as caught:
         data = safepickle.dumps(obj, unpicklable="tombstone", **options)
@@ -92,7 +92,7 @@ def test_each_unpicklable_object_becomes_a_tombstone_and_the_rest_is_saved() -> 
         trainer = Holder(
             weights=weights, again=weights, sock=sock, db=[{"main": connection}], tls=context, batches=running, step=7
         )
-        restored, lost = salvage(trainer)
+        restored, lost = save_partially(trainer)
     assert restored.weights == weights
     assert restored.again is restored.weights
     assert restored.step == 7
@@ -123,7 +123,7 @@ def test_the_warning_lists_path_type_and_cause() -> None:
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 def test_whatever_a_class_raises_costs_that_object_alone(cls: Any, protocol: int) -> None:
     shared = cls()
-    restored, lost = salvage([1, shared, {"again": shared}, 2], protocol=protocol)
+    restored, lost = save_partially([1, shared, {"again": shared}, 2], protocol=protocol)
     assert restored[0] == 1
     assert restored[3] == 2
     assert type(restored[1]) is UnpicklableTombstone
@@ -138,7 +138,7 @@ def test_an_unpicklable_global_of_a_function_does_not_cost_the_function() -> Non
         def learn(number: int) -> Any:
             return number + 1, sock
 
-        restored, lost = salvage(learn)
+        restored, lost = save_partially(learn)
     assert restored(1)[0] == 2
     assert type(restored(1)[1]) is UnpicklableTombstone
     assert [name for name, _, _ in lost] == ["socket.socket"]
@@ -160,14 +160,14 @@ def test_an_unpicklable_global_of_a_function_does_not_cost_the_function() -> Non
 def test_touching_a_tombstone_says_what_stood_there_and_why(use: Any, wanted: str) -> None:
     sock = socket.socket()
     with closing(sock):
-        restored, _ = salvage(Holder(sock=sock))
+        restored, _ = save_partially(Holder(sock=sock))
     expected = rf"^{wanted} is not to be had: the socket\.socket that stood at \$\.sock could not be pickled"
     with pytest.raises(safepickle.UnpicklableError, match=expected + r" \(TypeError: cannot pickle 'socket' object\)"):
         use(restored.sock)
 
 
 def test_a_tombstone_can_be_held_compared_copied_and_pickled_again() -> None:
-    restored, _ = salvage({Refuses(): "as a key", "value": Refuses()})
+    restored, _ = save_partially({Refuses(): "as a key", "value": Refuses()})
     tombstone = restored["value"]
     assert len(restored) == 2
     assert len({tombstone, tombstone}) == 1
@@ -188,7 +188,7 @@ def test_a_tombstone_can_be_held_compared_copied_and_pickled_again() -> None:
 
 def test_a_weak_reference_to_an_unpicklable_object_leads_to_its_tombstone() -> None:
     refuses = Refuses()
-    restored, _ = salvage(Holder(strong=refuses, weak=weakref.ref(refuses), early=[weakref.ref(refuses)]))
+    restored, _ = save_partially(Holder(strong=refuses, weak=weakref.ref(refuses), early=[weakref.ref(refuses)]))
     assert restored.weak() is restored.strong
     assert restored.early[0]() is restored.strong
 
@@ -197,7 +197,7 @@ def test_weak_references_are_relinked_in_a_salvaged_dump() -> None:
     parent = Holder(sock=Refuses())
     parent.children = [Holder(parent=weakref.ref(parent), weak=weakref.proxy(parent)) for _ in range(3)]
     first = Holder(first=weakref.ref(parent), rest=parent)
-    restored, _ = salvage(first)
+    restored, _ = save_partially(first)
     assert restored.first() is restored.rest
     assert all(child.parent() is restored.rest for child in restored.rest.children)
 
@@ -234,7 +234,7 @@ def test_what_cannot_be_built_without_the_object_becomes_a_tombstone_at_load() -
     with closing(sock):
         SOCKETS[:] = [sock]
         connected = Connected(sock)
-        restored, lost = salvage([sock.recv, connected, Wrapper(connected), Point(sock, 2), "rest"])
+        restored, lost = save_partially([sock.recv, connected, Wrapper(connected), Point(sock, 2), "rest"])
         SOCKETS.clear()
     method, built, wrapper, point, rest = restored
     assert [name for name, _, _ in lost] == ["socket.socket"]
@@ -280,7 +280,7 @@ def test_a_setstate_that_fails_over_a_tombstone_costs_no_state() -> None:
 def test_items_of_an_object_with_a_tombstone_in_its_state_are_kept() -> None:
     tracker = Tracker(loss=0.5)
     tracker.sock = Refuses()  # type: ignore[attr-defined]
-    restored, _ = salvage(tracker)
+    restored, _ = save_partially(tracker)
     assert type(restored) is Tracker
     assert restored["loss"] == 0.5
     assert type(restored.sock) is UnpicklableTombstone
@@ -294,7 +294,7 @@ class MakesAnother:
 
 
 def test_an_object_that_makes_unpicklable_ones_is_replaced_itself() -> None:
-    restored, lost = salvage([MakesAnother(), "rest"])
+    restored, lost = save_partially([MakesAnother(), "rest"])
     assert type(restored[0]) is UnpicklableTombstone
     assert restored[1] == "rest"
     assert [(name, path) for name, path, _ in lost] == [(f"{__name__}.MakesAnother", "$[0]")]
@@ -306,7 +306,7 @@ def test_a_root_of_which_nothing_would_be_left_is_an_error() -> None:
 
 
 def test_an_unpicklable_root_is_a_tombstone() -> None:
-    restored, lost = salvage(Refuses())
+    restored, lost = save_partially(Refuses())
     assert type(restored) is UnpicklableTombstone
     assert lost[0][1] == "$"
 
@@ -372,7 +372,7 @@ def test_objects_deep_down_are_found(cls: Any) -> None:
         last.below = Holder()
         last = last.below
     last.lost, last.weights = cls(), [1, 2]
-    restored, lost = salvage(root)
+    restored, lost = save_partially(root)
     while hasattr(restored, "below"):
         restored = restored.below
     assert restored.weights == [1, 2]
@@ -435,7 +435,7 @@ def test_the_graph_is_left_as_it_was() -> None:
     refuses = Refuses()
     watch = weakref.ref(refuses)
     graph = {"a": [refuses]}
-    salvage(graph)
+    save_partially(graph)
     assert graph["a"][0] is refuses
     del graph, refuses
     import gc

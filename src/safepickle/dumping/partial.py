@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from safepickle.dumping.base_pickler import BasePickler
     from safepickle.tracing.walk import Walk
 
-__all__ = ["dump_salvaging"]
+__all__ = ["dump_partially"]
 
 _EXACT_BUILTINS: Final = frozenset({dict, list, tuple, set, frozenset, str, bytes, bytearray, int, float, bool})
 """The C pickler never shows these to ``reducer_override``, so nothing can be put in their place."""
@@ -34,7 +34,7 @@ _UNKNOWN_PATH: Final = "a place that its owner makes up when it is pickled"
 _CONTAINERS: Final = frozenset({dict, list, tuple, set, frozenset})
 
 
-def dump_salvaging(pickler: BasePickler, obj: Any) -> None:
+def dump_partially(pickler: BasePickler, obj: Any) -> None:
     """Dump `obj`, and replace what cannot be pickled, as the pickler's option ``unpicklable`` says.
 
     Raises:
@@ -50,19 +50,19 @@ def dump_salvaging(pickler: BasePickler, obj: Any) -> None:
         if not _is_about_an_object(error):
             raise
         failure = error
-    salvage = _Salvage(pickler, obj)
+    partial = _PartialDump(pickler, obj)
     try:
         # These shadow the methods: the C pickler asks the instance at the beginning of each walk.
-        pickler.reducer_override = salvage.reduce  # type: ignore[method-assign]
-        pickler.reduce_value = salvage.reduce_value  # type: ignore[method-assign]
-        pickler.is_replaced = salvage.is_replaced  # type: ignore[method-assign]
+        pickler.reducer_override = partial.reduce  # type: ignore[method-assign]
+        pickler.reduce_value = partial.reduce_value  # type: ignore[method-assign]
+        pickler.is_replaced = partial.is_replaced  # type: ignore[method-assign]
         while True:
-            if not salvage.find_unpicklable():
+            if not partial.find_unpicklable():
                 raise failure
             if pickler._relay is not None:
                 pickler._relay.begin_walk()
             try:
-                pickler.dump_whole(obj, salvage.warning)
+                pickler.dump_whole(obj, partial.warning)
                 return
             except Exception as error:
                 if not _is_about_an_object(error):
@@ -79,7 +79,7 @@ def _is_about_an_object(error: Exception) -> bool:
     return _is_about_an_object(error) and not isinstance(error, (WeakReferenceError, RecursionError))
 
 
-class _Salvage:
+class _PartialDump:
     """What is known of the unpicklable objects of one graph, attempt after attempt."""
 
     def __init__(self, pickler: BasePickler, root: Any) -> None:
@@ -133,15 +133,15 @@ class _Salvage:
 
     def find_unpicklable(self) -> bool:
         """Find what to replace next; return whether there was anything."""
-        from safepickle.tracing.traversal import Tour
+        from safepickle.tracing.traversal import Traversal
 
         failures: list[_Failed] = []
         uses: list[tuple[int, list[int]]] = []
         self._guarded_paths.clear()
         self._is_walking = True
-        tour = Tour(self._root, self._pickler, self._fate)
-        walk = tour.walk
-        for number, expansion in tour:
+        traversal = Traversal(self._root, self._pickler, self._fate)
+        walk = traversal.walk
+        for number, expansion in traversal:
             obj = walk.objects[number]
             if expansion.error is not None:
                 failures.append(_Failed(walk, number, _described(expansion.error)))

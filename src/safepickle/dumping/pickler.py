@@ -68,9 +68,9 @@ class Pickler(BasePickler):
 
     def _dump_or_say_where(self, obj: Any) -> None:
         if self._unpicklable != "raise":
-            from safepickle.dumping.partial import dump_salvaging
+            from safepickle.dumping.partial import dump_partially
 
-            dump_salvaging(self, obj)
+            dump_partially(self, obj)
             return
         try:
             self.dump_whole(obj)

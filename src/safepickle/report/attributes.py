@@ -18,7 +18,7 @@ from safepickle.dumping.base_pickler import BasePickler
 from safepickle.public import public
 from safepickle.rebuild.records import record
 from safepickle.reducers.decisions import dotted_name
-from safepickle.tracing.traversal import Tour
+from safepickle.tracing.traversal import Traversal
 
 __all__ = ["ChangedObject", "compare_attributes"]
 
@@ -69,9 +69,9 @@ def compare_attributes(obj: Any) -> list[ChangedObject]:
     """
     known: dict[type, tuple[dict[str, None], set[str]]] = {}
     changed: list[ChangedObject] = []
-    tour = Tour(obj, BasePickler(io.BytesIO()))
-    for number, _ in tour:
-        value = tour.walk.objects[number]
+    traversal = Traversal(obj, BasePickler(io.BytesIO()))
+    for number, _ in traversal:
+        value = traversal.walk.objects[number]
         cls = type(value)
         if issubclass(cls, type) or not _is_of_python(cls):
             continue
@@ -82,7 +82,7 @@ def compare_attributes(obj: Any) -> list[ChangedObject]:
         lacking = tuple(name for name in wanted if not _has(value, name))
         unknown = tuple(name for name in own or () if isinstance(name, str) and name not in mentioned)
         if lacking or unknown:
-            changed.append(ChangedObject(tour.walk.path(number), dotted_name(cls), lacking, unknown))
+            changed.append(ChangedObject(traversal.walk.path(number), dotted_name(cls), lacking, unknown))
     return changed
 
 

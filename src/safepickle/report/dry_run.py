@@ -12,7 +12,7 @@ from safepickle.dumping.base_pickler import BasePickler
 from safepickle.options import Finalizers, WeakReferencePolicy
 from safepickle.reducers.decisions import Dump
 
-__all__ = ["Fates", "rehearse"]
+__all__ = ["Fates", "dry_run"]
 
 
 class Fates:
@@ -41,7 +41,7 @@ class _Listening(Dump):
         return fate
 
 
-class _Rehearsing(BasePickler):
+class _DryRunPickler(BasePickler):
     """Writes nothing, and passes over what cannot be pickled.
 
     Args:
@@ -82,7 +82,7 @@ class _Rehearsing(BasePickler):
         known.fates = self.fates
         return known
 
-    def rehearse(self, root: Any) -> None:
+    def dry_run(self, root: Any) -> None:
         """Dump as `dump_whole` does, but for the output and the warnings."""
         self._dump = known = self._new_dump()
         try:
@@ -106,7 +106,7 @@ class _Nowhere:
         """Begin to forget anew."""
 
 
-def rehearse(
+def dry_run(
     root: Any, protocol: int | None, weakrefs: WeakReferencePolicy, finalizers: Finalizers, passed_over: set[int]
 ) -> tuple[Fates, Exception | None]:
     """Dump to nowhere.
@@ -122,9 +122,9 @@ def rehearse(
         The fates, and the error that ended the dump early, if one did.
     """
     for in_band in (False, True):
-        pickler = _Rehearsing(protocol, weakrefs, finalizers, passed_over, in_band)
+        pickler = _DryRunPickler(protocol, weakrefs, finalizers, passed_over, in_band)
         try:
-            pickler.rehearse(root)
+            pickler.dry_run(root)
         except RecursionError as error:
             failure: Exception = error
         except Exception as error:

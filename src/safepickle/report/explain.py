@@ -1,7 +1,7 @@
 """What a dump of a live object would do: `explain` tells, and writes nothing.
 
-What it says is found by the pickler itself: `Tour` has every object pickled alone, and `rehearse` dumps to nowhere and
-takes down what becomes of each weak reference. This module puts the findings together.
+What it says is found by the pickler itself: `Traversal` has every object pickled alone, and `dry_run` dumps to nowhere
+and notes what becomes of each weak reference. This module puts the findings together.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from safepickle.options import (
 )
 from safepickle.public import public
 from safepickle.reducers.decisions import CYCLE, DEAD, OUTSIDE, RELINK, STRONG, dotted_name
-from safepickle.report.dry_run import Fates, rehearse
+from safepickle.report.dry_run import Fates, dry_run
 from safepickle.report.explanation import Explanation, Hazard, Subtree, UnpicklableObject, WeakReference
 from safepickle.report.graph import Graph, WeakEdge
 from safepickle.report.progress import following
 from safepickle.tracing.expand import ENVELOPE, Expansion, fetch_size
 from safepickle.tracing.naming import NEAREST
 from safepickle.tracing.recording import Question
-from safepickle.tracing.traversal import Tour
+from safepickle.tracing.traversal import Traversal
 from safepickle.weak_types import PROXIES, find_weak_type
 
 __all__ = ["explain"]
@@ -93,15 +93,15 @@ class _Inquiry:
         self._policy = weakrefs
         self._answers: dict[int, tuple[Any, OutsideFate]] = {}
         self._graph = Graph()
-        self._tour = Tour(root, pickler, self._fate, outside=True)
+        self._traversal = Traversal(root, pickler, self._fate, outside=True)
         self._failures: list[tuple[int, Exception]] = []
         self._dead: list[int] = []
         self._walk()
 
     def conclude(self) -> Explanation:
         """Put the findings together."""
-        graph, tour = self._graph, self._tour
-        fates, failure = self._rehearse()
+        graph, traversal = self._graph, self._traversal
+        fates, failure = self._dry_run()
         totals, counts = graph.subtree_sizes(), graph.subtree_counts()
         references = self._weak_references(fates, totals)
         unpicklable = [self._unpicklable(number, error) for number, error in self._failures]
@@ -122,7 +122,7 @@ class _Inquiry:
             subtrees=tuple(_large_subtrees(graph, totals, counts)),
             strong_adds_bytes=sum(graph.sizes[number] for number in copied),
             strong_adds_objects=len(copied),
-            complete=tour.complete,
+            complete=traversal.complete,
             graph=graph,
         )
 
@@ -135,12 +135,12 @@ class _Inquiry:
         return self._answers[id(referent)][1]
 
     def _walk(self) -> None:
-        graph, tour = self._graph, self._tour
+        graph, traversal = self._graph, self._traversal
         led_to: dict[int, list[int]] = {}
         sizes: dict[int, int] = {}
-        for number, expansion in following(tour):
+        for number, expansion in following(traversal):
             sizes[number] = expansion.size + expansion.buffers
-            obj = tour.walk.objects[number]
+            obj = traversal.walk.objects[number]
             led_to[number] = [id(child) for _, child in expansion.children[expansion.shortcuts :]]
             if expansion.error is not None:
                 self._failures.append((number, expansion.error))
@@ -149,16 +149,16 @@ class _Inquiry:
                 graph.by_name.add(number)
             elif self._comes_back_dead(obj, expansion):
                 self._dead.append(number)
-        walk = tour.walk
-        # Whatever was led to was visited in the end, unless the tour was cut short.
+        walk = traversal.walk
+        # Whatever was led to was visited in the end, unless the traversal was cut short.
         met = {
             number: [walk.numbers[child] for child in children if child in walk.numbers]
             for number, children in led_to.items()
         }
         graph.types = [dotted_name(type(obj)) for obj in walk.objects]
         graph.book = walk.book
-        graph.copied_from = min(tour.copied_from, tour.outside_from)
-        graph.outside_from = tour.outside_from
+        graph.copied_from = min(traversal.copied_from, traversal.outside_from)
+        graph.outside_from = traversal.outside_from
         places = _places(met, len(walk.objects))
         for number in range(len(walk.objects)):
             # What is met again takes an opcode that fetches it from the memo.
@@ -179,21 +179,21 @@ class _Inquiry:
             return self._pickler._finalizers == "dead" or obj.peek() is None
         return function in _DEAD and not _look_alive(obj)
 
-    def _rehearse(self) -> tuple[Fates, Exception | None]:
-        passed_over = {id(self._tour.walk.objects[number]) for number in self._graph.unpicklable}
+    def _dry_run(self) -> tuple[Fates, Exception | None]:
+        passed_over = {id(self._traversal.walk.objects[number]) for number in self._graph.unpicklable}
         policy: WeakReferencePolicy = self._policy
         if callable(policy):
             policy = self._rehearsed_answer
         elif policy == "strict":
             policy = "relink"
-        return rehearse(self._root, self._pickler.proto, policy, self._pickler._finalizers, passed_over)
+        return dry_run(self._root, self._pickler.proto, policy, self._pickler._finalizers, passed_over)
 
     def _rehearsed_answer(self, referent: Any) -> OutsideFate:
         fate = self._fate(referent)
         return "tombstone" if fate == "strict" else fate
 
     def _weak_references(self, fates: Fates, totals: Any) -> list[WeakReference]:
-        graph, walk = self._graph, self._tour.walk
+        graph, walk = self._graph, self._traversal.walk
         found: dict[tuple[int, int], WeakReference] = {}
         for number in self._dead:
             if number >= graph.outside_from:
@@ -201,7 +201,7 @@ class _Inquiry:
             obj = walk.objects[number]
             found[id(obj), 0] = entry = self._dead_reference(number, obj)
             graph.weak.append(WeakEdge(number, -1, entry.becomes))
-        for number, question in self._tour.questions:
+        for number, question in self._traversal.questions:
             reference, referent = question.reference, question.referent
             if number >= graph.outside_from:
                 continue
@@ -216,7 +216,7 @@ class _Inquiry:
 
     def _dead_reference(self, number: int, obj: Any) -> WeakReference:
         """Describe what comes back dead whatever becomes of its referent."""
-        walk = self._tour.walk
+        walk = self._traversal.walk
         path, kind = walk.path(number), _kind(obj)
         if not issubclass(type(obj), weakref.finalize):
             return WeakReference(path, kind, "dead", None, "tombstone", None, 0)
@@ -230,16 +230,16 @@ class _Inquiry:
         return WeakReference(path, kind, state, dotted_name(type(referent)), "dead finalizer", referent_path, 0)
 
     def _is_kept(self, target: int, referent: Any) -> bool:
-        return 0 <= target < self._graph.copied_from or (target < 0 and self._tour.is_by_reference(referent))
+        return 0 <= target < self._graph.copied_from or (target < 0 and self._traversal.is_by_reference(referent))
 
     def _weak_reference(self, number: int, question: Question, fates: Fates, totals: Any) -> WeakReference:
-        graph, walk = self._graph, self._tour.walk
+        graph, walk = self._graph, self._traversal.walk
         reference, referent = question.reference, question.referent
         target = walk.numbers.get(id(referent), -1)
         kept = self._is_kept(target, referent)
         fate = fates.of(reference, referent)
         if fate is None:
-            # The rehearsal did not come this far.
+            # The dry run did not come this far.
             answer = self._fate(referent)
             fate = RELINK if kept else STRONG if answer == "strong" else OUTSIDE
         state = fate if fate == CYCLE else "kept" if kept or fate == RELINK else "outside"
@@ -250,7 +250,7 @@ class _Inquiry:
         )
         if state != "kept" and fate != STRONG and self._is_strict(referent):
             becomes = "error"
-        edge = self._tour.edge_to(question)
+        edge = self._traversal.edge_to(question)
         source = walk.numbers.get(id(reference), number)
         return WeakReference(
             path=walk.path(source, edge) if in_container else walk.path(source),
@@ -266,9 +266,9 @@ class _Inquiry:
         return self._policy == "strict" if not callable(self._policy) else self._fate(referent) == "strict"
 
     def _unpicklable(self, number: int, error: Exception) -> UnpicklableObject:
-        obj = self._tour.walk.objects[number]
+        obj = self._traversal.walk.objects[number]
         outside = number >= self._graph.outside_from
-        path = self._tour.walk.path(number)
+        path = self._traversal.walk.path(number)
         becomes = self._substitute(obj)
         return UnpicklableObject(path, dotted_name(type(obj)), type(error).__name__, _reason(error), outside, becomes)
 
@@ -290,7 +290,7 @@ class _Inquiry:
 
     def _hazards(self, fates: Fates) -> list[Hazard]:
         hazards: dict[int, Hazard] = {}
-        for number, question in self._tour.questions:
+        for number, question in self._traversal.questions:
             if number < self._graph.outside_from and id(question.reference) not in hazards:
                 hazard = self._hazard(number, question, fates)
                 if hazard is not None:
@@ -299,7 +299,7 @@ class _Inquiry:
 
     def _hazard(self, number: int, question: Question, fates: Fates) -> Hazard | None:
         """Say what others would load in place of a weak reference, unless they keep it or refuse it."""
-        walk, graph = self._tour.walk, self._graph
+        walk, graph = self._traversal.walk, self._graph
         reference, referent = question.reference, question.referent
         peers = "pickle and cloudpickle"
         if type(reference) in PROXIES and not issubclass(type(referent), type | types.FunctionType):

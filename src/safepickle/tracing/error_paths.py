@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from safepickle.errors import WeakReferenceError
 from safepickle.options import OutsideFate
-from safepickle.tracing.expand import Probe
+from safepickle.tracing.expand import Expander
 from safepickle.tracing.naming import Edge, join, shorten
-from safepickle.tracing.recording import surveying
-from safepickle.tracing.traversal import MAX_OBJECTS, Tour, leave_outside
+from safepickle.tracing.recording import recording
+from safepickle.tracing.traversal import MAX_OBJECTS, Traversal, leave_outside
 
 if TYPE_CHECKING:
     from safepickle.dumping.base_pickler import BasePickler
@@ -38,9 +38,9 @@ def find_path(root: Any, target: object, pickler: BasePickler | None = None) -> 
     if root is target:
         return "$"
     pickler = _new_pickler() if pickler is None else pickler
-    tour = Tour(root, pickler, outside=True)
-    walk = tour.walk
-    for _ in tour:
+    traversal = Traversal(root, pickler, outside=True)
+    walk = traversal.walk
+    for _ in traversal:
         if id(target) in walk.numbers:
             return walk.whole_path(walk.numbers[id(target)])
     return None
@@ -62,10 +62,10 @@ def locate_failure(root: Any, error: BaseException, pickler: BasePickler | None 
     """
     pickler = _new_pickler() if pickler is None else pickler
     similar: str | None = None
-    tour = Tour(root, pickler, _copy if _makes_strong_copies(pickler) else leave_outside)
-    for number, expansion in tour:
+    traversal = Traversal(root, pickler, _copy if _makes_strong_copies(pickler) else leave_outside)
+    for number, expansion in traversal:
         if type(expansion.error) is type(error):
-            path = tour.walk.whole_path(number)
+            path = traversal.walk.whole_path(number)
             if str(expansion.error) == str(error):
                 return path
             similar = similar or path
@@ -118,10 +118,10 @@ def _is_about_an_object(error: BaseException) -> bool:
 def _deepest_path(root: Any, pickler: BasePickler) -> str:
     """Walk as the pickler does, depth first, and return the path at which objects are nested deepest."""
     deepest: list[Edge] = []
-    with surveying(pickler):
-        probe = Probe(pickler, pickler.proto, getattr(pickler, "persistent_id", None))
+    with recording(pickler):
+        expander = Expander(pickler, pickler.proto, getattr(pickler, "persistent_id", None))
         seen: dict[int, Any] = {id(root): root}
-        stack = [iter(probe.expand(root).children)]
+        stack = [iter(expander.expand(root).children)]
         edges: list[Edge] = []
         while stack and len(edges) < sys.getrecursionlimit() and len(seen) < MAX_OBJECTS:
             edge, child = next(stack[-1], (None, stack))
@@ -132,7 +132,7 @@ def _deepest_path(root: Any, pickler: BasePickler) -> str:
             if id(child) in seen:
                 continue
             seen[id(child)] = child
-            stack.append(iter(probe.expand(child).children))
+            stack.append(iter(expander.expand(child).children))
             edges.append(edge)
             if len(edges) > len(deepest):
                 deepest = edges.copy()

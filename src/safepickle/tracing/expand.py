@@ -19,7 +19,7 @@ from safepickle.tracing.shortcuts import shortcuts
 if TYPE_CHECKING:
     from safepickle.dumping.base_pickler import BasePickler
 
-__all__ = ["ENVELOPE", "MAX_INLINE", "Expansion", "Probe", "fetch_size"]
+__all__ = ["ENVELOPE", "MAX_INLINE", "Expander", "Expansion", "fetch_size"]
 
 MAX_INLINE: Final = 256
 """Strings and bytes up to this length belong to what holds them; longer ones are children in their own right."""
@@ -28,7 +28,7 @@ _NUMBERS: Final = frozenset({int, bool, float, type(None)})
 _STRINGS: Final = frozenset({str, bytes, bytearray})
 _CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset})
 _PARTS: Final = frozenset({list, tuple, dict})
-# What a child costs in a probe: the number 0, and the code that makes a persistent id of it.
+# What a child costs in an expansion: the number 0, and the code that makes a persistent id of it.
 _CHILD_BYTES: Final = 3
 ENVELOPE: Final = 12
 """Bytes of PROTO, FRAME and STOP. Below four bytes there is no frame."""
@@ -66,7 +66,7 @@ class Expansion:
         self.error: Exception | None = None
 
 
-class Probe:
+class Expander:
     """Expands objects one by one.
 
     Args:
@@ -137,12 +137,12 @@ class Probe:
 class _OneLevel(pickle.Pickler):
     """The C pickler, which writes one object and is shown its children."""
 
-    def __init__(self, probe: Probe) -> None:
+    def __init__(self, expander: Expander) -> None:
         self._sink = _Sink()
-        protocol = probe._protocol
+        protocol = expander._protocol
         super().__init__(self._sink, protocol, buffer_callback=self._see_buffer if protocol >= 5 else None)
-        self._probe = probe
-        self._strings = probe._strings
+        self._expander = expander
+        self._strings = expander._strings
 
     def run(self, obj: Any, expansion: Expansion) -> None:
         """Write `obj` alone, and tell what it took and what it leads to."""
@@ -185,7 +185,7 @@ class _OneLevel(pickle.Pickler):
         return 0
 
     def reducer_override(self, obj: Any) -> Any:
-        value = self._probe.reduce(obj)
+        value = self._expander.reduce(obj)
         if type(value) is tuple:
             self._value = value
             self._entered |= _parts(obj, value)
@@ -203,11 +203,11 @@ class _OneLevel(pickle.Pickler):
         if self._value is None:
             if type(obj) not in _CONTAINERS:
                 return [(NEAREST, child) for _, child in children]
-            if self._probe._protocol < _SETS_AND_BYTES:
+            if self._expander._protocol < _SETS_AND_BYTES:
                 return _contents(obj, {id(child) for _, child in children})
             return _name_contents(obj, children)
         wanted = [child for _, child in children]
-        edges = name_children(obj, self._value, self._probe.typed, self._probe._protocol, wanted)
+        edges = name_children(obj, self._value, self._expander.typed, self._expander._protocol, wanted)
         return list(zip(edges, wanted, strict=True))
 
 

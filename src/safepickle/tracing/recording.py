@@ -15,7 +15,7 @@ from safepickle.reducers.decisions import OUTSIDE, Dump
 if TYPE_CHECKING:
     from safepickle.dumping.base_pickler import BasePickler
 
-__all__ = ["Question", "Survey", "surveying"]
+__all__ = ["Question", "Recorder", "recording"]
 
 
 class Question(NamedTuple):
@@ -32,7 +32,7 @@ class Question(NamedTuple):
     dependents: tuple[Any, ...]
 
 
-class Survey(Dump):
+class Recorder(Dump):
     """Takes down what the reducers ask, with the same answer for all."""
 
     def __init__(self, pickler: BasePickler) -> None:
@@ -52,11 +52,11 @@ class Survey(Dump):
 
 
 @contextmanager
-def surveying(pickler: BasePickler) -> Iterator[Survey]:
-    """Have the reducers of `pickler` ask a `Survey` for as long as the context lasts."""
+def recording(pickler: BasePickler) -> Iterator[Recorder]:
+    """Have the reducers of `pickler` ask a `Recorder` for as long as the context lasts."""
     before = pickler._dump
-    pickler._dump = survey = Survey(pickler)
+    pickler._dump = recorder = Recorder(pickler)
     try:
-        yield survey
+        yield recorder
     finally:
         pickler._dump = before

@@ -1,7 +1,7 @@
 """A walk that knows weak references: first what is kept, then what strong copies bring in, then what stays outside.
 
-`Walk` goes where the pickler goes and stops at every weak reference. A tour takes up what the reducers asked there,
-and enters what is behind a reference once it is known on which terms.
+`Walk` goes where the pickler goes and stops at every weak reference. A traversal takes up what the reducers asked
+there, and enters what is behind a reference once it is known on which terms.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from safepickle.options import OutsideFate
-from safepickle.tracing.expand import Expansion, Probe
+from safepickle.tracing.expand import Expander, Expansion
 from safepickle.tracing.naming import Edge, weak_edges
-from safepickle.tracing.recording import Question, surveying
+from safepickle.tracing.recording import Question, recording
 from safepickle.tracing.walk import Walk
 
 if TYPE_CHECKING:
     from safepickle.dumping.base_pickler import BasePickler
 
-__all__ = ["MAX_OBJECTS", "Tour", "leave_outside"]
+__all__ = ["MAX_OBJECTS", "Traversal", "leave_outside"]
 
 MAX_OBJECTS: Final = 5_000_000
-"""Where a tour gives up: an object whose reducer always makes new ones has no end."""
+"""Where a traversal gives up: an object whose reducer always makes new ones has no end."""
 
 
 def leave_outside(referent: Any) -> OutsideFate:
@@ -29,13 +29,13 @@ def leave_outside(referent: Any) -> OutsideFate:
     return "tombstone"
 
 
-class Tour:
+class Traversal:
     """Visits the objects of a graph, the nearest first, in up to three regions.
 
     Kept objects have the lowest numbers, then come those that strong copies bring in, then those that stay outside.
 
     Args:
-        root: Where the tour begins.
+        root: Where the traversal begins.
         pickler: Whose reducers say what an object leads to.
         fate: What becomes of an outside referent; what is ``"strong"`` belongs to the pickle. By default, none does.
         outside: Go on to what stays outside.
@@ -45,7 +45,7 @@ class Tour:
         questions: What the reducers have asked, each with the number of the object over which they asked.
         copied_from: The lowest number that a strong copy has brought in.
         outside_from: The lowest number that stays outside.
-        complete: Whether the tour came to an end before `MAX_OBJECTS`.
+        complete: Whether the traversal came to an end before `MAX_OBJECTS`.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Tour:
         fate: Callable[[Any], OutsideFate] = leave_outside,
         outside: bool = False,
     ) -> None:
-        self.walk = Walk(root, Probe(pickler, pickler.proto, getattr(pickler, "persistent_id", None)))
+        self.walk = Walk(root, Expander(pickler, pickler.proto, getattr(pickler, "persistent_id", None)))
         self.questions: list[tuple[int, Question]] = []
         self.copied_from = self.outside_from = MAX_OBJECTS * 2  # Higher than any number, until there is one.
         self.complete = True
@@ -68,11 +68,11 @@ class Tour:
     def __iter__(self) -> Iterator[tuple[int, Expansion]]:
         """Expand each object once; the reducers' questions up to there have been taken down."""
         walk = self.walk
-        with surveying(self._pickler) as survey:
+        with recording(self._pickler) as recorder:
             waiting: list[tuple[int, Question]] = []
             while True:
                 for number, expansion in walk:
-                    if asked := survey.take():
+                    if asked := recorder.take():
                         entries = [(number, question) for question in asked]
                         self.questions += entries
                         waiting += entries
@@ -97,8 +97,8 @@ class Tour:
 
     def is_by_reference(self, referent: Any) -> bool:
         """Tell whether the other side imports a referent, so that it counts as kept wherever it is met."""
-        with surveying(self._pickler) as survey:
-            return survey._is_by_reference(referent)
+        with recording(self._pickler) as recorder:
+            return recorder._is_by_reference(referent)
 
     def edge_to(self, question: Question) -> Edge:
         """Name the way from a reference to its referent."""

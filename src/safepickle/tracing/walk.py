@@ -1,6 +1,6 @@
 """A walk over an object graph, the nearest first, so that the first path found is the one to type.
 
-It goes where the pickler goes, one `Probe` at a time, with no recursion. It follows no weak reference: who wants to
+It goes where the pickler goes, one `Expander` at a time, with no recursion. It follows no weak reference: who wants to
 know what is behind one adds it with `Walk.enter`.
 """
 
@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Iterator
 from typing import Any, Final
 
-from safepickle.tracing.expand import Expansion, Probe
+from safepickle.tracing.expand import Expander, Expansion
 from safepickle.tracing.naming import NEAREST, Edge
 from safepickle.tracing.path_table import PathTable
 
@@ -30,7 +30,7 @@ class Walk:
 
     Args:
         root: Where to begin.
-        probe: What expands the objects.
+        expander: What expands the objects.
 
     Attributes:
         objects: Every object visited so far, held so that its id stays its own. The root is number 0.
@@ -38,12 +38,12 @@ class Walk:
         numbers: The number of each object, by id.
     """
 
-    def __init__(self, root: Any, probe: Probe) -> None:
+    def __init__(self, root: Any, expander: Expander) -> None:
         self.objects: list[Any] = []
         self.book = PathTable()
         self.numbers: dict[int, int] = {}
         self._distances: list[int] = []
-        self._probe = probe
+        self._expander = expander
         self._entered = 1
         # Distance, turn, parent, edge, object. No two have the same turn, so objects are never compared.
         self._waiting: list[tuple[int, int, int, Edge, Any]] = [(0, 0, -1, NEAREST, root)]
@@ -58,7 +58,7 @@ class Walk:
             self.objects.append(obj)
             self.book.add(parent, edge)
             self._distances.append(distance)
-            expansion = self._probe.expand(obj)
+            expansion = self._expander.expand(obj)
             for position, (edge, child) in enumerate(expansion.children):
                 self.enter(number, edge, child, shortcut=position < expansion.shortcuts)
             yield number, expansion

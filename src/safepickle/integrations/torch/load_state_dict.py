@@ -232,7 +232,7 @@ def _message(module: nn.Module, report: LoadReport, outcome: _Outcome, remedy: s
 
 
 def _is_stock(module: nn.Module) -> bool:
-    """Whether only torch's code and ours runs while `module` loads, so that a rehearsal without data tells all."""
+    """Whether only torch's code and ours runs while `module` loads, so that a dry run without data tells all."""
     for _, owned in owned_modules(module):
         if not all(issubclass(type(owned.__dict__.get(kind)), dict) for kind in _REGISTRIES):
             return False  # a scripted module keeps its tensors elsewhere
@@ -293,7 +293,7 @@ def _without_values(state: OrderedDict[str, Any]) -> OrderedDict[str, Any]:
 
 @contextmanager
 def _rollback(module: nn.Module) -> Iterator[None]:
-    """Undo what was loaded when the block raises: for modules with loading code that no rehearsal can foresee."""
+    """Undo what was loaded when the block raises: for modules with loading code that no dry run can foresee."""
     tensors = {
         id(tensor): (tensor, tensor.detach().clone())
         for _, owned in owned_modules(module)
