@@ -18,6 +18,8 @@ from safepickle.guard.machine import Machine
 from safepickle.guard.names import Renaming, renamed
 from safepickle.guard.never import reason_against
 from safepickle.guard.rules import BUILT_IN, Facts, Grant, Rule
+from safepickle.guard.rules.copies import own_arguments, own_container
+from safepickle.guard.rules.users import check_users_state
 from safepickle.guard.users_state import check_attributes
 
 __all__ = ["USERS", "Guarded"]
@@ -130,6 +132,9 @@ class Guarded:
                 raise Refusal("it is called with keyword arguments")
             if rule.new_only and not new:
                 raise Refusal("its constructor is called, where a pickle makes an instance without it")
+            if rule.unfolds == "filling":
+                arguments = self._attributes_first(grant, arguments)
+            arguments = own_arguments(self, arguments, rule.reads)
             facts = rule.check(self, arguments)
             value = self._make(grant, arguments, new, facts)
             if facts is not None:
@@ -156,6 +161,8 @@ class Guarded:
         if self._machine is None:
             return
         keys, kind = self._machine.keys, type(value)
+        if facts is not None:
+            size = max(size, facts.weight)
         if issubclass(kind, tuple):
             keys.enter(value)
         elif issubclass(kind, frozenset):
@@ -197,6 +204,15 @@ class Guarded:
             if grant is not None and (grant.module, f"{grant.name}.{arguments[1]}") in BUILT_IN:
                 return (self.find(grant.module, f"{grant.name}.{arguments[1]}", 4),)
         return None
+
+    def _attributes_first(self, grant: Grant, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Set the attributes of a container that is filled, as a state is set; return the arguments without them."""
+        if len(arguments) != 2 or type(arguments[1]) is not tuple or not arguments[1] or arguments[1][0] is None:
+            return arguments
+        container, (attributes, *rest) = arguments
+        self.set_state(container, attributes)
+        self.subject = grant.key
+        return container, (None, *rest)
 
     def _salvage(self, function: Any, arguments: Any, referent_type: Any, path: Any) -> Any:
         """Make a call that may fail, since a tombstone is among its arguments: what it would have made is one then."""
@@ -260,10 +276,11 @@ class Guarded:
         elif type(state) is tuple:
             self.spend(extent(state))
         if grant.rule is USERS:
-            self._set_users_state(grant, obj, state)
+            self._set_users_state(grant, obj, check_users_state(self, obj, self.facts(obj), state))
         elif grant.rule.state is None:
             raise Refusal("its instances take no state")
         else:
+            state = own_container(self, state, grant.rule.state_reads)
             setter = grant.rule.state(self, obj, self.facts(obj), state)
             self._set_built_in_state(grant, obj, state, setter)
         self.subject = ""
@@ -349,6 +366,10 @@ class Guarded:
     def nest(self, value: Any, parts: Iterable[Any]) -> None:
         if self._machine is not None:
             self._machine.costs.nesting.nest(value, parts)
+
+    def weigh(self, value: Any, units: int) -> None:
+        if self._machine is not None:
+            self._machine.keys.enter_sized(value, units)
 
     def check_keys(self, keys: Any, container: object) -> None:
         if self._machine is not None:

@@ -25,11 +25,17 @@ WORK_PER_BYTE = 64
 WORK_FLOOR = 1 << 26
 """What is done with values is charged by size; a stream may spend `WORK_FLOOR`, and `WORK_PER_BYTE` for each byte."""
 
+ALLOCATED = 2
+"""What allocating and filling a byte costs, in units of work: it takes time, and it stays."""
+
 EQUAL_HASHES = 256
 """Most keys of one container that may share a hash: more make its lookups quadratic."""
 
 DIGITS = 4_300
 """Longest decimal number, as in `sys.int_info.default_max_str_digits`: reading one is quadratic in its digits."""
+
+PATH = 32_767
+"""Longest path: the longest that any system takes."""
 
 EXPONENT = 10_000
 """Largest exponent of a decimal number: arithmetic on larger ones writes the zeros out."""
@@ -43,6 +49,10 @@ NESTED_LOADS = 4
 NESTED_LOAD_WORK = 1 << 14
 NESTED_LOAD_AGAIN = 1 << 20
 """What loading a file inside a pickle is charged beside its length; and one that was loaded before."""
+
+DTYPE_PARTS = 4_096
+DTYPE_LEVELS = 32
+"""Most element types that a dtype may be made of, and how deep: what hashes or frees it goes through all of them."""
 
 DIMENSIONS = 64
 """Most dimensions of an array or a tensor."""

@@ -7,24 +7,43 @@ object pointers ends the process; so both are held against each other before num
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any, Final
 
-from safepickle.guard.limits import Damage, Refusal
-from safepickle.guard.rules.base import DATA, Facts, Judge, Rule, count_elements, expect, sizes
+from safepickle.guard.limits import DTYPE_LEVELS, DTYPE_PARTS, Damage, Excess, Refusal
+from safepickle.guard.rules.base import (
+    DATA,
+    Blob,
+    Facts,
+    Judge,
+    Rule,
+    allocate,
+    count_elements,
+    expect,
+    is_one_of,
+    is_size,
+    sizes,
+)
+from safepickle.guard.rules.copies import own_container
 
-_CODE: Final = re.compile(r"[<>=|]?(?:([biufcMmO])(1|2|4|8|16|32)?|([SUVa])(\d{1,9}))")
+_CODE: Final = re.compile(r"[<>=|]?(?:([biufcMmO])(1|2|4|8|16|32)?|([SUV])(0|[1-9]\d{0,8}))")
 _SIZES: Final = {
     "b": "1",
     "i": "1 2 4 8",
     "u": "1 2 4 8",
-    "f": "2 4 8 12 16",
-    "c": "8 16 24 32",
+    "f": "2 4 8 16",
+    "c": "8 16 32",
     "M": "8",
     "m": "8",
     "O": "8",
 }
 _UNITS: Final = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as", "generic")
 _OBJECT: Final = "O"
+_SIZED: Final = {"S": (1,), "U": (4,), "V": (1, 2, 4, 8, 16)}
+"""The dtypes whose state repeats their size, each with the alignments that it may have."""
+_NATIVE: Final = "<" if sys.byteorder == "little" else ">"
+_NO_SIZE: Final = 1 << 16
+"""Most elements of an array whose elements have no size: no byte of the file stands behind them."""
 
 
 def _dtype(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
@@ -32,54 +51,64 @@ def _dtype(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
     expect(arguments, str, (bool, int), (bool, int))
     if not arguments[2]:
         raise Refusal("it would hand out numpy's own dtype, which is shared by the whole process")
-    found = _CODE.fullmatch(arguments[0])
+    found = _CODE.fullmatch(arguments[0]) if len(arguments[0]) < 16 else None
     if found is None:
         raise Refusal("the code of the dtype is not one that numpy writes")
     letter, size, text, length = found.groups()
+    swapped = is_one_of(arguments[0][:1], "<", ">") and arguments[0][0] != _NATIVE
     if letter:
         if (size or "8") not in _SIZES[letter].split() or (size is None and letter not in "OMm"):
             raise Refusal("the code of the dtype is not one that numpy writes")
-        return Facts("dtype", letter, int(size or 8), open=True)
-    return Facts("dtype", text, int(length) * (4 if text == "U" else 1), open=True)
+        return Facts("dtype", letter, int(size or 8), open=True, swapped=swapped)
+    itemsize = int(length) * (4 if text == "U" else 1)
+    if itemsize >= 1 << 31:
+        raise Damage("an element of the dtype has more than 2**31 bytes")
+    return Facts("dtype", text, itemsize, open=True, swapped=swapped)
 
 
 def _dtype_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
     if facts is None or facts.kind != "dtype" or not facts.open:
         raise Refusal("only a dtype that was just made takes a state")
-    if type(state) is not tuple or not 8 <= len(state) <= 9 or state[0] not in (3, 4):
+    if type(state) is not tuple or not 8 <= len(state) <= 9 or not is_one_of(state[0], 3, 4):
         raise Refusal("the state of the dtype is not of version 3 or 4")
     version, order, subarray, names, fields, size, alignment, flags = state[:8]
-    if type(version) is not int or order not in ("<", ">", "|", "=") or (version == 3 and len(state) == 9):
+    if not is_one_of(order, "<", ">", "|", "=") or not all(type(number) is int for number in (size, alignment, flags)):
         raise Refusal("the state of the dtype is malformed")
-    if not all(type(number) is int for number in (size, alignment, flags)):
-        raise Refusal("the state of the dtype is malformed")
-    if size not in (-1, facts.itemsize) or alignment not in (-1, 1, 2, 4, 8, 16):
+    # Without a unit numpy would go on with a dtype of dates that has none, and end the process.
+    dates = facts.dtype in "Mm"
+    if dates != (version == 4) or dates != (len(state) == 9):
+        raise Refusal("a unit is for dtypes of dates alone, and they have one")
+    sized = _SIZED.get(facts.dtype)
+    if (size, alignment) != (-1, -1) if sized is None else (size != facts.itemsize or alignment not in sized):
         raise Damage("the state of the dtype contradicts its code")
-    if len(state) == 9:
-        _check_unit(facts, state[8])
-    elif facts.dtype in "Mm" and version == 4:
-        raise Damage("the dtype has no unit")
+    if dates:
+        _check_unit(state[8])
     if subarray is not None:
         _check_subarray(judge, facts, subarray)
     if names is not None or fields is not None:
         _check_fields(judge, facts, names, fields)
-    allowed = {_OBJECT: (63,), "U": (8,), "V": (0, 16, 144)}.get(facts.dtype, (0,))
-    if flags not in allowed or ((flags in (16, 144)) != (names is not None)):
+    allowed = {_OBJECT: (63,), "U": (8,), "V": (0, 8) if names is None else (16, 24, 144, 152)}.get(facts.dtype, (0,))
+    if flags not in allowed:
         raise Refusal("the flags of the dtype are not those that numpy writes for it")
     facts.open = False
+    facts.swapped = facts.swapped if order == "|" else order not in ("=", _NATIVE)
+    judge.weigh(obj, facts.weight)
     return _set_state
 
 
-def _check_unit(facts: Facts, metadata: Any) -> None:
-    if type(metadata) is not tuple or len(metadata) != 2 or facts.dtype not in "Mm":
+def _check_unit(metadata: Any) -> None:
+    if type(metadata) is not tuple or len(metadata) != 2:
         raise Refusal("the dtype carries metadata")
     extra, unit = metadata
     if extra is not None and not (type(extra) is dict and not extra):
         raise Refusal("the dtype carries metadata")
-    if type(unit) is not tuple or len(unit) != 4 or type(unit[0]) not in (bytes, str):
+    if type(unit) is not tuple or len(unit) != 4 or type(unit[0]) not in (bytes, str) or len(unit[0]) > 7:
         raise Refusal("the unit of the dtype is malformed")
     name = unit[0] if type(unit[0]) is str else unit[0].decode("ascii", "replace")
-    if name not in _UNITS or not all(type(part) is int and 0 < part < 1 << 31 for part in unit[1:]):
+    # A divisor would have to divide a smaller unit, so numpy never writes one.
+    if name not in _UNITS or not is_size(unit[1]) or not is_one_of(unit[2], 1) or not is_one_of(unit[3], 1):
+        raise Refusal("the unit of the dtype is malformed")
+    if not 0 < unit[1] < (2 if name == "generic" else 1 << 31):
         raise Refusal("the unit of the dtype is malformed")
 
 
@@ -90,19 +119,35 @@ def _check_subarray(judge: Judge, facts: Facts, subarray: Any) -> None:
     shape = (subarray[1],) if type(subarray[1]) is int else subarray[1]
     if count_elements(sizes(shape, "shape of the subarray")) * element.itemsize != facts.itemsize:
         raise Damage("the subarray does not fill the dtype")
+    facts.layout = "subarray"
+    _unfold(judge, facts, [element])
 
 
 def _check_fields(judge: Judge, facts: Facts, names: Any, fields: Any) -> None:
-    if facts.dtype != "V" or type(names) is not tuple or type(fields) is not dict or set(map(type, names)) - {str}:
+    if facts.dtype != "V" or facts.layout == "subarray" or type(names) is not tuple or type(fields) is not dict:
+        raise Refusal("the fields of the dtype are malformed")
+    if set(map(type, names)) - {str} or set(map(type, fields)) - {str}:
         raise Refusal("the fields of the dtype are malformed")
     if len(set(names)) != len(names) or fields.keys() != set(names):
         raise Damage("the names of the dtype's fields contradict its fields")
+    elements = []
     for field in fields.values():
         if type(field) is not tuple or len(field) != 2 or type(field[1]) is not int:
             raise Refusal("the fields of the dtype are malformed")
         element = _known_dtype(judge, field[0])
         if not 0 <= field[1] <= facts.itemsize - element.itemsize:
             raise Damage("a field lies outside its dtype")
+        elements.append(element)
+    _unfold(judge, facts, elements)
+
+
+def _unfold(judge: Judge, facts: Facts, elements: list[Facts]) -> None:
+    """Hold a dtype to a number of parts, counted at each place where one stands, and charge for going through them."""
+    facts.weight = 1 + sum(element.weight for element in elements)
+    facts.levels = 1 + max((element.levels for element in elements), default=0)
+    if facts.weight > DTYPE_PARTS or facts.levels > DTYPE_LEVELS:
+        raise Excess(f"the dtype has more than {DTYPE_PARTS:,} parts, or nests more than {DTYPE_LEVELS} levels deep")
+    judge.spend(16 * facts.weight)
 
 
 def _known_dtype(judge: Judge, value: Any, objects: bool = False) -> Facts:
@@ -115,13 +160,24 @@ def _known_dtype(judge: Judge, value: Any, objects: bool = False) -> Facts:
     return facts
 
 
+def _element_type(judge: Judge, value: Any, objects: bool = False) -> Facts:
+    """Return what is known of the dtype of an array or a scalar: numpy never gives them a subarray for one."""
+    facts = _known_dtype(judge, value, objects)
+    if facts.layout == "subarray":
+        raise Refusal("the elements are arrays themselves")
+    judge.spend(facts.weight)
+    return facts
+
+
 def _set_state(obj: Any, state: Any) -> None:
     obj.__setstate__(state)
 
 
 def _reconstruct(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
     """Judge ``_reconstruct(ndarray, (0,), b'b')``, which makes an empty array that waits for its state."""
-    if len(arguments) != 3 or arguments[1] != (0,) or arguments[2] not in (b"b", "b"):
+    if len(arguments) != 3 or type(arguments[1]) is not tuple or not is_one_of(arguments[2], b"b", "b"):
+        raise Refusal("it is not called as numpy writes it")
+    if len(arguments[1]) != 1 or not is_one_of(arguments[1][0], 0):
         raise Refusal("it is not called as numpy writes it")
     grant = judge.grant(arguments[0])
     if grant is None or (grant.listed == "built-in" and grant.name != "ndarray"):
@@ -132,22 +188,21 @@ def _reconstruct(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
 def _array_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
     if facts is None or facts.kind != "array" or not facts.open:
         raise Refusal("only an array that was just made takes a state")
-    if type(state) is not tuple or len(state) != 5 or state[0] != 1 or type(state[0]) is not int:
+    if type(state) is not tuple or len(state) != 5 or not is_one_of(state[0], 1):
         raise Refusal("the state of the array is not of version 1")
     _, shape, dtype, fortran, data = state
-    element = _known_dtype(judge, dtype, objects=True)
+    element = _element_type(judge, dtype, objects=True)
     count = count_elements(sizes(shape, "shape of the array"))
-    if type(fortran) not in (bool, int):
+    if not is_one_of(fortran, True, False, 0, 1):
         raise Refusal("the state of the array is malformed")
     if element.dtype == _OBJECT:
         if type(data) is not list or len(data) != count:
             raise Damage("an array of objects does not hold as many as its shape says")
-    elif type(data) is str:
-        # Pickles of Python 2, read with encoding="latin1".
-        if len(data) != count * element.itemsize or (not data.isascii() and max(data) > "\xff"):
-            raise Damage("the bytes of the array do not fill its shape")
-    elif judge.length(data) != count * element.itemsize:
-        raise Damage("the bytes of the array do not fill its shape")
+        allocate(judge, 8 * count)
+        judge.nest(obj, data)
+    else:
+        _check_filled(judge, data, count, element)
+        allocate(judge, count * element.itemsize)
     facts.open = False
     facts.dtype, facts.itemsize, facts.shape, facts.nbytes = (
         element.dtype,
@@ -158,13 +213,46 @@ def _array_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any
     return _set_state
 
 
+def check_array(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
+    """Hold the state of an array of a user's class to the same, where numpy will read it; return it, copied.
+
+    One of another shape is for a ``__setstate__`` of the class's own, or numpy refuses it.
+    """
+    if type(state) is not tuple or len(state) not in (4, 5):
+        return state
+    state = own_container(judge, state, RULES["numpy", "ndarray"].state_reads)
+    _array_state(judge, obj, facts, state)
+    return state
+
+
+def _check_filled(judge: Judge, data: Any, count: int, element: Facts) -> None:
+    """Hold the bytes of an array against its shape."""
+    if type(data) is str:
+        # Pickles of Python 2, read with encoding="latin1": numpy encodes them.
+        allocate(judge, len(data))
+        try:
+            length: int | None = len(data.encode("latin-1"))
+        except UnicodeEncodeError:
+            raise Damage("the text that stands for the bytes of the array is no latin-1") from None
+    else:
+        length = judge.length(data)
+    if length is not None and length != count * element.itemsize:
+        raise Damage("the bytes of the array do not fill its shape")
+    if not element.itemsize and count > _NO_SIZE:
+        raise Excess(f"the array has more than {_NO_SIZE:,} elements that have no size")
+
+
 def _from_buffer(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
-    if len(arguments) not in (4, 5) or arguments[3] not in ("C", "F", "K") or arguments[4:] not in ((), (None,)):
+    if (
+        len(arguments) not in (4, 5)
+        or not is_one_of(arguments[3], "C", "F", "K")
+        or any(argument is not None for argument in arguments[4:])
+    ):
         raise Refusal("it is not called as numpy writes it")
     buffer, dtype, shape = arguments[:3]
     if arguments[3] == "K":
         raise Refusal("arrays with permuted axes are not read")
-    element = _known_dtype(judge, dtype)
+    element = _element_type(judge, dtype)
     count = count_elements(sizes(shape, "shape of the array"))
     length = judge.length(buffer)
     if length is not None and length != count * element.itemsize:
@@ -177,13 +265,25 @@ def _from_buffer(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
 def _scalar(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
     if len(arguments) != 2:
         raise Refusal(f"it is called with {len(arguments)} arguments")
-    element = _known_dtype(judge, arguments[0])
+    element = _element_type(judge, arguments[0])
     data = arguments[1]
     if type(data) is str and data.isascii():
         data = data.encode()
-    if type(data) is not bytes or len(data) != element.itemsize:
+    if judge.length(data) != element.itemsize or type(data) in (bytearray, memoryview):
         raise Damage("the bytes of the scalar do not fill its dtype")
-    return Facts("scalar", element.dtype, element.itemsize, element.itemsize)
+    allocate(judge, element.itemsize)
+    if element.dtype == "U":
+        _check_characters(data, element.swapped)
+    return Facts("scalar", element.dtype, element.itemsize, element.itemsize, weight=element.weight + element.itemsize)
+
+
+def _check_characters(data: Any, swapped: bool) -> None:
+    little = (sys.byteorder == "little") != swapped
+    content: bytes = data.read() if type(data) is Blob and data.read is not None else data
+    try:
+        content.decode("utf-32-le" if little else "utf-32-be", "surrogatepass")
+    except UnicodeDecodeError:
+        raise Damage("a character of the scalar is none") from None
 
 
 _SCALARS: Final = (
@@ -193,7 +293,7 @@ _SCALARS: Final = (
 
 RULES: Final[dict[tuple[str, str], Rule]] = {
     ("numpy", "dtype"): Rule(_dtype, state=_dtype_state, data=True),
-    ("numpy", "ndarray"): Rule(state=_array_state, data=True),
+    ("numpy", "ndarray"): Rule(state=_array_state, state_reads=2, data=True),
     **{("numpy", name): DATA for name in _SCALARS.split()},
     **{
         (f"{package}.multiarray", "_reconstruct"): Rule(_reconstruct, of_first=True)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from safepickle.guard.limits import DIMENSIONS, Damage, Refusal
+from safepickle.guard.limits import ALLOCATED, DIMENSIONS, Damage, Refusal
+from safepickle.guard.rules.copies import ALL
 
 
 @dataclass(slots=True)
@@ -24,10 +25,13 @@ class Facts:
         itemsize: Bytes of one element.
         nbytes: Bytes that back the value; None when only the load can tell.
         shape: Lengths of the dimensions.
-        layout: Of a tensor.
+        layout: Of a tensor; of a dtype, ``"subarray"``; of a weak dictionary, how it tells keys apart.
         open: Whether it still waits for its state.
         depth: How many references lie between it and what is no reference.
         filled: Whether a storage already holds its data.
+        weight: How many element types a dtype is made of.
+        levels: How deep they nest.
+        swapped: Whether the bytes are in the order of another machine.
         parts: What a value will hold that is made by a call, for `Judge.nest`.
     """
 
@@ -40,6 +44,9 @@ class Facts:
     open: bool = False
     depth: int = 0
     filled: bool = True
+    weight: int = 1
+    levels: int = 0
+    swapped: bool = False
     parts: tuple[Any, ...] = ()
 
 
@@ -99,6 +106,9 @@ class Judge(Protocol):
             Excess: It is nested too deeply.
         """
 
+    def weigh(self, value: Any, units: int) -> None:
+        """Note what hashing or comparing a value costs, where it is more than its arguments measure."""
+
     def check_keys(self, keys: Any, container: object) -> None:
         """Charge for hashing `keys` into `container`, and for comparing those of equal hash with one another.
 
@@ -134,18 +144,24 @@ class Rule:
     Attributes:
         check: Judges the arguments of a call, and returns what is known of the result.
         make: Makes the result, in place of calling the name's object.
+        reads: For each argument, how many levels of containers the check and the callee read; the last one stands for
+            all that follow. These levels are copied first, so that the stream cannot change them. What lies deeper is
+            only kept: it stays the stream's own object. Whoever names nothing here gets copies all the way down.
+        state_reads: The same for a state.
         state: Judges a state, and says by what function it is set: ``state(judge, obj, facts, state)``.
         items: Judges keys that are to be set in an instance, and says by what function: ``items(judge, obj, keys)``.
         data: Whether the name's object may be part of the result, as a class may. Else it may only be called.
         plain: Whether it belongs to the standard library and builds values: inspect makes those for real.
         facts: What is known of the name's object itself.
-        unfolds: For a name that stands for another operation: which.
+        unfolds: For a name that stands for another operation, or begins with one: which.
         of_first: Whether the result is an instance of the first argument.
         new_only: Whether instances are made without calling the class.
     """
 
     check: Check = no_call
     make: Callable[..., Any] | None = None
+    reads: tuple[int, ...] = (ALL,)
+    state_reads: int = ALL
     state: Callable[[Judge, Any, Facts | None, Any], Callable[[Any, Any], None]] | None = None
     items: Callable[[Judge, Any, list[Any]], Callable[[Any, Any, Any], None]] | None = None
     data: bool = False
@@ -184,6 +200,16 @@ class Grant:
 
 DATA: Final = Rule(data=True)
 """A name that may be mentioned and does nothing."""
+
+
+def is_one_of(value: Any, *choices: Any) -> bool:
+    """Tell whether a value is one of some plain ones, without asking it to compare itself with them."""
+    return any(type(value) is type(choice) and value == choice for choice in choices)
+
+
+def allocate(judge: Judge, nbytes: int) -> None:
+    """Charge for `nbytes` that a call allocates and fills."""
+    judge.spend(ALLOCATED * nbytes)
 
 
 def is_size(value: Any) -> bool:

@@ -6,11 +6,17 @@ Files, threads and descriptors are not among them: they reach the file system, r
 from __future__ import annotations
 
 from array import array
-from struct import calcsize, error
+from struct import calcsize
 from typing import Any, Final
 
 from safepickle.guard.limits import Damage, Refusal
-from safepickle.guard.rules.base import Judge, Rule, count_elements, expect, sizes
+from safepickle.guard.rules.base import Judge, Rule, allocate, count_elements, expect, sizes
+
+_FORMATS: Final = {
+    **dict.fromkeys("cbB?", 1), **dict.fromkeys("hH", 2), **dict.fromkeys("iIf", 4), **dict.fromkeys("qQd", 8),
+    **dict.fromkeys("lLnNP", calcsize("l")),
+}  # fmt: skip
+"""The formats that a memory view can be cast to, with the bytes of an item."""
 
 
 def _no_arguments(judge: Judge, arguments: tuple[Any, ...]) -> None:
@@ -21,7 +27,7 @@ def _queue_items(judge: Judge, arguments: tuple[Any, ...]) -> None:
     from _queue import SimpleQueue
 
     expect(arguments, SimpleQueue, list)
-    judge.spend(16 * len(arguments[1]))
+    allocate(judge, 16 * len(arguments[1]))
 
 
 def _view(judge: Judge, arguments: tuple[Any, ...]) -> None:
@@ -31,12 +37,11 @@ def _view(judge: Judge, arguments: tuple[Any, ...]) -> None:
     length = judge.length(buffer)
     if length is not None and length < 0 and type(buffer) is not array:
         raise Refusal("its first argument is no buffer")
-    if type(form) is not str or len(form) > 2 or type(readonly) is not bool:
+    if type(form) is not str or type(readonly) is not bool:
         raise Refusal("it is not called as safepickle writes it")
-    try:
-        nbytes = count_elements(sizes(shape, "shape of the memory view")) * calcsize(form)
-    except error:
-        raise Damage("the format of the memory view is unknown") from None
+    if form not in _FORMATS:
+        raise Damage("the format of the memory view is unknown")
+    nbytes = count_elements(sizes(shape, "shape of the memory view")) * _FORMATS[form]
     if length is not None and nbytes != (memoryview(buffer).nbytes if type(buffer) is array else length):
         raise Damage("the shape of the memory view does not fit its buffer")
     # Each view hashes all that it shows.
@@ -56,7 +61,7 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ("_thread", "allocate_lock"): Rule(_no_arguments, plain=True),
     ("threading", "RLock"): Rule(_no_arguments, plain=True),
     ("_queue", "SimpleQueue"): Rule(_no_arguments, data=True, plain=True),
-    ("safepickle.rebuild", "rebuild_queue_items"): Rule(_queue_items, plain=True),
+    ("safepickle.rebuild", "rebuild_queue_items"): Rule(_queue_items, reads=(0, 1), plain=True),
     ("safepickle.rebuild", "rebuild_memoryview"): Rule(_view, plain=True),
     ("safepickle.rebuild", "rebuild_lru_cache"): Rule(_cache),
 }

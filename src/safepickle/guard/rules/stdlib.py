@@ -7,8 +7,8 @@ import sys
 from typing import Any, Final
 
 from safepickle import rebuild
-from safepickle.guard.limits import DIGITS, EXPONENT, Damage, Excess, Refusal
-from safepickle.guard.rules.base import Facts, Grant, Judge, Rule, expect
+from safepickle.guard.limits import DIGITS, EXPONENT, PATH, Damage, Excess, Refusal
+from safepickle.guard.rules.base import Facts, Grant, Judge, Rule, allocate, expect
 
 _NUMBER: Final = (int, float)
 _DECIMAL: Final = re.compile(
@@ -18,7 +18,20 @@ _FRACTION: Final = re.compile(r"[-+]?\d+(?:/0*[1-9]\d*)?")
 _FACTORIES: Final = frozenset(
     {list, dict, set, frozenset, tuple, int, float, complex, str, bytes, bytearray, bool, type(None)}
 )
-_ARRAY_CODES: Final = "bBhHiIlLqQfd"
+_ARRAY_FORMATS: Final = {
+    "b": (1,), "B": (0,), "h": (4, 5), "H": (2, 3), "i": (8, 9), "I": (6, 7), "l": (8, 9, 12, 13), "L": (6, 7, 10, 11),
+    "q": (12, 13), "Q": (10, 11), "f": (14, 15), "d": (16, 17),
+}  # fmt: skip
+"""The type codes of arrays, each with the machine formats that `array` writes for it."""
+_FORMAT_SIZES: Final = (1, 1, 2, 2, 2, 2, 4, 4, 4, 4, 8, 8, 8, 8, 4, 4, 8, 8)
+_DICT_ENTRY: Final = 96
+_SET_ENTRY: Final = 64
+_ORDERED_ENTRY: Final = 160
+"""Bytes that a container takes for an entry, at most."""
+_SIZES_OF_ITEMS: Final[dict[type, int]] = {
+    str: 4, list: 8, tuple: 8, dict: _DICT_ENTRY, set: _SET_ENTRY, frozenset: _SET_ENTRY,
+}  # fmt: skip
+_LARGEST_NUMBER: Final = 1 << 63
 
 
 def _singleton_type(judge: Judge, arguments: tuple[Any, ...]) -> None:
@@ -52,6 +65,12 @@ def _complex(judge: Judge, arguments: tuple[Any, ...]) -> None:
     expect(arguments, _NUMBER, _NUMBER, least=0)
 
 
+def _hold_digits(*numbers: Any) -> None:
+    """Hold integers to the length of a decimal number: dividing them is quadratic in it."""
+    if any(type(number) is int and number.bit_length() > 4 * DIGITS for number in numbers):
+        raise Excess(f"a number has more than {DIGITS:,} digits")
+
+
 def _bytearray(judge: Judge, arguments: tuple[Any, ...]) -> None:
     if len(arguments) == 2:
         expect(arguments, str, str)
@@ -60,7 +79,7 @@ def _bytearray(judge: Judge, arguments: tuple[Any, ...]) -> None:
     else:
         expect(arguments, (bytes, bytearray), least=0)
     if arguments:
-        judge.spend(len(arguments[0]))
+        allocate(judge, len(arguments[0]))
 
 
 def _bytes(judge: Judge, arguments: tuple[Any, ...]) -> None:
@@ -75,7 +94,7 @@ def _encode(judge: Judge, arguments: tuple[Any, ...]) -> None:
     expect(arguments, str, str)
     if arguments[1] not in ("latin-1", "latin1"):
         raise Refusal("the codec is not latin-1")
-    judge.spend(len(arguments[0]))
+    allocate(judge, len(arguments[0]))
 
 
 def _make_encoded(text: str = "", codec: str = "latin-1") -> bytes:
@@ -85,12 +104,13 @@ def _make_encoded(text: str = "", codec: str = "latin-1") -> bytes:
 def _members(judge: Judge, arguments: tuple[Any, ...]) -> None:
     expect(arguments, (list, tuple, set, frozenset), least=0)
     if arguments and arguments[0]:
-        judge.spend(16 * len(arguments[0]))
+        allocate(judge, _SET_ENTRY * len(arguments[0]))
         judge.check_keys(list(arguments[0]), arguments[0])
 
 
 def _range(judge: Judge, arguments: tuple[Any, ...]) -> None:
     expect(arguments, int, int, int)
+    _hold_digits(*arguments)
     if not arguments[2]:
         raise Damage("the step of a range is 0")
 
@@ -98,6 +118,9 @@ def _range(judge: Judge, arguments: tuple[Any, ...]) -> None:
 def _slice(judge: Judge, arguments: tuple[Any, ...]) -> None:
     # Nothing nested: the hash of a slice is that of its parts, by recursion in C.
     expect(arguments, *[(int, type(None), str, float)] * 3)
+    _hold_digits(*arguments)
+    if any(type(argument) is str and len(argument) > DIGITS for argument in arguments):
+        raise Excess(f"a bound of the slice has more than {DIGITS:,} characters")
 
 
 def _no_arguments(judge: Judge, arguments: tuple[Any, ...]) -> None:
@@ -107,7 +130,7 @@ def _no_arguments(judge: Judge, arguments: tuple[Any, ...]) -> None:
 def _ordered_dict(judge: Judge, arguments: tuple[Any, ...]) -> None:
     expect(arguments, (list, tuple), least=0)
     if arguments:
-        judge.spend(16 * len(arguments[0]))
+        allocate(judge, _ORDERED_ENTRY * len(arguments[0]))
         if not all(type(pair) in (list, tuple) and len(pair) == 2 for pair in arguments[0]):
             raise Refusal("its argument is not a list of pairs")
         judge.check_keys([pair[0] for pair in arguments[0]], arguments[0])
@@ -117,10 +140,18 @@ def _attributes(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
     """Allow new attributes, as the `_metadata` of a state dict, but none that hides a method."""
     if type(state) is not dict or not all(type(name) is str for name in state):
         raise Refusal("the state is not a dict of attributes")
+    cls = _class_of(judge, obj)
     for name in state:
-        if name[:2] == "__" or hasattr(type(obj), name):
-            raise Refusal(f"the state would hide {type(obj).__qualname__}.{name}")
+        if name[:2] == "__" or hasattr(cls, name):
+            raise Refusal(f"the state would hide {cls.__qualname__}.{name}")
     return _set_attributes
+
+
+def _class_of(judge: Judge, obj: Any) -> type:
+    """Return the class of an object, also of one that stands for it in `safepickle.inspect`."""
+    grant = judge.kind(obj)
+    cls = None if grant is None else grant.target
+    return cls if isinstance(cls, type) else type(obj)
 
 
 def _set_attributes(obj: Any, state: dict[str, Any]) -> None:
@@ -130,7 +161,7 @@ def _set_attributes(obj: Any, state: dict[str, Any]) -> None:
 def _counter(judge: Judge, arguments: tuple[Any, ...]) -> None:
     expect(arguments, dict, least=0)
     if arguments:
-        judge.spend(16 * len(arguments[0]))
+        allocate(judge, _DICT_ENTRY * len(arguments[0]))
         judge.check_keys(list(arguments[0]), arguments[0])
 
 
@@ -141,7 +172,7 @@ def _default_dict(judge: Judge, arguments: tuple[Any, ...]) -> None:
     factory = arguments[0] if arguments else None
     grant = judge.grant(factory)
     mine = grant is not None and (grant.listed != "built-in" or grant.module == "collections")
-    if factory is not None and not mine and not (isinstance(factory, type) and factory in _FACTORIES):
+    if factory is not None and not mine and not (type(factory) is type and factory in _FACTORIES):
         raise Refusal("its factory is neither None, nor a plain type, nor allowed")
     if len(arguments) == 2:
         _counter(judge, arguments[1:])
@@ -156,7 +187,7 @@ def _make_default_dict(factory: Any = None, *rest: Any) -> Any:
 def _deque(judge: Judge, arguments: tuple[Any, ...]) -> None:
     expect(arguments, (list, tuple), (int, type(None)), least=0)
     if arguments:
-        judge.spend(16 * len(arguments[0]))
+        allocate(judge, 8 * len(arguments[0]))
     if len(arguments) == 2 and arguments[1] is not None and not 0 <= arguments[1] < sys.maxsize:
         raise Damage("the maximal length of a deque is out of range")
 
@@ -164,6 +195,8 @@ def _deque(judge: Judge, arguments: tuple[Any, ...]) -> None:
 def _small_ints(judge: Judge, arguments: tuple[Any, ...]) -> None:
     if not all(type(argument) is int for argument in arguments):
         raise Refusal("its arguments are not all integers")
+    if not all(-_LARGEST_NUMBER < argument < _LARGEST_NUMBER for argument in arguments):
+        raise Damage("an argument is no small integer")
 
 
 def _date(judge: Judge, arguments: tuple[Any, ...]) -> None:
@@ -182,8 +215,15 @@ def _time(judge: Judge, arguments: tuple[Any, ...]) -> None:
         if len(arguments) > 1:
             raise Refusal(f"it is called with {len(arguments) + 1} arguments")
     for argument in arguments:
-        if type(argument) not in (int, type(None), timezone) and judge.kind(argument) is None:
+        if type(argument) not in (int, type(None), timezone) and not _is_users_instance(judge, argument):
             raise Refusal(f"an argument is of type {type(argument).__qualname__}")
+    _small_ints(judge, tuple(argument for argument in arguments if type(argument) is int))
+
+
+def _is_users_instance(judge: Judge, value: Any) -> bool:
+    """Tell whether a value is of a class that the user allows, as the time zones of other libraries are."""
+    grant = judge.kind(value)
+    return grant is not None and grant.listed != "built-in"
 
 
 def _timezone(judge: Judge, arguments: tuple[Any, ...]) -> None:
@@ -195,11 +235,14 @@ def _timezone(judge: Judge, arguments: tuple[Any, ...]) -> None:
 def _decimal(judge: Judge, arguments: tuple[Any, ...]) -> None:
     expect(arguments, str)
     text = arguments[0]
+    if len(text) > DIGITS:
+        raise Excess(f"the number has more than {DIGITS:,} digits")
+    judge.spend(len(text))
     found = _DECIMAL.fullmatch(text)
     if found is None:
         raise Damage("the text is no decimal number")
-    if len(text) > DIGITS or len(found[1] or "") > len(str(EXPONENT)) + 1 or abs(int(found[1] or 0)) > EXPONENT:
-        raise Excess(f"the number has more than {DIGITS:,} digits, or an exponent beyond {EXPONENT:,}")
+    if len(found[1] or "") > len(str(EXPONENT)) + 1 or abs(int(found[1] or 0)) > EXPONENT:
+        raise Excess(f"the number has an exponent beyond {EXPONENT:,}")
 
 
 def _fraction(judge: Judge, arguments: tuple[Any, ...]) -> None:
@@ -207,14 +250,16 @@ def _fraction(judge: Judge, arguments: tuple[Any, ...]) -> None:
         expect(arguments, str)
         if len(arguments[0]) > DIGITS:
             raise Excess(f"the number has more than {DIGITS:,} digits")
+        judge.spend(len(arguments[0]) ** 2 >> 6)
         if _FRACTION.fullmatch(arguments[0]) is None:
             raise Damage("the text is no fraction")
         return
     expect(arguments, int, int)
     if not arguments[1]:
         raise Damage("the denominator is 0")
-    if max(map(int.bit_length, arguments)) > 4 * DIGITS:
-        raise Excess(f"the number has more than {DIGITS:,} digits")
+    _hold_digits(*arguments)
+    # It looks for the greatest common divisor, which takes steps for each pair of digits.
+    judge.spend(max(map(int.bit_length, arguments)) ** 2 >> 12)
 
 
 def _uuid_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
@@ -241,49 +286,84 @@ def _make_uuid() -> Any:
 
 def _path(judge: Judge, arguments: tuple[Any, ...]) -> None:
     expect(arguments, *[str] * len(arguments))
-    judge.spend(sum(map(len, arguments)))
+    length = sum(map(len, arguments)) + len(arguments)
+    if length > PATH:
+        raise Excess(f"the path has more than {PATH:,} characters")
+    allocate(judge, 16 * length)
 
 
 def _array(judge: Judge, arguments: tuple[Any, ...]) -> None:
     expect(arguments, str, list)
-    if arguments[0] not in tuple(_ARRAY_CODES):
+    if arguments[0] not in _ARRAY_FORMATS:
         raise Refusal("the type code of the array is unknown")
     if not all(type(item) in _NUMBER for item in arguments[1]):
         raise Refusal("the array holds more than numbers")
-    judge.spend(8 * len(arguments[1]))
+    allocate(judge, 8 * len(arguments[1]))
 
 
 def _rebuild_array(judge: Judge, arguments: tuple[Any, ...]) -> None:
     from array import array
 
     expect(arguments, type, str, int, bytes)
-    if arguments[0] is not array or arguments[1] not in tuple(_ARRAY_CODES) or not 0 <= arguments[2] <= 17:
+    if arguments[0] is not array or arguments[2] not in _ARRAY_FORMATS.get(arguments[1], ()):
         raise Refusal("the type, type code or format of the array is unknown")
-    judge.spend(len(arguments[3]))
+    if len(arguments[3]) % _FORMAT_SIZES[arguments[2]]:
+        raise Damage("the bytes of the array are no whole items")
+    # Where they are of another order, each item becomes an object first.
+    allocate(judge, len(arguments[3]) * (1 if arguments[2] < 2 else 8))
 
 
 def _exception(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
     """Allow any arguments: an exception only keeps them. OSError makes an instance of a subclass, so it is noted."""
+    allocate(judge, 8 * len(arguments))
     return Facts("exception")
+
+
+def _system_error(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    """Judge the errors whose third argument may be a number of bytes: they would ask any object to be one."""
+    from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
+
+    names = (str, bytes, int, type(None), PosixPath, WindowsPath, PurePosixPath, PureWindowsPath)
+    if len(arguments) > 2 and type(arguments[2]) not in names:
+        raise Refusal(f"argument 3 is of type {type(arguments[2]).__qualname__}")
+    _small_ints(judge, tuple(argument for argument in arguments[:3] if type(argument) is int))
+    return _exception(judge, arguments)
+
+
+def _syntax_error(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+    """Judge the errors whose second argument is a place in a source: they would iterate over any object."""
+    if len(arguments) == 2:
+        place = arguments[1]
+        if type(place) is not tuple or len(place) not in (4, 6, 7):
+            raise Refusal("the place of the error is no tuple of 4 to 7 items")
+        if any(type(part) not in (int, str, bytes, bool, type(None)) for part in place):
+            raise Refusal("the place of the error holds more than numbers and text")
+    return _exception(judge, arguments)
 
 
 def _exception_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
     if type(state) is not dict or not all(type(name) is str for name in state):
         raise Refusal("the state is not a dict of attributes")
+    cls = _class_of(judge, obj)
     for name, value in state.items():
         if name in ("name", "path") and type(value) in (str, type(None)):
             continue
         if name == "args" and type(value) is tuple:
             continue
-        if name == "__notes__" and type(value) is list and all(type(note) is str for note in value):
+        if name == "__notes__" and type(value) is list:
+            state[name] = _own_notes(judge, value)
             continue
-        if name[:2] == "__" or hasattr(type(obj), name):
-            raise Refusal(f"the state would set {type(obj).__qualname__}.{name}")
+        if name[:2] == "__" or hasattr(cls, name):
+            raise Refusal(f"the state would set {cls.__qualname__}.{name}")
     return _set_state
 
 
-def _namespace_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
-    return _attributes(judge, obj, facts, state)
+def _own_notes(judge: Judge, notes: list[Any]) -> list[str]:
+    judge.spend(16 * len(notes))
+    notes = notes.copy()
+    if not all(type(note) is str for note in notes):
+        raise Refusal("the notes of the exception are not all text")
+    return notes
 
 
 def _reconstructor(judge: Judge, arguments: tuple[Any, ...]) -> None:
@@ -295,8 +375,10 @@ def _reconstructor(judge: Judge, arguments: tuple[Any, ...]) -> None:
         return
     if base not in (int, float, str, bytes, list, tuple, dict, set, frozenset) or type(value) is not base:
         raise Refusal("the base is no builtin type, or the value is not of that type")
-    if base not in (int, float):
-        judge.spend(16 * len(value))
+    if base is int:
+        allocate(judge, value.bit_length() >> 3)
+    elif base is not float:
+        allocate(judge, _SIZES_OF_ITEMS.get(base, 1) * len(value))
     if base in (set, frozenset, dict):
         judge.check_keys(list(value), value)
 
@@ -319,16 +401,18 @@ def _call(check: Any, make: Any = None) -> Rule:
 
 
 _TYPE: Final = Rule(data=True, plain=True)
-_ERROR: Final = _value(_exception, state=_exception_state)
+_ERROR: Final = _value(_exception, reads=(0,), state=_exception_state, state_reads=1)
+_NUMBERED: Final = _value(_system_error, reads=(0,), state=_exception_state, state_reads=1)
+_PARSED: Final = _value(_syntax_error, reads=(0, 1), state=_exception_state, state_reads=1)
 _EXCEPTIONS: Final = (
-    "ArithmeticError AssertionError AttributeError BaseException BlockingIOError BrokenPipeError BufferError "
+    "ArithmeticError AssertionError AttributeError BaseException BrokenPipeError BufferError "
     "BytesWarning ChildProcessError ConnectionAbortedError ConnectionError ConnectionRefusedError "
     "ConnectionResetError DeprecationWarning EOFError Exception FileExistsError FileNotFoundError "
-    "FloatingPointError FutureWarning GeneratorExit ImportError ImportWarning IndentationError IndexError "
+    "FloatingPointError FutureWarning GeneratorExit ImportError ImportWarning IndexError "
     "InterruptedError IsADirectoryError KeyError KeyboardInterrupt LookupError MemoryError ModuleNotFoundError "
-    "NameError NotADirectoryError NotImplementedError OSError OverflowError PendingDeprecationWarning "
+    "NameError NotADirectoryError NotImplementedError OverflowError PendingDeprecationWarning "
     "PermissionError ProcessLookupError RecursionError ReferenceError ResourceWarning RuntimeError RuntimeWarning "
-    "StopAsyncIteration StopIteration SyntaxError SyntaxWarning SystemError SystemExit TabError TimeoutError "
+    "StopAsyncIteration StopIteration SyntaxWarning SystemError SystemExit TimeoutError "
     "TypeError UnboundLocalError UnicodeError UnicodeWarning UserWarning ValueError Warning ZeroDivisionError"
 )
 
@@ -338,20 +422,22 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     **{("builtins", name): _TYPE for name in ("bool", "dict", "float", "int", "list", "str", "tuple")},
     **{("builtins", name): Rule(data=True, plain=True) for name in ("Ellipsis", "NotImplemented")},
     **{("builtins", name): _ERROR for name in _EXCEPTIONS.split()},
+    **{("builtins", name): _PARSED for name in ("SyntaxError", "IndentationError", "TabError")},
+    **{("builtins", name): _NUMBERED for name in ("OSError", "BlockingIOError")},
     ("builtins", "object"): _value(_no_arguments),
     ("builtins", "complex"): _value(_complex),
     ("builtins", "bytearray"): _value(_bytearray),
     ("builtins", "bytes"): _value(_bytes, make=_make_encoded),
-    ("builtins", "set"): _value(_members),
-    ("builtins", "frozenset"): _value(_members),
+    ("builtins", "set"): _value(_members, reads=(1,)),
+    ("builtins", "frozenset"): _value(_members, reads=(1,)),
     ("builtins", "range"): _value(_range),
     ("builtins", "slice"): _value(_slice),
     ("builtins", "type"): _call(_singleton_type),
     ("builtins", "getattr"): Rule(_enum_member, _make_enum_member, unfolds="getattr"),
     ("copyreg", "_reconstructor"): Rule(
-        _reconstructor, rebuild.rebuild_stub_of_builtin, of_first=True, unfolds="reconstructor"
+        _reconstructor, rebuild.rebuild_stub_of_builtin, reads=(0, 0, 1), of_first=True, unfolds="reconstructor"
     ),
-    ("safepickle.rebuild", "rebuild_stub_of_builtin"): Rule(_reconstructor, of_first=True),
+    ("safepickle.rebuild", "rebuild_stub_of_builtin"): Rule(_reconstructor, reads=(0, 0, 1), of_first=True),
     ("safepickle.rebuild", "rebuild_global"): Rule(_unfolds, unfolds="global"),
     ("safepickle.rebuild", "rebuild_salvaged"): Rule(_unfolds, unfolds="salvaged"),
     ("safepickle.rebuild", "rebuild_salvaged_contents"): Rule(_unfolds, unfolds="contents"),
@@ -359,10 +445,10 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ("copyreg", "__newobj_ex__"): Rule(_unfolds, unfolds="newobj_ex"),
     ("_codecs", "encode"): _call(_encode, _make_encoded),
     ("codecs", "encode"): _call(_encode, _make_encoded),
-    ("collections", "OrderedDict"): _value(_ordered_dict, state=_attributes),
-    ("collections", "Counter"): _value(_counter),
-    ("collections", "defaultdict"): _value(_default_dict, make=_make_default_dict),
-    ("collections", "deque"): _value(_deque),
+    ("collections", "OrderedDict"): _value(_ordered_dict, reads=(2,), state=_attributes, state_reads=1),
+    ("collections", "Counter"): _value(_counter, reads=(1,)),
+    ("collections", "defaultdict"): _value(_default_dict, reads=(0, 1), make=_make_default_dict),
+    ("collections", "deque"): _value(_deque, reads=(1,)),
     ("datetime", "date"): _value(_date),
     ("datetime", "time"): _value(_time),
     ("datetime", "datetime"): _value(_time),
@@ -370,10 +456,10 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ("datetime", "timezone"): _value(_timezone),
     ("decimal", "Decimal"): _value(_decimal),
     ("fractions", "Fraction"): _value(_fraction),
-    ("uuid", "UUID"): _value(_no_arguments, make=_make_uuid, state=_uuid_state),
+    ("uuid", "UUID"): _value(_no_arguments, make=_make_uuid, state=_uuid_state, new_only=True),
     **{("pathlib", name): _value(_path) for name in _PATHS},
     **{("pathlib._local", name): _value(_path) for name in _PATHS},
     ("array", "array"): _value(_array),
     ("array", "_array_reconstructor"): _call(_rebuild_array),
-    ("types", "SimpleNamespace"): _value(_no_arguments, state=_namespace_state),
+    ("types", "SimpleNamespace"): _value(_no_arguments, state=_attributes, state_reads=1),
 }

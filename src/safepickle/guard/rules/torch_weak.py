@@ -9,11 +9,20 @@ from collections import OrderedDict
 from typing import Any, Final
 
 from safepickle.guard.limits import Damage, Refusal
-from safepickle.guard.rules.base import Facts, Judge, Rule, expect
-from safepickle.guard.rules.weak import check_parts, check_reference, check_referent, is_a
+from safepickle.guard.rules.base import Facts, Judge, Rule, allocate, expect
+from safepickle.guard.rules.weak import (
+    FILLED,
+    KEPT,
+    check_parts,
+    check_reference,
+    check_referent,
+    container_state,
+    is_a,
+)
 
 _MODULE: Final = "torch.utils.weak"
 _REFERENCES: Final = ("WeakIdRef", "_WeakHashRef")
+_BY_IDENTITY: Final = "by identity"
 _LARGEST_HANDLE: Final = 1 << 53
 """torch counts on from the largest handle that it has loaded, for the whole process."""
 
@@ -65,6 +74,8 @@ def _dead_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
         raise Refusal("the state is not that of a dead reference")
     if state[1].keys() != {"_id"} or type(state[1]["_id"]) is not int:
         raise Refusal("the state is not that of a dead reference")
+    if not -(1 << 63) <= state[1]["_id"] < 1 << 64:
+        raise Damage("the number of the dead reference is no address")
     facts.open = False
     return _set_hash
 
@@ -78,7 +89,16 @@ def _dictionary(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
         raise Refusal("it is not called as torch's own dictionaries are written")
     for reference_class in arguments[1:]:
         _check_reference_class(judge, reference_class)
-    return Facts("weak dictionary")
+    return _facts_of_dictionary(judge, arguments[1:])
+
+
+def _facts_of_dictionary(judge: Judge, reference_classes: tuple[Any, ...]) -> Facts:
+    """Note how a dictionary tells its keys apart: those of a user's reference are taken to be hashed."""
+    by_identity = True
+    for cls in reference_classes:
+        grant = judge.grant(cls)
+        by_identity = grant is not None and (grant.module, grant.name) == (_MODULE, "WeakIdRef")
+    return Facts("weak dictionary", layout=_BY_IDENTITY if by_identity else "")
 
 
 def _own_dictionary(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
@@ -86,7 +106,7 @@ def _own_dictionary(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
         raise Refusal(f"it is called with {len(arguments)} arguments")
     _check_dictionary_class(judge, arguments[0])
     _check_reference_class(judge, arguments[1])
-    return Facts("weak dictionary")
+    return _facts_of_dictionary(judge, arguments[1:])
 
 
 def _check_dictionary_class(judge: Judge, cls: Any) -> None:
@@ -101,15 +121,18 @@ def _check_dictionary_class(judge: Judge, cls: Any) -> None:
             raise Refusal("its class is no subclass of torch's WeakIdKeyDictionary")
 
 
-def _check_keys(judge: Judge, keys: list[Any]) -> None:
-    """Charge for entries. Equal hashes do not count: keys are told apart by identity, or by nothing but the hash."""
-    judge.spend(64 * len(keys))
+def _check_keys(judge: Judge, container: Any, keys: list[Any]) -> None:
+    """Charge for entries. Equal hashes count where keys are hashed, and not told apart by identity."""
+    allocate(judge, 256 * len(keys))
     for key in keys:
         check_referent(judge, key)
+    facts = judge.facts(container)
+    if keys and (facts is None or facts.layout != _BY_IDENTITY):
+        judge.check_keys(keys, container)
 
 
 def _items(judge: Judge, obj: Any, keys: list[Any]) -> Any:
-    _check_keys(judge, keys)
+    _check_keys(judge, obj, keys)
     return _set_item
 
 
@@ -123,10 +146,10 @@ def _entries(judge: Judge, arguments: tuple[Any, ...]) -> None:
     facts = judge.facts(arguments[0]) if arguments else None
     if facts is None or facts.kind != "weak dictionary":
         raise Refusal("the object to fill is no weak dictionary of this file")
-    _, entries, _ = check_parts(judge, arguments)
+    _, entries, _ = check_parts(arguments)
     if not all(type(entry) is tuple and len(entry) == 2 for entry in entries):
         raise Refusal("the entries of the weak dictionary are not pairs")
-    _check_keys(judge, [key for key, _ in entries])
+    _check_keys(judge, arguments[0], [key for key, _ in entries])
 
 
 def _tensor_reference_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
@@ -189,13 +212,17 @@ def _no_arguments(judge: Judge, arguments: tuple[Any, ...]) -> None:
 
 
 RULES: Final[dict[tuple[str, str], Rule]] = {
-    (_MODULE, "WeakIdRef"): Rule(check_reference, data=True, state=_dead_state),
-    (_MODULE, "_WeakHashRef"): Rule(_hashed, data=True, state=_dead_state),
-    (_MODULE, "WeakIdKeyDictionary"): Rule(_dictionary, data=True, items=_items),
-    (_MODULE, "TensorWeakRef"): Rule(_no_arguments, data=True, new_only=True, state=_tensor_reference_state),
-    ("torch.utils.hooks", "RemovableHandle"): Rule(_no_arguments, data=True, new_only=True, state=_handle_state),
-    ("safepickle.rebuild", "rebuild_torch_weak_reference"): Rule(_own_reference, of_first=True),
+    (_MODULE, "WeakIdRef"): Rule(check_reference, reads=KEPT, data=True, state=_dead_state),
+    (_MODULE, "_WeakHashRef"): Rule(_hashed, reads=KEPT, data=True, state=_dead_state),
+    (_MODULE, "WeakIdKeyDictionary"): Rule(_dictionary, data=True, items=_items, state=container_state, state_reads=1),
+    (_MODULE, "TensorWeakRef"): Rule(
+        _no_arguments, data=True, new_only=True, state=_tensor_reference_state, state_reads=1
+    ),
+    ("torch.utils.hooks", "RemovableHandle"): Rule(
+        _no_arguments, data=True, new_only=True, state=_handle_state, state_reads=0
+    ),
+    ("safepickle.rebuild", "rebuild_torch_weak_reference"): Rule(_own_reference, reads=KEPT, of_first=True),
     ("safepickle.rebuild", "rebuild_torch_weak_dictionary"): Rule(_own_dictionary, of_first=True),
-    ("safepickle.rebuild", "rebuild_torch_weak_entries"): Rule(_entries),
-    ("safepickle.rebuild", "rebuild_torch_owning_handle"): Rule(_owning_handle),
+    ("safepickle.rebuild", "rebuild_torch_weak_entries"): Rule(_entries, reads=FILLED, unfolds="filling"),
+    ("safepickle.rebuild", "rebuild_torch_owning_handle"): Rule(_owning_handle, reads=KEPT),
 }

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from safepickle import rebuild
 from safepickle.guard.limits import Excess, Refusal
-from safepickle.guard.rules.base import Facts, Grant, Judge, Rule, expect
+from safepickle.guard.rules.base import Facts, Grant, Judge, Rule, allocate, expect
 
 _CHAIN: Final = 100
 """Most references to references: the hash of a reference is its referent's, by recursion in C."""
@@ -18,6 +18,12 @@ _CHAIN: Final = 100
 _CONTAINERS: Final = (weakref.WeakSet, weakref.WeakValueDictionary, weakref.WeakKeyDictionary)
 _INTERNALS: Final = frozenset({"data", "ref_type", "_remove", "_pending_removals", "_iterating", "_dirty_len"})
 """What the containers' constructors make: the table, and the callback that every reference in it is given."""
+
+KEPT: Final = (0,)
+"""What a reference refers to is the stream's own object, also where that is a set."""
+
+FILLED: Final = (0, 2)
+"""A container that is filled, and lists of what goes in, once and for all."""
 
 _TORCHS: Final = frozenset({("torch.utils.weak", "WeakIdRef"), ("torch.utils.weak", "_WeakHashRef")})
 
@@ -130,52 +136,73 @@ def _itself(judge: Judge, arguments: tuple[Any, ...]) -> None:
         raise Refusal(f"it is called with {len(arguments)} arguments")
 
 
-def _root(judge: Judge, arguments: tuple[Any, ...]) -> Facts | None:
+def _root(judge: Judge, arguments: tuple[Any, ...]) -> None:
     if len(arguments) != 2:
         raise Refusal(f"it is called with {len(arguments)} arguments")
-    return judge.facts(arguments[1])
 
 
 def _empty(judge: Judge, arguments: tuple[Any, ...]) -> None:
     expect(arguments)
 
 
-def _container(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def _container(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
     grant = judge.grant(arguments[0]) if len(arguments) == 1 else None
     if grant is None or not (arguments[0] in _CONTAINERS or grant.listed != "built-in"):
         raise Refusal("its class is no allowed weak container")
     if not is_a(grant, _CONTAINERS):
         raise Refusal("its class is no weak container")
+    return Facts("weak container")
 
 
 def _entries(judge: Judge, arguments: tuple[Any, ...]) -> None:
-    if len(arguments) != 2:
-        raise Refusal(f"it is called with {len(arguments)} arguments")
-    container = arguments[0]
+    container, entries, _ = check_parts(arguments)
     plain = type(container) in _CONTAINERS
     grant = judge.kind(container)
-    if not plain and (grant is None or grant.listed == "built-in"):
+    if not plain and (grant is None or not (grant.listed != "built-in" or grant.target in _CONTAINERS)):
         raise Refusal("the object to fill is no allowed weak container")
-    _, entries, _ = check_parts(judge, arguments)
+    if grant is not None and not is_a(grant, _CONTAINERS):
+        raise Refusal("the object to fill is no weak container")
     pairs = type(container) is not weakref.WeakSet and plain
     if pairs and not all(type(entry) is tuple and len(entry) == 2 for entry in entries):
         raise Refusal("the entries of the weak container are not pairs")
-    judge.spend(64 * len(entries))
+    allocate(judge, 128 * len(entries))
     if entries:
         judge.check_keys([entry[0] for entry in entries] if pairs else entries, container)
 
 
-def check_parts(judge: Judge, arguments: tuple[Any, ...]) -> Any:
-    """Judge the attributes of a weak container, and return its state: attributes, entries, and what it owns."""
+def check_parts(arguments: tuple[Any, ...]) -> tuple[Any, list[Any], tuple[Any, ...]]:
+    """Judge how a weak container is filled, and return it, its entries, and what it owns.
+
+    Its attributes were set by then, as a state is.
+    """
+    if len(arguments) != 2:
+        raise Refusal(f"it is called with {len(arguments)} arguments")
     container, state = arguments
     if type(state) is not tuple or len(state) != 3 or type(state[1]) is not list or type(state[2]) is not tuple:
         raise Refusal("the state of the weak container is malformed")
-    attributes = state[0]
-    judge.check_attributes(container, attributes)
-    for part in attributes if type(attributes) is tuple else (attributes,):
-        if type(part) is dict and not _INTERNALS.isdisjoint(part):
-            raise Refusal("the state would replace what the weak container works with, as the callback of its entries")
-    return state
+    return container, state[1], state[2]
+
+
+def container_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
+    for part in state if type(state) is tuple else (state,):
+        if part is not None and (type(part) is not dict or not all(type(name) is str for name in part)):
+            raise Refusal("the state is not a dict of attributes")
+    judge.check_attributes(obj, state)
+    check_attributes_of_container(state)
+    return _set_attributes
+
+
+def check_attributes_of_container(state: Any) -> None:
+    """Hold the attributes of a weak container against what it works with: its table, and its methods."""
+    for part in state if type(state) is tuple else (state,):
+        for name in part if type(part) is dict else ():
+            if type(name) is str and (name in _INTERNALS or any(hasattr(cls, name) for cls in _CONTAINERS)):
+                raise Refusal(f"the state would replace {name!r}, which is what the weak container works with")
+
+
+def _set_attributes(obj: Any, state: Any) -> None:
+    for part in state if type(state) is tuple else (state,):
+        obj.__dict__.update(part or {})
 
 
 def _items(judge: Judge, obj: Any, keys: list[Any]) -> Any:
@@ -186,21 +213,20 @@ def _items(judge: Judge, obj: Any, keys: list[Any]) -> Any:
 def _update(judge: Judge, arguments: tuple[Any, ...]) -> None:
     expect(arguments, weakref.WeakSet, list)
     if arguments[1]:
-        judge.spend(64 * len(arguments[1]))
+        allocate(judge, 128 * len(arguments[1]))
         judge.check_keys(arguments[1], arguments[0])
 
 
 def _set_members(judge: Judge, arguments: tuple[Any, ...]) -> None:
     if len(arguments) != 2 or type(arguments[1]) is not tuple or len(arguments[1]) != 2:
         raise Refusal("the state of the set is malformed")
-    container, (attributes, members) = arguments
+    container, (_, members) = arguments
     grant = judge.kind(container)
     if grant is None or grant.listed == "built-in" or not is_a(grant, set):
         raise Refusal("the object to fill is no instance of an allowed subclass of set")
     if type(members) is not list:
         raise Refusal("the state of the set is malformed")
-    judge.check_attributes(container, attributes)
-    judge.spend(16 * len(members))
+    allocate(judge, 64 * len(members))
     if members:
         judge.check_keys(members, container)
 
@@ -237,40 +263,44 @@ def _recipe_reference(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
     return facts
 
 
+_REFERENCE: Final = Rule(check_reference, reads=KEPT, data=True, plain=True)
+_CONTAINER: Final = Rule(_empty, data=True, plain=True, state=container_state, state_reads=1)
+_TABLE: Final = Rule(_empty, data=True, plain=True, items=_items, state=container_state, state_reads=1)
+
 _FORMAT: Final[dict[str, Rule]] = {
     "Tombstone": Rule(_tombstone, data=True, plain=True),
     "UnpicklableTombstone": Rule(_unpicklable_tombstone, data=True, plain=True),
-    "StrongRef": Rule(check_reference, data=True, plain=True),
+    "StrongRef": Rule(check_reference, reads=KEPT, data=True, plain=True),
     "OwningWeakMethod": Rule(_method),
-    "rebuild_reference": Rule(_of_subclass, of_first=True),
-    "rebuild_owning_reference": Rule(_of_subclass, of_first=True),
+    "rebuild_reference": Rule(_of_subclass, reads=KEPT, of_first=True),
+    "rebuild_owning_reference": Rule(_of_subclass, reads=KEPT, of_first=True),
     "rebuild_dead_reference": Rule(_dead_of_subclass, of_first=True),
     "rebuild_dead_weak_method": Rule(_dead_method, plain=True),
     "rebuild_dead_finalize": Rule(_dead_finalizer, _make_dead_finalizer, plain=True),
     "rebuild_dead_proxy": Rule(_dead_proxy, plain=True),
-    "rebuild_proxy_referent": Rule(_itself, plain=True),
-    "rebuild_replacement": Rule(_itself, plain=True),
+    "rebuild_proxy_referent": Rule(_itself, reads=KEPT, plain=True),
+    "rebuild_replacement": Rule(_itself, reads=KEPT, plain=True),
     "rebuild_weak_container": Rule(_container, of_first=True, plain=True),
-    "rebuild_weak_entries": Rule(_entries, plain=True),
-    "rebuild_set_members": Rule(_set_members),
-    "rebuild_root": Rule(_root, plain=True),
-    "rebuild_recomputed": Rule(_recipe, state=_recipe_state),
-    "RecipeRef": Rule(_recipe_reference, data=True),
+    "rebuild_weak_entries": Rule(_entries, reads=FILLED, unfolds="filling", plain=True),
+    "rebuild_set_members": Rule(_set_members, reads=FILLED, unfolds="filling"),
+    "rebuild_root": Rule(_root, reads=KEPT, plain=True),
+    "rebuild_recomputed": Rule(_recipe, state=_recipe_state, state_reads=2),
+    "RecipeRef": Rule(_recipe_reference, reads=KEPT, data=True),
 }
 
 RULES: Final[dict[tuple[str, str], Rule]] = {
-    ("weakref", "ref"): Rule(check_reference, data=True, plain=True),
-    ("weakref", "ReferenceType"): Rule(check_reference, data=True, plain=True),
-    ("_weakref", "ref"): Rule(check_reference, data=True, plain=True),
-    ("weakref", "proxy"): Rule(_proxy, plain=True),
-    ("_weakref", "proxy"): Rule(_proxy, plain=True),
+    ("weakref", "ref"): _REFERENCE,
+    ("weakref", "ReferenceType"): _REFERENCE,
+    ("_weakref", "ref"): _REFERENCE,
+    ("weakref", "proxy"): Rule(_proxy, reads=KEPT, plain=True),
+    ("_weakref", "proxy"): Rule(_proxy, reads=KEPT, plain=True),
     ("weakref", "finalize"): Rule(_armed),
-    ("weakref", "KeyedRef"): Rule(_keyed, data=True, plain=True, state=_key_state),
+    ("weakref", "KeyedRef"): Rule(_keyed, reads=KEPT, data=True, plain=True, state=_key_state, state_reads=2),
     ("weakref", "WeakMethod"): Rule(_method, data=True, plain=True),
-    ("weakref", "WeakSet"): Rule(_empty, data=True, plain=True),
-    ("_weakrefset", "WeakSet"): Rule(_empty, data=True, plain=True),
-    ("_weakrefset", "WeakSet.update"): Rule(_update, weakref.WeakSet.update, plain=True),
-    ("weakref", "WeakValueDictionary"): Rule(_empty, data=True, plain=True, items=_items),
-    ("weakref", "WeakKeyDictionary"): Rule(_empty, data=True, plain=True, items=_items),
+    ("weakref", "WeakSet"): _CONTAINER,
+    ("_weakrefset", "WeakSet"): _CONTAINER,
+    ("_weakrefset", "WeakSet.update"): Rule(_update, weakref.WeakSet.update, reads=(0, 1), plain=True),
+    ("weakref", "WeakValueDictionary"): _TABLE,
+    ("weakref", "WeakKeyDictionary"): _TABLE,
     **{("safepickle.rebuild", name): rule for name, rule in _FORMAT.items()},
 }
