@@ -8,8 +8,9 @@ import copyreg
 import enum
 import functools
 import gc
+import re
+import socket
 import sys
-import threading
 import types
 import weakref
 from dataclasses import dataclass, field
@@ -318,7 +319,7 @@ def test_weak_reference_that_only_a_callback_is_given_leads_to_the_copy(weak: An
     registry, target = Node("registry"), Node("target")
     callback = functools.partial(_note, weak(registry))
     finalizer = weakref.finalize(target, _note, weak(registry), by="finalizer")
-    copied = safepickle.deepcopy([registry, target, weakref.ref(target, callback), finalizer])
+    copied = safepickle.deepcopy([registry, target, weakref.ref(target, callback), finalizer], finalizers="rearm")
     del copied[1]
     gc.collect()
     assert copied[0].noted == {"callback", "finalizer"}
@@ -442,12 +443,12 @@ def test_container_that_holds_itself() -> None:
 # finalize
 
 
-def test_finalizer_is_armed_on_the_copy_with_the_copy_of_its_arguments() -> None:
+def test_rearmed_finalizer_is_armed_on_the_copy_with_the_copy_of_its_arguments() -> None:
     log: list[str] = []
     target = Node("target")
     finalizer = weakref.finalize(target, log.append, "gone")
     finalizer.atexit = False
-    copied_log, copied_finalizer, copied = safepickle.deepcopy([log, finalizer, target])
+    copied_log, copied_finalizer, copied = safepickle.deepcopy([log, finalizer, target], finalizers="rearm")
     assert copied_finalizer.alive
     assert not copied_finalizer.atexit
     del copied
@@ -461,7 +462,7 @@ def test_finalizer_in_a_tuple_never_runs_for_a_copy_that_was_thrown_away() -> No
     log: list[str] = []
     target = Node("target")
     finalizer = weakref.finalize(target, log.append, "gone")
-    pair, copied = safepickle.deepcopy([(finalizer, weakref.ref(target)), target])
+    pair, copied = safepickle.deepcopy([(finalizer, weakref.ref(target)), target], finalizers="rearm")
     gc.collect()
     assert log == []
     assert pair[0].alive
@@ -470,15 +471,40 @@ def test_finalizer_in_a_tuple_never_runs_for_a_copy_that_was_thrown_away() -> No
     finalizer.detach()
 
 
-def test_finalizer_of_the_outside_is_shared_and_a_dead_one_stays_dead() -> None:
+@pytest.mark.parametrize("finalizers", ["dead", "rearm"])
+def test_finalizer_of_the_outside_and_a_dead_one_come_back_dead(finalizers: Any) -> None:
     outside = Node("outside")
     finalizer = weakref.finalize(outside, print)
     dead = weakref.finalize(outside, print)
     dead.detach()
-    copied = safepickle.deepcopy([finalizer, dead])
-    assert copied[0] is finalizer
-    assert not copied[1].alive
-    finalizer.detach()
+    copied = safepickle.deepcopy([finalizer, dead], finalizers=finalizers)
+    assert [each.alive for each in copied] == [False, False]
+    assert finalizer.detach() is not None
+
+
+def test_finalizers_are_dead_by_default_and_the_originals_stay_armed() -> None:
+    class Named(weakref.finalize):
+        __slots__ = ("name", "owner")
+
+    log: list[str] = []
+    target = Node("target", log=log)
+    target.plain, target.named = weakref.finalize(target, log.append, "gone"), Named(target, log.append, "gone")
+    target.named.name, target.named.owner = "named", [target]
+    copied = safepickle.deepcopy(target)
+    assert not copied.plain.alive
+    assert not copied.named.alive
+    assert (type(copied.named), copied.named.name, copied.named.owner) == (Named, "named", [copied])
+    copied.plain()
+    del copied
+    gc.collect()
+    assert log == []
+    assert target.plain.detach() is not None
+    assert target.named.detach() is not None
+
+
+def test_unknown_word_for_finalizers_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"finalizers='armed' is not known: pass one of 'dead', 'rearm'"):
+        safepickle.deepcopy([], finalizers="armed")  # type: ignore[arg-type]
 
 
 # copy.deepcopy's rules
@@ -687,8 +713,16 @@ def test_copyreg_and_reducers_of_the_copy_module_are_honoured(monkeypatch: pytes
 
 
 def test_what_cannot_be_copied_raises_what_copy_deepcopy_raises() -> None:
-    with pytest.raises(TypeError, match=r"cannot pickle '_thread.lock' object"):
-        safepickle.deepcopy(Node("node", lock=threading.Lock()))
+    class Unreducible:
+        __reduce_ex__ = __reduce__ = None
+
+    graphs = [Node("node", generator=(each for each in "ab")), [socket.socket()], Unreducible()]
+    for graph in graphs:
+        with pytest.raises((TypeError, copy.Error), match=r"cannot pickle|copyable") as theirs:
+            copy.deepcopy(graph)
+        with pytest.raises(theirs.type, match=re.escape(str(theirs.value))):
+            safepickle.deepcopy(graph)
+    graphs[1][0].close()
 
 
 def test_a_class_can_make_copy_deepcopy_do_this() -> None:
@@ -787,7 +821,7 @@ def test_nothing_is_kept_alive_and_the_source_is_untouched() -> None:
 
 
 def test_a_failed_copy_keeps_nothing_alive() -> None:
-    root = Node("root", lock=threading.Lock())
+    root = Node("root", generator=(each for each in "ab"))
     watch = weakref.ref(root)
     with pytest.raises(TypeError, match="cannot pickle"):
         safepickle.deepcopy([root])

@@ -31,6 +31,7 @@ OURS = [
 ]
 
 EXAMPLES: list[BaseException] = [
+    errors.CallbackWarning({"app.Cache.watch.<locals>.<lambda>": 2}),
     errors.ChecksumError("truncated", 10, 20),
     errors.DamagedPickleError("model.pt", 12, "REDUCE", "", "the stack is empty"),
     errors.GuardedLoadError("model.pt", 12, "REDUCE", "os:system", "it is not allowed"),

@@ -23,6 +23,7 @@ from cloudpickle import register_pickle_by_value, unregister_pickle_by_value
 from safepickle.backend import backend
 from safepickle.dumping.pickler import Pickler, dump, dumps
 from safepickle.errors import (
+    CallbackWarning,
     ChecksumError,
     DamagedPickleError,
     GuardedLoadError,
@@ -61,6 +62,7 @@ DEFAULT_PROTOCOL = HIGHEST_PROTOCOL
 __all__ = [
     "DEFAULT_PROTOCOL",
     "HIGHEST_PROTOCOL",
+    "CallbackWarning",
     "ChecksumError",
     "DamagedPickleError",
     "GuardedLoadError",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from safepickle.public import public
 
 __all__ = [
+    "CallbackWarning",
     "ChecksumError",
     "DamagedPickleError",
     "GuardedLoadError",
@@ -136,6 +137,23 @@ class WeakReferenceWarning(UserWarning):
             f"{total} weak reference{'s' * (total != 1)} will load dead: {'; '.join(reasons)}. Pickle the owner too, "
             'or pass weakrefs="strong" to carry a copy, weakrefs="tombstone" to silence this, weakrefs="strict" to '
             "make it an error. safepickle.explain(obj) lists every such reference."
+        )
+
+
+@public
+class CallbackWarning(WeakReferenceWarning):
+    """Callbacks that `deepcopy` left out: they lead to what was copied, and cannot be copied themselves.
+
+    Attributes:
+        counts: How many references and finalizers came back without one, by the dotted name of the callback.
+    """
+
+    def __str__(self) -> str:
+        total = sum(self.counts.values())
+        return (
+            f"{total} weak reference{'s' * (total != 1)} came back without a callback: {_listed(self.counts)}. A "
+            "callback that leads to what was copied and cannot be copied itself would go on acting on the original. "
+            "Let it hold what it needs by a weak reference, or give what cannot be copied a __deepcopy__."
         )
 
 

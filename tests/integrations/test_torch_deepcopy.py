@@ -148,4 +148,4 @@ def test_example_of_the_moving_average_runs_as_it_says(capsys: pytest.CaptureFix
 
 
 def test_examples_of_the_page_run_as_printed(tmp_path: Path) -> None:
-    assert run_page("docs/deepcopy.md", tmp_path) == 2
+    assert run_page("docs/deepcopy.md", tmp_path) == 3

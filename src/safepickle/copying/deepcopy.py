@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections import Counter
 from itertools import islice
 from types import FrameType
 from typing import Any, TypeVar, cast
 
+from safepickle.copying.followers import FOLLOWER_COPIERS, name_of_callback
 from safepickle.copying.memo import Copier, Memo, Plans
-from safepickle.copying.strong import STRONG_COPIERS, copy_without_method, find_strong_copier
+from safepickle.copying.strong import STRONG_COPIERS, copy_without_method, find_registered_copier, find_strong_copier
 from safepickle.copying.weak import WEAK_COPIERS, find_weak_copier, finish, settle
+from safepickle.errors import CallbackWarning, level_of_caller
+from safepickle.options import Finalizers, check_finalizers
 from safepickle.public import public
 
 __all__ = ["deepcopy"]
@@ -17,11 +22,11 @@ __all__ = ["deepcopy"]
 T = TypeVar("T")
 
 _MEMO_KEY = "safepickle"
-_COPIERS: dict[type, Copier | None] = {**STRONG_COPIERS, **WEAK_COPIERS}
+_COPIERS: dict[type, Copier | None] = {**STRONG_COPIERS, **FOLLOWER_COPIERS, **WEAK_COPIERS}
 
 
 @public
-def deepcopy(obj: T, memo: dict[Any, Any] | None = None) -> T:
+def deepcopy(obj: T, memo: dict[Any, Any] | None = None, *, finalizers: Finalizers = "dead") -> T:
     """Copy an object and what it holds, as `copy.deepcopy` does, and relink the weak references inside.
 
     A weak reference (`weakref.ref`, its subclasses, proxies, `WeakMethod`, weak containers, `weakref.finalize`) whose
@@ -43,11 +48,12 @@ def deepcopy(obj: T, memo: dict[Any, Any] | None = None) -> T:
     Raises:
         RecursionError: The object is nested deeper than Python's recursion limit allows.
     """
+    check_finalizers(finalizers)
     # A method that calls `super().__deepcopy__(memo)` wants its own object copied without being asked again.
     copier = copy_without_method if memo is not None and _is_own_method(sys._getframe(1), obj) else None
     if isinstance(memo, Memo):
         return cast("T", memo.copy_part(obj, copier))
-    return cast("T", _copy_root(obj, memo, copier))
+    return cast("T", _copy_root(obj, memo, copier, finalizers))
 
 
 deepcopy.__safepickle__ = True  # type: ignore[attr-defined]  # so that the walk doesn't take it for a class's own way
@@ -59,22 +65,23 @@ def _is_own_method(frame: FrameType, obj: Any) -> bool:
 
 
 def _find_copier(cls: type) -> Copier | None:
-    return find_weak_copier(cls) or find_strong_copier(cls)
+    return find_registered_copier(cls) or find_weak_copier(cls) or find_strong_copier(cls)
 
 
 def _walk(obj: Any, memo: Memo, copier: Copier | None) -> Any:
     return memo.copy_sealed(obj) if copier is None else copier(obj, memo)
 
 
-def _copy_root(obj: Any, outer: dict[Any, Any] | None, copier: Copier | None) -> Any:
+def _copy_root(obj: Any, outer: dict[Any, Any] | None, copier: Copier | None, finalizers: Finalizers = "dead") -> Any:
     """Copy ``obj`` and settle its references.
 
     Args:
         obj: What to copy.
         outer: The memo of a walk of `copy.deepcopy` that led here, which gets to know what is copied.
         copier: How to copy ``obj`` itself, or None for the usual way.
+        finalizers: What becomes of finalizers.
     """
-    memo = _new_memo() if outer is None else _memo_beside(outer)
+    memo = _new_memo(finalizers) if outer is None else _memo_beside(outer, finalizers)
     known = len(memo)
     is_done = False
     try:
@@ -87,6 +94,8 @@ def _copy_root(obj: Any, outer: dict[Any, Any] | None, copier: Copier | None) ->
         copied = settle(copied, memo)
         if outer is not None:
             _tell(outer, memo, len(memo) - known)
+        if memo.without_callback:
+            _warn_of_callbacks(memo)
         is_done = True
         return copied
     except RecursionError as error:
@@ -107,18 +116,24 @@ def _copy_root(obj: Any, outer: dict[Any, Any] | None, copier: Copier | None) ->
                 outer.pop(_MEMO_KEY, None)
 
 
-def _new_memo() -> Memo:
-    return Memo(Plans(_COPIERS, _find_copier))
+def _warn_of_callbacks(memo: Memo) -> None:
+    counts = Counter(map(name_of_callback, memo.without_callback.values()))
+    memo.without_callback.clear()
+    warnings.warn(CallbackWarning(dict(counts)), stacklevel=level_of_caller())
 
 
-def _memo_beside(outer: dict[Any, Any]) -> Memo:
+def _new_memo(finalizers: Finalizers) -> Memo:
+    return Memo(Plans(_COPIERS, _find_copier), finalizers)
+
+
+def _memo_beside(outer: dict[Any, Any], finalizers: Finalizers) -> Memo:
     """Our memo of a walk of `copy.deepcopy` that leads here again and again, up to date with its own.
 
     It is kept in the other, as torch keeps what it knows, so that each call takes over what is new and no more.
     """
     memo: Memo | None = outer.get(_MEMO_KEY)
     if memo is None:
-        memo = _new_memo()
+        memo = _new_memo(finalizers)
         memo.update(outer)
         outer[_MEMO_KEY] = memo
     else:

@@ -11,9 +11,14 @@ from __future__ import annotations
 
 import copy
 import operator
+import pickle
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
+
+from safepickle.options import Finalizers
+from safepickle.reducers.decisions import Dump
 
 __all__ = ["MISSING", "Copier", "Memo", "Pending", "Plans", "Setter", "known_copy", "set_attribute"]
 
@@ -73,6 +78,12 @@ class Memo(dict[Any, Any]):
         ephemerons: ``(key, value, store)`` of entries whose value is copied only once it is known whether the key is.
         copied_for_sure: Ids of what an earlier walk has shown to be copied. Its `alive` is kept: no id is used again.
         building: Ids of objects whose constructor's arguments are being copied.
+        followers: What is copied only if it leads to something that is, by its id; see `safepickle.copying.followers`.
+        callbacks: The same of what weak references and finalizers call, which may be left out instead.
+        leading: Those of both, and what lies between, that are known to lead there and are about to be copied.
+        left_out: The callbacks that lead there and can't be copied, by their ids.
+        without_callback: What was left out of each weak reference or finalizer, by the id of that.
+        dump: What the reducers of a dump ask about, in each walk anew.
         known_outside: How many entries of an outer memo this one has.
         handed_out: What `copy.deepcopy` was given for the parts that a running `__deepcopy__` asked for.
     """
@@ -80,22 +91,31 @@ class Memo(dict[Any, Any]):
     __slots__ = (
         "alive",
         "building",
+        "callbacks",
         "copied_for_sure",
+        "dump",
         "ephemerons",
+        "followers",
         "handed_out",
         "known_outside",
         "later",
+        "leading",
+        "left_out",
         "pending",
         "places",
         "plans",
         "sealed",
         "simple",
         "unplaced",
+        "without_callback",
     )
 
-    def __init__(self, plans: Plans) -> None:
+    def __init__(self, plans: Plans, finalizers: Finalizers) -> None:
         self.plans = plans
+        self.dump = Dump(_NoPickler(), "relink", pickle.HIGHEST_PROTOCOL, False, finalizers)
         self.alive: list[Any] = []
+        self.left_out: dict[int, Any] = {}
+        self.without_callback: dict[int, Any] = {}
         self.copied_for_sure: frozenset[Any] = frozenset()
         self.known_outside = 0
         self.keep(())
@@ -131,7 +151,27 @@ class Memo(dict[Any, Any]):
         self.later: list[Callable[[Memo], None]] = []
         self.ephemerons: list[tuple[Any, Any, Callable[[Any, Any], None]]] = []
         self.building: set[int] = set()
+        self.followers: dict[int, Any] = {}
+        self.callbacks: dict[int, Any] = {}
+        self.leading: dict[int, Any] = {}
+        self.dump.scratch.clear()
         self.handed_out: list[Any] = []
+
+    def mark(self) -> list[int]:
+        """Return how far the walk has come, for `roll_back`."""
+        return [len(notes) for notes in self._notes()]
+
+    def roll_back(self, mark: list[int]) -> None:
+        """Forget what the walk copied and noted since the mark. Its originals are held, so that no id is used twice."""
+        for notes, length in zip(self._notes(), mark, strict=True):
+            while len(notes) > length:
+                found = notes.pop() if isinstance(notes, list) else notes.popitem()
+                self.alive.append(found)
+        self.unplaced.clear()
+
+    def _notes(self) -> tuple[list[Any] | dict[Any, Any], ...]:
+        by_id = (self, self.pending, self.simple, self.followers, self.callbacks)
+        return *by_id, self.places, self.sealed, self.later, self.ephemerons, self.handed_out
 
     def get(self, key: Any, default: Any = None) -> Any:
         """The copy of the original with this id; asked by `copy.deepcopy`, the copy is made now."""
@@ -192,6 +232,20 @@ class Memo(dict[Any, Any]):
         if copied is not original:
             self[id(original)] = copied
             self.alive.append(original)
+
+
+class _NoPickler:
+    """What stands for the pickler where reducers are asked for a copy: nothing is written, and no table goes first."""
+
+    memo: Any = MappingProxyType({})
+    fast = False
+    own_dispatch_table: Mapping[type, Any] = MappingProxyType({})
+
+    def may_reduce_to_a_global(self, cls: type) -> bool:
+        return False
+
+    def reduces_to_a_global(self, obj: Any) -> bool:
+        return False
 
 
 def _is_leaf(original: Any) -> bool:

@@ -1,6 +1,7 @@
 """How everything but weak references is copied: the rules of `copy.deepcopy`, with one Python frame per level.
 
 The tables of `copy.deepcopy` are honoured (`copyreg.dispatch_table`, `__deepcopy__`, `__reduce_ex__`), in its order.
+What has a reducer in the type table of a dump is copied by that: `copy.deepcopy` refuses most of it, or loses half.
 """
 
 from __future__ import annotations
@@ -14,8 +15,17 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from safepickle.copying.memo import MISSING, Copier, Memo, Setter, known_copy, set_attribute
+from safepickle.reducers.table import Reducer, find_reducer, find_registered
 
-__all__ = ["STRONG_COPIERS", "copy_plain_instance", "copy_without_method", "find_strong_copier"]
+__all__ = [
+    "STRONG_COPIERS",
+    "copy_by_method",
+    "copy_by_reduction",
+    "copy_plain_instance",
+    "copy_without_method",
+    "find_registered_copier",
+    "find_strong_copier",
+]
 
 _stdlib_dispatch: dict[type, Copier] = getattr(copy, "_deepcopy_dispatch", {})
 _stdlib_atomic = getattr(copy, "_deepcopy_atomic", None)
@@ -34,8 +44,6 @@ _SHARED: tuple[type, ...] = (
     range,
     property,
     types.CodeType,
-    types.FunctionType,
-    types.BuiltinFunctionType,
 )
 
 
@@ -47,10 +55,25 @@ def find_strong_copier(cls: type) -> Copier | None:
     if issubclass(cls, type):
         return None
     if _own_method(cls) is not None:
-        return _copy_by_method
+        return copy_by_method
+    reducer = find_reducer(cls)
+    if reducer is not None:
+        return _by_reducer(reducer)
     if cls in copyreg.dispatch_table or _has_dynamic_attributes(cls):
-        return _copy_by_reduction
-    return copy_plain_instance if _is_plain(cls) else _copy_by_reduction
+        return copy_by_reduction
+    return copy_plain_instance if _is_plain(cls) else copy_by_reduction
+
+
+def find_registered_copier(cls: type) -> Copier | None:
+    """Choose the reducer that somebody has registered, unless a class nearer to ``cls`` says how it is copied."""
+    for base in cls.__mro__:
+        reducer = find_registered(base)
+        if reducer is not None:
+            return _by_reducer(reducer)
+        method = vars(base).get("__deepcopy__")
+        if method is not None and not getattr(method, "__safepickle__", False):
+            return None
+    return None
 
 
 def _own_method(cls: type) -> Any:
@@ -163,7 +186,7 @@ def copy_plain_instance(original: Any, memo: Memo) -> Any:
         return found
     attributes = original.__dict__
     if "__deepcopy__" in attributes:
-        return _copy_by_method(original, memo)
+        return copy_by_method(original, memo)
     copied = object.__new__(type(original))
     memo[id(original)] = copied
     memo.alive.append(original)
@@ -230,7 +253,11 @@ def _copy_method(original: types.MethodType, memo: Memo) -> types.MethodType:
     found = known_copy(memo, id(original), MISSING)
     if found is not MISSING:
         return found  # type: ignore[no-any-return]
-    copied = types.MethodType(original.__func__, memo.copy_sealed(original.__self__))
+    function, owner = memo.copy_sealed(original.__func__), memo.copy_sealed(original.__self__)
+    found = known_copy(memo, id(original), MISSING)
+    if found is not MISSING:  # the owner led back to this method
+        return found  # type: ignore[no-any-return]
+    copied = types.MethodType(function, owner)
     memo.remember(original, copied)
     return copied
 
@@ -251,7 +278,7 @@ def _by_foreign_copier(copier: Copier) -> Copier:
     return copy_by_foreign_copier
 
 
-def _copy_by_method(original: Any, memo: Memo) -> Any:
+def copy_by_method(original: Any, memo: Memo) -> Any:
     """Call `__deepcopy__`."""
     found = known_copy(memo, id(original), MISSING)
     if found is not MISSING:
@@ -286,14 +313,14 @@ def _keeps(copied: Any, parts: Iterable[Any]) -> bool:
     return all(id(part) in kept for part in parts if issubclass(type(part), (list, dict, set, deque)))
 
 
-def _copy_by_reduction(original: Any, memo: Memo) -> Any:
+def copy_by_reduction(original: Any, memo: Memo) -> Any:
     """Copy by the reduce value, or by a `__deepcopy__` that only the instance can tell of."""
     found = known_copy(memo, id(original), MISSING)
     if found is not MISSING:
         return found
     method = getattr(original, "__deepcopy__", None)
     if method is not None and not getattr(method, "__safepickle__", False):
-        return _copy_by_method(original, memo)
+        return copy_by_method(original, memo)
     value = _reduce(original)
     return original if isinstance(value, str) else _rebuild(original, memo, *value)
 
@@ -304,9 +331,32 @@ def copy_without_method(original: Any, memo: Memo) -> Any:
     return original if isinstance(value, str) else _rebuild(original, memo, *value)
 
 
+def _by_reducer(reducer: Reducer) -> Copier:
+    """A copier from the type table of a dump, whose reduce values are meant for the order in which pickle builds."""
+
+    def copy_by_reducer(original: Any, memo: Memo) -> Any:
+        found = known_copy(memo, id(original), MISSING)
+        if found is not MISSING:
+            return found
+        value = reducer(original, memo.dump)
+        if value is NotImplemented:
+            return copy_by_reduction(original, memo)
+        return original if isinstance(value, str) else _rebuild(original, memo, *value, items_first=True)
+
+    return copy_by_reducer
+
+
 def _reduce(original: Any) -> Any:
     reduce = copyreg.dispatch_table.get(type(original))
-    return original.__reduce_ex__(4) if reduce is None else reduce(original)
+    if reduce is not None:
+        return reduce(original)
+    reduce_ex = getattr(original, "__reduce_ex__", None)
+    if reduce_ex is not None:
+        return reduce_ex(4)
+    reduce = getattr(original, "__reduce__", None)
+    if reduce is None:
+        raise copy.Error(f"un(deep)copyable object of type {type(original)}")
+    return reduce()
 
 
 def _rebuild(
@@ -318,8 +368,13 @@ def _rebuild(
     list_items: Iterable[Any] | None = None,
     dict_items: Iterable[tuple[Any, Any]] | None = None,
     set_state: Callable[[Any, Any], Any] | None = None,
+    *,
+    items_first: bool = False,
 ) -> Any:
-    """Make the copy that a reduce value describes. The arguments are those of the pickle documentation."""
+    """Make the copy that a reduce value describes. The arguments are those of the pickle documentation.
+
+    pickle adds the items before it sets the state, `copy.deepcopy` the other way round.
+    """
     if args:
         places = len(memo.places)
         memo.building.add(id(original))
@@ -331,12 +386,22 @@ def _rebuild(
     copied = function(*args)
     memo[id(original)] = copied
     memo.alive.append(original)
+    if items_first:
+        _add_items(copied, list_items, dict_items, memo)
     if state is not None:
         set_state = set_state or _find_set_state(copied)
         if set_state is None:
             _set_attributes(copied, state, memo)
         else:
             _set_state(copied, state, memo, set_state)
+    if not items_first:
+        _add_items(copied, list_items, dict_items, memo)
+    return copied
+
+
+def _add_items(
+    copied: Any, list_items: Iterable[Any] | None, dict_items: Iterable[tuple[Any, Any]] | None, memo: Memo
+) -> None:
     if list_items is not None:
         _append_items(copied, list_items, memo)
     if dict_items is not None:
@@ -345,7 +410,6 @@ def _rebuild(
         else:
             for key, item in dict_items:
                 copied[memo.copy_sealed(key)] = memo.copy_sealed(item)
-    return copied
 
 
 def _find_set_state(copied: Any) -> Callable[[Any, Any], Any] | None:

@@ -1,24 +1,23 @@
 """How weak references are copied: those whose referent is copied lead to the copy, all others stay as they are.
 
 Weak containers are filled at the end of the walk, when it is known what was copied. A callback belongs to whoever made
-it: it is shared, except that what it is bound to is replaced where the walk has copied that.
+it: it is shared, unless it leads to something that was copied.
 """
 
 from __future__ import annotations
 
 import copyreg
 import functools
-import operator
 import sys
-import types
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from safepickle.copying.followers import copy_follower, copy_followers, note_callback
 from safepickle.copying.memo import MISSING, Copier, Memo, Pending, known_copy
-from safepickle.copying.strong import copy_plain_instance
-from safepickle.rebuild import Owner, weak_method_callback
-from safepickle.reducers.weak import look_behind
+from safepickle.copying.strong import copy_by_reduction, copy_plain_instance
+from safepickle.rebuild import Owner, OwningFinalize, rebuild_dead_finalize
+from safepickle.weak_types import look_behind, weak_method_callback
 
 __all__ = ["WEAK_COPIERS", "find_weak_copier", "finish", "settle"]
 
@@ -37,6 +36,7 @@ def _weak_bases() -> Iterable[tuple[type, Copier]]:
     yield weakref.WeakSet, _copy_weak_set
     yield weakref.WeakValueDictionary, _copy_weak_value_dictionary
     yield weakref.WeakKeyDictionary, _copy_weak_key_dictionary
+    yield OwningFinalize, _copy_owning_finalize
     yield weakref.finalize, _copy_finalize
     # What torch has is looked up only where somebody has imported it.
     torch_weak = sys.modules.get("torch.utils.weak")
@@ -69,48 +69,18 @@ def _copy_or_same(original: Any, memo: Memo) -> Any:
     return original if copied is MISSING else copied
 
 
-def _copied_callback(callback: Any, memo: Memo) -> Any:
-    """The same callback, with the parts that were copied replaced by their copies."""
-    copied = _copied(callback, memo)
-    if copied is not MISSING:
-        return copied
-    kind = type(callback)
-    if kind is types.MethodType:
-        owner = _copy_or_same(callback.__self__, memo)
-        return callback if owner is callback.__self__ else types.MethodType(callback.__func__, owner)
-    if kind is types.BuiltinMethodType:
-        owner = _copy_or_same(callback.__self__, memo)
-        return callback if owner is callback.__self__ else getattr(owner, callback.__name__)
-    if kind is Owner:
-        return Owner(_copy_or_same(callback.referent, memo), _copied_callback(callback.callback, memo))
-    if kind is functools.partial:
-        function = _copied_callback(callback.func, memo)
-        args = [_copied_argument(arg, memo) for arg in callback.args]
-        keywords = {name: _copied_argument(arg, memo) for name, arg in callback.keywords.items()}
-        before = (callback.func, *callback.args, *callback.keywords.values())
-        is_same = all(map(operator.is_, before, (function, *args, *keywords.values())))
-        return callback if is_same else functools.partial(function, *args, **keywords)
-    return callback
-
-
-def _copied_argument(argument: Any, memo: Memo) -> Any:
-    """The same argument of a callback, or its copy; a weak reference that only the callback holds follows its referent.
-
-    Finalizers and callbacks are given weak references so that they keep nothing alive.
-    """
-    copied = _copied(argument, memo)
-    if copied is not MISSING:
-        return copied
-    kind = type(argument)
-    if kind not in _WEAK_ARGUMENTS:
-        return argument
-    # A call cannot look behind a proxy.
-    found = look_behind(argument)[0] if kind in weakref.ProxyTypes else argument()
-    referent = found.__self__ if kind is weakref.WeakMethod and found is not None else found
-    target = _copy_or_same(referent, memo)
-    if target is referent:
-        return argument
-    return _WEAK_ARGUMENTS[kind](types.MethodType(found.__func__, target) if kind is weakref.WeakMethod else target)
+def _copied_callback(callback: Any, reference: Any, memo: Memo) -> Any:
+    """The callback of a copied reference: the same one, unless it leads to something that was copied."""
+    if type(callback) is Owner:
+        return Owner(_copy_or_same(callback.referent, memo), _copied_callback(callback.callback, reference, memo))
+    if callback is None:
+        return None
+    if id(callback) in memo.left_out:
+        memo.without_callback[id(reference)] = callback
+        return None
+    if id(callback) in memo.copied_for_sure:
+        return copy_follower(callback, memo)
+    return known_copy(memo, id(callback), callback)
 
 
 def _relink(reference: Any, pending: Pending, memo: Memo) -> Any:
@@ -119,16 +89,18 @@ def _relink(reference: Any, pending: Pending, memo: Memo) -> Any:
     One with a callback waits in any case, unless this walk is the last: were the walk to be repeated, the callback
     would see the first walk's copies die.
     """
+    if pending.callback is not None:
+        note_callback(pending.callback, memo)
     is_early = pending.callback is not None and not memo.copied_for_sure
     if is_early or _copied(pending.referent, memo) is MISSING:
         return memo.wait(reference, pending)
-    copied = _make(pending, memo)
+    copied = _make(reference, pending, memo)
     memo.remember(reference, copied)
     return copied
 
 
-def _make(pending: Pending, memo: Memo) -> Any:
-    return pending.make(_copy_or_same(pending.referent, memo), _copied_callback(pending.callback, memo))
+def _make(reference: Any, pending: Pending, memo: Memo) -> Any:
+    return pending.make(_copy_or_same(pending.referent, memo), _copied_callback(pending.callback, reference, memo))
 
 
 def _known(reference: Any, memo: Memo) -> Any:
@@ -204,7 +176,8 @@ def _copy_weak_method(reference: weakref.WeakMethod[Any], memo: Memo) -> Any:
     cls = type(reference)
 
     def make(target: Any, new_callback: Any) -> Any:
-        copied = weakref.WeakMethod.__new__(cls, type(method)(method.__func__, target), new_callback)
+        function = _copy_or_same(method.__func__, memo)
+        copied = weakref.WeakMethod.__new__(cls, type(method)(function, target), new_callback)
         for name, value in state.items():
             object.__setattr__(copied, name, copied if value is reference else value)
         return copied
@@ -229,32 +202,46 @@ def _copy_proxy(proxy: Any, memo: Memo) -> Any:
 
 
 def _copy_finalize(finalizer: Any, memo: Memo) -> Any:
+    """Copy a finalizer to a dead one: it guards what the original owns. Rearmed, it watches the copy of its object."""
     known = _known(finalizer, memo)
     if known is not MISSING:
         return known
-    alive = finalizer.peek()
+    alive = finalizer.peek() if memo.dump.finalizers == "rearm" else None
     if alive is None:
-        return finalizer
+        return _copy_attributes(finalizer, rebuild_dead_finalize(type(finalizer)), (), memo)
     referent, function, args, keywords = alive
+    call = functools.partial(function, *args, **keywords)
+    note_callback(call, memo)
 
     def make(target: Any, _: Any) -> Any:
-        if target is referent:
-            return finalizer
-        copied = object.__new__(type(finalizer))
+        copied = rebuild_dead_finalize(type(finalizer))
         for name, value in state.items():
             object.__setattr__(copied, name, value)
 
         def arm(memo: Memo) -> None:
-            call = _copied_callback(functools.partial(function, *args, **keywords), memo)
-            weakref.finalize.__init__(copied, target, call.func, *call.args, **call.keywords)
-            copied.atexit = finalizer.atexit
+            new_call = _copied_callback(call, finalizer, memo)
+            if new_call is not None:
+                weakref.finalize.__init__(copied, target, new_call.func, *new_call.args, **new_call.keywords)
+                copied.atexit = finalizer.atexit
 
         # Not before the walk has succeeded: a copy that is thrown away must not be finalized.
-        memo.later.append(arm)
+        if target is not referent:
+            memo.later.append(arm)
         return copied
 
     state = _copy_state(finalizer, (), memo)
     return _relink(finalizer, Pending(referent, None, make), memo)
+
+
+def _copy_owning_finalize(finalizer: OwningFinalize, memo: Memo) -> Any:
+    """The same for one that owns its object; rearmed, it says itself how."""
+    if memo.dump.finalizers == "rearm":
+        return copy_by_reduction(finalizer, memo)
+    found = known_copy(memo, id(finalizer), MISSING)
+    if found is MISSING:
+        found = rebuild_dead_finalize(weakref.finalize)
+        memo.remember(finalizer, found)
+    return found
 
 
 def _copy_weak_set(original: Any, memo: Memo) -> Any:
@@ -313,8 +300,13 @@ def _new_container(original: Any, init: Callable[[Any], None], memo: Memo) -> An
     """An empty container of the same class, with the attributes that its class added."""
     copied = object.__new__(type(original))
     init(copied)
+    return _copy_attributes(original, copied, vars(copied), memo)
+
+
+def _copy_attributes(original: Any, copied: Any, known: Iterable[str], memo: Memo) -> Any:
+    """Give a copy what its class added to the ``known`` attributes of a base class."""
     memo.remember(original, copied)
-    for name, value in _state_of(original, vars(copied)).items():
+    for name, value in _state_of(original, known).items():
         copier = memo.plans[type(value)]
         object.__setattr__(copied, name, value if copier is None else copier(value, memo))
         if memo.unplaced:
@@ -344,9 +336,13 @@ def finish(memo: Memo) -> bool:
     Returns:
         Whether every reference can be right. If not, one sits where it can't be replaced: the walk must be repeated.
     """
-    while memo.ephemerons:
+    is_open = True
+    while is_open:
         _copy_values_of_copied_keys(memo)
-        _copy_values_of_outside_keys(memo)
+        is_open = copy_followers(memo)
+        if not is_open and memo.ephemerons:
+            _copy_values_of_outside_keys(memo)
+            is_open = True
     if not memo.copied_for_sure and any(_is_wrong(reference, memo) for reference in memo.sealed):
         return False
     for setter, holder, key, reference in memo.places:
@@ -363,10 +359,11 @@ def settle(reference: Any, memo: Memo) -> Any:
         target = known_copy(memo, id(referent), MISSING)
         return reference if target is MISSING else weakref.ref(target)
     if id(reference) not in memo.pending:
-        return reference
+        is_follower = id(reference) in memo.followers
+        return known_copy(memo, id(reference), reference) if is_follower else reference
     settled = known_copy(memo, id(reference), MISSING)
     if settled is MISSING:
-        settled = memo[id(reference)] = _make(memo.pending[id(reference)], memo)
+        settled = memo[id(reference)] = _make(reference, memo.pending[id(reference)], memo)
     return settled
 
 
@@ -375,8 +372,11 @@ def _is_wrong(reference: Any, memo: Memo) -> bool:
     referent = memo.simple.get(id(reference), MISSING)
     if referent is not MISSING:
         return _copy_or_same(referent, memo) is not referent
+    if id(reference) not in memo.pending:
+        return known_copy(memo, id(reference), reference) is not reference
     referent, callback, _ = memo.pending[id(reference)]
-    return _copy_or_same(referent, memo) is not referent or _copied_callback(callback, memo) is not callback
+    is_same = _copied_callback(callback, reference, memo) is callback
+    return not is_same or _copy_or_same(referent, memo) is not referent
 
 
 def _copy_values_of_copied_keys(memo: Memo) -> None:
@@ -407,13 +407,6 @@ def _copy_value(key: Any, value: Any, store: Callable[[Any, Any], None], memo: M
     copied_value = memo.copy_sealed(value)
     memo.later.append(lambda memo: store(_copy_or_same(key, memo), copied_value))
 
-
-_WEAK_ARGUMENTS: dict[type, Callable[[Any], Any]] = {
-    weakref.ref: weakref.ref,
-    weakref.WeakMethod: weakref.WeakMethod,
-    weakref.ProxyType: weakref.proxy,
-    weakref.CallableProxyType: weakref.proxy,
-}
 
 WEAK_COPIERS: dict[type, Copier | None] = {
     weakref.ref: _copy_ref,

@@ -23,7 +23,7 @@ from safepickle.reducers import stdlib_types, weak, weak_containers
 from safepickle.reducers.classes import is_class_method, is_ordinary, is_written_in_c, leave_to_itself
 from safepickle.reducers.decisions import Dump
 
-__all__ = ["LAZY", "ReduceValue", "Reducer", "TypeTable", "register"]
+__all__ = ["LAZY", "ReduceValue", "Reducer", "TypeTable", "find_reducer", "find_registered", "register"]
 
 ReduceValue: TypeAlias = "tuple[Any, ...] | str"
 Reducer: TypeAlias = Callable[[Any, Dump], Any]
@@ -58,13 +58,29 @@ class TypeTable(dict[type, "Reducer | None"]):
         self.own_dispatch_table: Mapping[type, Any] = {}
 
     def __missing__(self, cls: type) -> Reducer | None:
-        try:
-            reducer = _decided[cls]
-        except KeyError:
-            reducer = _decided[cls] = _find_reducer(cls)
+        reducer = _decide(cls)
         if reducer is None and (cls in self.own_dispatch_table or cls in copyreg.dispatch_table):
             reducer = leave_to_itself
         self[cls] = reducer
+        return reducer
+
+
+def find_reducer(cls: type) -> Reducer | None:
+    """Return the reducer for instances of exactly `cls`, or None where they are left to say so themselves."""
+    reducer = _decide(cls)
+    return None if reducer is leave_to_itself else reducer
+
+
+def find_registered(cls: type) -> Reducer | None:
+    """Return the reducer that was registered for exactly `cls`, or None."""
+    return _registered.get(cls)
+
+
+def _decide(cls: type) -> Reducer | None:
+    try:
+        return _decided[cls]
+    except KeyError:
+        reducer = _decided[cls] = _find_reducer(cls)
         return reducer
 
 
