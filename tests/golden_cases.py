@@ -10,6 +10,7 @@ import collections
 import functools
 import gc
 import io
+import multiprocessing.util
 import queue
 import sys
 import threading
@@ -493,6 +494,50 @@ def keyword_finalizer() -> Any:
     armed = weakref.finalize(owner[0], note_finalized, name="keyword")
     armed.atexit = False
     return [armed, owner]
+
+
+class LabelledFinalizer(weakref.finalize):  # type: ignore[type-arg]
+    """A finalizer with an attribute."""
+
+    label: str
+
+
+def nothing_is_called(owner: list[Any]) -> None:
+    finalized.clear()
+    owner.clear()
+    gc.collect()
+    assert not finalized
+
+
+def check_dead_finalizer(obj: Any) -> None:
+    finalizer, owner = obj
+    assert (type(finalizer), finalizer.alive, finalizer.peek()) == (weakref.finalize, False, None)
+    nothing_is_called(owner)
+
+
+@case("dead finalizer", check_dead_finalizer)
+def dead_finalizer() -> Any:
+    owner = [Node("kept")]
+    finalizer = weakref.finalize(owner[0], note_finalized, "golden")
+    finalizer.atexit = False
+    return [finalizer, owner]
+
+
+def check_dead_finalizers_of_other_classes(obj: Any) -> None:
+    labelled, of_multiprocessing, owner = obj
+    assert (type(labelled), labelled.alive, labelled.label) == (LabelledFinalizer, False, "label")
+    assert type(of_multiprocessing) is multiprocessing.util.Finalize
+    assert not of_multiprocessing.still_active()
+    nothing_is_called(owner)
+
+
+@case("dead finalizers of other classes", check_dead_finalizers_of_other_classes)
+def dead_finalizers_of_other_classes() -> Any:
+    owner = [Node("kept")]
+    labelled = LabelledFinalizer(owner[0], note_finalized, "labelled")
+    labelled.label = "label"
+    labelled.atexit = False
+    return [labelled, multiprocessing.util.Finalize(owner[0], note_finalized, ("of multiprocessing",)), owner]
 
 
 def check_members(obj: Any) -> None:

@@ -38,6 +38,7 @@ LOADS: dict[str, set[str]] = {
     "subclass of reference with a constructor": {NODE, "golden_cases:ConstructedReference"},
     "dead subclass of reference": {LABELLED},
     "dead weak method": set(),
+    "dead finalizer": {NODE},
     "proxies": {NODE, "golden_cases:CallableNode"},
     "dead proxies": set(),
     "referent of a proxy": {NODE},
@@ -66,6 +67,7 @@ CODE = {
     "weak method that owns": "subimport",
     "subclass of weak method": "subimport",
     "subclass of weak method that owns": "subimport",
+    "dead finalizers of other classes": "its class is not weakref.finalize",
     "finalizers": "runs later",
     "finalizer that owns": "at some later time",
     "finalizer with a keyword": "at some later time",
@@ -86,6 +88,8 @@ CODE_NAMES = {
     "rebuild_finalize": "arms a finalizer",
     "rebuild_owning_finalize": "arms a finalizer",
     "rebuild_record": "imports the class of a report",
+    "rebuild_shareable_list": "attaches to memory of other processes",
+    "rebuild_shared_memory": "attaches to memory of other processes",
     "rebuild_thread": "makes a thread, which is to run something",
 }
 
@@ -118,7 +122,7 @@ def test_golden_pickle_loads_with_its_classes_allowed(path: Path) -> None:
 @pytest.mark.parametrize("path", paths_of(CODE), ids=id_of)
 def test_golden_pickle_that_carries_code_is_refused(path: Path) -> None:
     everything = {NODE, DOUBLE, LABELLED, "golden_cases:note_death", "golden_cases:note_finalized"}
-    everything.add("golden_cases:ConstructedMethod")
+    everything |= {"golden_cases:ConstructedMethod", "golden_cases:LabelledFinalizer"}
     with pytest.raises(safepickle.NotAllowedError, match=CODE[title_of(path)]):
         safepickle.load(path, allow=everything)
 

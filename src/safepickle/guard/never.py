@@ -55,7 +55,8 @@ _NAMES: Final = {
     _LOADS: "torch:load torch.storage:_load_from_bytes numpy:load numpy.lib._npyio_impl:load numpy.lib.npyio:load "
     "pandas:read_pickle pandas:eval pandas.core.computation.eval:eval safepickle:load safepickle:loads "
     "safepickle:Unpickler safepickle.loading.unpickler:load safepickle.loading.unpickler:loads",
-    _SYSTEM: "safepickle.rebuild:rebuild_file "
+    _SYSTEM: "safepickle.rebuild:rebuild_file safepickle.rebuild:rebuild_shared_memory "
+    "safepickle.rebuild:rebuild_shareable_list "
     "builtins:open builtins:input builtins:print builtins:exit builtins:quit torch:save numpy:save "
     "numpy:fromfile numpy:memmap numpy.memmap:memmap",
     _FRAMEWORK: "safepickle.rebuild:rebuild_keras_container safepickle.rebuild:rebuild_keras_loss_entry "

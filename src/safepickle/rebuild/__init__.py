@@ -63,6 +63,8 @@ FORMAT: Final[dict[str, tuple[str, ...]]] = {
         "rebuild_lru_cache",
         "rebuild_memoryview",
         "rebuild_queue_items",
+        "rebuild_shareable_list",
+        "rebuild_shared_memory",
         "rebuild_thread",
     ),
     "partial": (

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import threading
+import types
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safepickle.rebuild.mark import file_format
+
+if TYPE_CHECKING:
+    from multiprocessing.shared_memory import ShareableList, SharedMemory
 
 __all__ = [
     "rebuild_descriptor",
@@ -16,6 +21,8 @@ __all__ = [
     "rebuild_lru_cache",
     "rebuild_memoryview",
     "rebuild_queue_items",
+    "rebuild_shareable_list",
+    "rebuild_shared_memory",
     "rebuild_thread",
 ]
 
@@ -83,6 +90,37 @@ def rebuild_queue_items(queue: Any, items: Iterable[Any]) -> None:
 
 
 @file_format
+def rebuild_shared_memory(cls: type[SharedMemory], name: str) -> SharedMemory:
+    """Attach to a block of shared memory without the resource tracker, which unlinks at exit what it was told of.
+
+    Raises:
+        FileNotFoundError: There is no block of that name.
+    """
+    from multiprocessing import shared_memory
+
+    block = cls.__new__(cls)
+    if sys.version_info >= (3, 13):
+        shared_memory.SharedMemory.__init__(block, name, track=False)
+    else:
+        # The constructor has no such argument yet.
+        _with_globals(shared_memory.SharedMemory.__init__, resource_tracker=_NoTracker)(block, name)
+    return block
+
+
+@file_format
+def rebuild_shareable_list(cls: type[ShareableList[Any]], name: str) -> ShareableList[Any]:
+    """Attach to a `multiprocessing.shared_memory.ShareableList` as `rebuild_shared_memory` does to its block."""
+    from multiprocessing import shared_memory
+
+    def attach(name: str) -> SharedMemory:
+        return rebuild_shared_memory(shared_memory.SharedMemory, name)
+
+    shared = cls.__new__(cls)
+    _with_globals(shared_memory.ShareableList.__init__, SharedMemory=attach)(shared, name=name)
+    return shared
+
+
+@file_format
 def rebuild_thread(cls: type[threading.Thread], name: str, daemon: bool, ended: bool) -> threading.Thread:
     """Build a thread that has not started, or that has ended; state follows.
 
@@ -108,3 +146,19 @@ def rebuild_lru_cache(function: Callable[..., Any], maxsize: int | None, typed: 
 def rebuild_descriptor(cls: type[Any], name: str) -> Any:
     """Get a descriptor out of the class that defines it, where looking it up would call it."""
     return vars(cls)[name]
+
+
+class _NoTracker:
+    """Stands in for `multiprocessing.resource_tracker`."""
+
+    @staticmethod
+    def register(name: str, kind: str) -> None:
+        """Forget."""
+
+
+def _with_globals(function: Any, **changed: Any) -> Any:
+    """Return a function that runs the same code and sees other globals; those that all share are left alone."""
+    changed = {**function.__globals__, **changed}
+    other = types.FunctionType(function.__code__, changed, function.__name__, function.__defaults__)
+    other.__kwdefaults__ = function.__kwdefaults__
+    return other

@@ -143,14 +143,6 @@ def reduce_simple_queue(queue: Any, dump: Dump) -> Any:
     return type(queue), (), found[:size], None, None, rebuild.rebuild_queue_items
 
 
-def reduce_temporary_file(file: Any, dump: Dump) -> Any:
-    """Refuse a temporary file: closing it, or the copy of it, deletes what the other one reads."""
-    raise TypeError(
-        "cannot pickle a temporary file: it is deleted when it is closed. Read what is in it, or open a file with a "
-        "name that stays."
-    )
-
-
 def reduce_struct(struct: Any, dump: Dump) -> Any:
     """Reduce a `struct.Struct` to its format."""
     return type(struct), (struct.format,)
@@ -342,7 +334,6 @@ _EXACT_BY_NAME: Final[dict[str, Reducer]] = {
     "_struct.Struct": reduce_struct,
     "concurrent.futures.thread.ThreadPoolExecutor": reduce_thread_pool,
     "functools._lru_cache_wrapper": _reduce_lru_cache,
-    "tempfile._TemporaryFileWrapper": reduce_temporary_file,
 }
 # These and their subclasses, unless one says itself how it is pickled.
 _INHERITED: Final[dict[type, Reducer]] = {

@@ -96,6 +96,7 @@ class _Inquiry:
         self._traversal = Traversal(root, pickler, self._fate, outside=True)
         self._failures: list[tuple[int, Exception]] = []
         self._dead: list[int] = []
+        self._finalizers: list[int] = []
         self._walk()
 
     def conclude(self) -> Explanation:
@@ -147,7 +148,9 @@ class _Inquiry:
                 graph.unpicklable.add(number)
             elif expansion.value is None and issubclass(type(obj), type | types.FunctionType):
                 graph.by_name.add(number)
-            elif self._comes_back_dead(obj, expansion):
+            elif self._is_dead_finalizer(obj, expansion):
+                self._finalizers.append(number)
+            elif _is_dead(obj, expansion):
                 self._dead.append(number)
         walk = traversal.walk
         # Whatever was led to was visited in the end, unless the traversal was cut short.
@@ -168,16 +171,12 @@ class _Inquiry:
                 graph.links.extend((number, child))
         graph.sizes[0] += ENVELOPE
 
-    def _comes_back_dead(self, obj: Any, expansion: Expansion) -> bool:
-        """Tell whether an object is a weak reference to nothing, or a finalizer that comes back dead in any case."""
-        if type(expansion.value) is not tuple:
+    def _is_dead_finalizer(self, obj: Any, expansion: Expansion) -> bool:
+        """Tell whether an object is a finalizer that comes back dead wherever its object is."""
+        if type(expansion.value) is not tuple or expansion.value[0] is not rebuild.rebuild_dead_finalize:
             return False
-        function, arguments = expansion.value[:2]
-        if function is rebuild.Tombstone:
-            return bool(arguments[0] == DEAD or type(obj) is rebuild.Tombstone)
-        if function is rebuild.rebuild_dead_finalize:
-            return self._pickler._finalizers == "dead" or obj.peek() is None
-        return function in _DEAD and not _look_alive(obj)
+        may_rearm = self._pickler._finalizers == "rearm" and issubclass(type(obj), weakref.finalize)
+        return not may_rearm or obj.peek() is None
 
     def _dry_run(self) -> tuple[Fates, Exception | None]:
         passed_over = {id(self._traversal.walk.objects[number]) for number in self._graph.unpicklable}
@@ -199,8 +198,13 @@ class _Inquiry:
             if number >= graph.outside_from:
                 continue
             obj = walk.objects[number]
-            found[id(obj), 0] = entry = self._dead_reference(number, obj)
-            graph.weak.append(WeakEdge(number, -1, entry.becomes))
+            found[id(obj), 0] = WeakReference(walk.path(number), _kind(obj), "dead", None, "tombstone", None, 0)
+            graph.weak.append(WeakEdge(number, -1, "tombstone"))
+        for number in self._finalizers:
+            if number < graph.outside_from:
+                obj = walk.objects[number]
+                found[id(obj), 0] = entry = self._dead_finalizer(number, obj)
+                graph.weak.append(WeakEdge(number, -1, entry.becomes))
         for number, question in self._traversal.questions:
             reference, referent = question.reference, question.referent
             if number >= graph.outside_from:
@@ -214,16 +218,11 @@ class _Inquiry:
                 found[key] = entry
         return list(found.values())
 
-    def _dead_reference(self, number: int, obj: Any) -> WeakReference:
-        """Describe what comes back dead whatever becomes of its referent."""
+    def _dead_finalizer(self, number: int, finalizer: Any) -> WeakReference:
         walk = self._traversal.walk
-        path, kind = walk.path(number), _kind(obj)
-        if not issubclass(type(obj), weakref.finalize):
-            return WeakReference(path, kind, "dead", None, "tombstone", None, 0)
-        found = obj.peek()
-        if found is None:
+        path, kind, referent = walk.path(number), _kind(finalizer), _watched_by(finalizer)
+        if referent is None:
             return WeakReference(path, kind, "dead", None, "dead finalizer", None, 0)
-        referent = found[0]
         target = walk.numbers.get(id(referent), -1)
         state = "kept" if self._is_kept(target, referent) else "outside"
         referent_path = walk.path(target) if state == "kept" and target >= 0 else None
@@ -339,6 +338,25 @@ def _places(met: dict[int, list[int]], count: int) -> list[int]:
             place += 1
             stack.extend(reversed(met.get(number, ())))
     return places
+
+
+def _is_dead(obj: Any, expansion: Expansion) -> bool:
+    """Tell whether an object is a weak reference to nothing."""
+    if type(expansion.value) is not tuple:
+        return False
+    function, arguments = expansion.value[:2]
+    if function is rebuild.Tombstone:
+        return bool(arguments[0] == DEAD or type(obj) is rebuild.Tombstone)
+    return function in _DEAD and not _look_alive(obj)
+
+
+def _watched_by(finalizer: Any) -> Any:
+    """Return the object that a finalizer watches, or None."""
+    weak = find_weak_type(type(finalizer))
+    if weak is not None:
+        return next((referent for referent, _ in weak.snapshot(finalizer)), None)
+    # One of multiprocessing.
+    return finalizer._weakref and finalizer._weakref()
 
 
 def _look_alive(obj: Any) -> bool:
