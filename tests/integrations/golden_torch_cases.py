@@ -7,6 +7,7 @@ from collections import OrderedDict
 from typing import Any
 
 import torch
+from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary, WeakIdRef
 
@@ -106,9 +107,53 @@ def check_weak_types_outside(obj: Any) -> None:
     assert not hooks
 
 
+class Doubled(torch.nn.Module):
+    """A parametrization."""
+
+    def forward(self, original: Any) -> Any:
+        return 2 * original
+
+    def right_inverse(self, value: Any) -> Any:
+        return value / 2
+
+
+class Shifted(torch.nn.Module):
+    """A parametrization with a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.tensor([1.0, 1.0]))
+
+    def forward(self, original: Any) -> Any:
+        return original + self.shift
+
+
+def parametrized() -> Any:
+    layer = module()
+    parametrize.register_parametrization(layer, "weight", Doubled())
+    parametrize.register_parametrization(layer, "weight", Shifted())
+    parametrize.register_parametrization(layer, "bias", Shifted())
+    return {"layer": layer, "reference": weakref.ref(layer)}
+
+
+def check_parametrized(obj: Any) -> None:
+    layer = obj["layer"]
+    assert obj["reference"]() is layer
+    assert isinstance(layer, torch.nn.Linear)
+    assert type(layer).__name__ == "ParametrizedLinear"
+    assert layer.weight.tolist() == [[2.0, 3.0], [4.0, 5.0]]
+    assert layer.bias.tolist() == [6.0, 7.0]
+    layer.parametrizations["weight"].original.data += 1
+    assert layer.weight.tolist() == [[4.0, 5.0], [6.0, 7.0]]
+    parametrize.remove_parametrizations(layer, "bias")
+    parametrize.remove_parametrizations(layer, "weight")
+    assert type(layer) is torch.nn.Linear
+
+
 CASES["torch module"] = Case(module, check_module)
 CASES["torch tensors"] = Case(tensors, check_tensors)
 CASES["torch weak types"] = Case(weak_types, check_weak_types)
 CASES["torch weak types of outside referents"] = Case(
     weak_types_outside, check_weak_types_outside, {"weakrefs": "strong"}
 )
+CASES["torch parametrized modules"] = Case(parametrized, check_parametrized)

@@ -138,7 +138,19 @@ def test_sparse_tensors_of_every_layout_load_from_pickles(module: Any):
 GOLDEN = sorted((Path(__file__).parent.parent / "data" / "golden").glob("*/py*/torch_*.pickle"))
 
 
-@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: f"{path.parts[-2]}/{path.stem}")
+CODE = [path for path in GOLDEN if path.stem == "torch_parametrized_modules"]
+"""Golden pickles that no list lets through."""
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: f"{path.parts[-2]}/{path.stem}")
+def test_golden_pickles_of_torch_that_carry_code_are_refused(path: Path):
+    with pytest.raises(safepickle.NotAllowedError, match="it gives an object another class"):
+        safepickle.load(path, allow=[golden_torch_cases.Doubled, golden_torch_cases.Shifted])
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in GOLDEN if path not in CODE], ids=lambda path: f"{path.parts[-2]}/{path.stem}"
+)
 def test_golden_pickles_of_torch_load(path: Path):
     golden_torch_cases.CASES[path.stem.replace("_", " ")].check(safepickle.load(path, allow=()))
     assert safepickle.inspect(path).verdict == "safe"

@@ -20,6 +20,7 @@ _SUBIMPORT: Final = (
     "it imports by name: cloudpickle writes it for a bound method, a module, or a builtin type without a name, and a "
     "file that holds one of these loads unguarded alone"
 )
+_CLASS: Final = "it gives an object another class, which runs code whenever its attributes are asked for"
 _INSIDE: Final = "it reaches into the interpreter"
 _FRAMEWORK: Final = (
     "it fills whatever object it is given: Keras and TensorFlow objects are written with signatures and functions, and "
@@ -71,6 +72,7 @@ _NAMES: Final = {
     "safepickle.rebuild:rebuild_owning_finalize safepickle.rebuild:OwningFinalize "
     "safepickle.rebuild:Owner weakref:_IterationGuard",
     _CODE: "builtins:type builtins:__build_class__",
+    _CLASS: "safepickle.rebuild:rebuild_torch_parametrizations safepickle.rebuild:rebuild_torch_parametrized",
     _SUBIMPORT: "cloudpickle.cloudpickle:subimport cloudpickle:subimport",
     _INSIDE: "builtins:globals builtins:locals builtins:memoryview builtins:id",
 }

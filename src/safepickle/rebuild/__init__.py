@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from safepickle.rebuild.stubs import *
     from safepickle.rebuild.tensorflow import *
     from safepickle.rebuild.tensors import *
+    from safepickle.rebuild.torch_parametrized import *
     from safepickle.rebuild.torch_weak import *
     from safepickle.rebuild.weak import *
 
@@ -87,6 +88,7 @@ FORMAT: Final[dict[str, tuple[str, ...]]] = {
         "rebuild_torch_tensor",
         "rebuild_torch_typed_storage",
     ),
+    "torch_parametrized": ("rebuild_torch_parametrizations", "rebuild_torch_parametrized"),
     "torch_weak": (
         "rebuild_torch_owning_handle",
         "rebuild_torch_weak_dictionary",

@@ -12,7 +12,7 @@ from typing import Any
 
 from safepickle.reducers.decisions import Dump
 
-__all__ = ["find_reducer", "reduce_lightning_module"]
+__all__ = ["find_reducer", "reduce_lightning_module", "without_fabric"]
 
 _MODULES = frozenset({"lightning.pytorch.core.module", "pytorch_lightning.core.module"})
 
@@ -29,7 +29,11 @@ def reduce_lightning_module(module: Any, dump: Dump) -> Any:
     """Return the module's own reduce value, its state without the Fabric that it is attached to."""
     if type(module) in dump.pickler.own_dispatch_table:
         return NotImplemented
-    value = module.__reduce_ex__(dump.protocol)
+    return without_fabric(module.__reduce_ex__(dump.protocol))
+
+
+def without_fabric(value: Any) -> Any:
+    """Return the reduce value of a Lightning module, its state without the Fabric that it is attached to."""
     if type(value) is str or len(value) < 3 or type(value[2]) is not dict or value[2].get("_fabric") is None:
         return value
     function, arguments, state, *rest = value
