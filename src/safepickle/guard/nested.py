@@ -10,6 +10,7 @@ from safepickle.errors import GuardedLoadError
 from safepickle.guard.allow_list import AllowList
 from safepickle.guard.limits import NESTED_LOADS, Damage, Excess, Refusal
 from safepickle.guard.rules.base import Facts
+from safepickle.guard.rules.tensors import TYPED
 
 _depth: ContextVar[int] = ContextVar("safepickle_nested", default=0)
 
@@ -43,4 +44,5 @@ def load_storage(payload: bytes, allowed: AllowList) -> tuple[Any, Facts]:
     untyped._torch_load_uninitialized = False
     name = "uint8" if dtype is None else str(dtype).removeprefix("torch.")
     itemsize = 1 if dtype is None else dtype.itemsize
-    return storage, Facts("storage", name, itemsize, untyped.nbytes())
+    layout = "untyped" if untyped is storage else TYPED
+    return storage, Facts("storage", name, itemsize, untyped.nbytes(), layout=layout)

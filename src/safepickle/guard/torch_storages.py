@@ -6,7 +6,7 @@ from typing import Any
 
 from safepickle.guard.limits import Damage, Refusal
 from safepickle.guard.rules import Facts, Judge
-from safepickle.guard.rules.tensors import DEVICE
+from safepickle.guard.rules.tensors import DEVICE, TYPED
 
 
 def is_torchs(persistent_load: Any) -> bool:
@@ -33,7 +33,7 @@ def describe_storage(judge: Judge, identifier: Any) -> Facts:
         if view[1] + view[2] > count:
             raise Damage("the view of a storage lies outside it")
         count = view[2]
-    return Facts("storage", kind.dtype, kind.itemsize, count * kind.itemsize)
+    return Facts("storage", kind.dtype, kind.itemsize, count * kind.itemsize, layout=TYPED)
 
 
 def hold_storage(storage: Any, facts: Facts) -> None:

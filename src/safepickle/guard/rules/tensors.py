@@ -11,7 +11,19 @@ from collections import OrderedDict
 from typing import Any, Final
 
 from safepickle.guard.limits import EXPANDED, Damage, Excess, Refusal
-from safepickle.guard.rules.base import DATA, Facts, Grant, Judge, Rule, count_elements, expect, is_size, sizes
+from safepickle.guard.rules.base import (
+    DATA,
+    Facts,
+    Grant,
+    Judge,
+    Rule,
+    allocate,
+    count_elements,
+    expect,
+    is_size,
+    sizes,
+)
+from safepickle.guard.rules.copies import ALL
 
 _ITEM_SIZES: Final = {
     1: "bool uint8 int8 qint8 quint8 quint4x2 quint2x4 bits8 bits1x8 bits2x4 bits4x2 float8_e4m3fn float8_e4m3fnuz "
@@ -50,7 +62,11 @@ _LAYOUTS: Final = tuple(
 )
 _QSCHEMES: Final = ("per_tensor_affine", "per_tensor_symmetric", "per_channel_affine", "per_channel_symmetric",
                     "per_channel_affine_float_qparams")  # fmt: skip
-DEVICE: Final = re.compile(r"(?:cpu|cuda|mps|meta|xpu|hpu|xla|mtia)(?::\d{1,4})?")
+DEVICE: Final = re.compile(r"(?:cpu|cuda|mps|meta|xpu|hpu|xla|mtia)(?::(?:\d|[1-9]\d|1[01]\d|12[0-7]))?", re.ASCII)
+TYPED: Final = "typed"
+"""The layout of storages that know the type of their elements, as torch's own files give them."""
+
+_VERSION_LENGTH: Final = 100
 _INTERNAL: Final = ("_backward", "_post_acc", "_grad", "_base", "_c")
 _SETTABLE: Final = (
     "data grad requires_grad names real imag name volatile grad_dtype H T mH mT base is_leaf shape dtype device layout"
@@ -62,12 +78,31 @@ def is_float(dtype: str) -> bool:
     return dtype.startswith(("float", "bfloat", "complex"))
 
 
-def _tensor(judge: Judge, storage: Any, offset: Any, size: Any, stride: Any, dtype: Facts | None = None) -> Facts:
-    """Hold a view of a storage against it."""
-    backing = judge.facts(storage)
-    if backing is None or backing.kind != "storage":
+def _storage(judge: Judge, storage: Any, *, typed: bool) -> Facts:
+    facts = judge.facts(storage)
+    if facts is None or facts.kind != "storage":
         raise Refusal("its first argument is no storage of this file")
+    if (facts.layout == TYPED) != typed:
+        raise Refusal(f"its first argument is {'no ' if typed else 'a '}storage that knows the type of its elements")
+    return facts
+
+
+def _tensor(
+    judge: Judge,
+    storage: Any,
+    offset: Any,
+    size: Any,
+    stride: Any,
+    dtype: Facts | None = None,
+    *,
+    typed: bool = True,
+    quantized: bool = False,
+) -> Facts:
+    """Hold a view of a storage against it."""
+    backing = _storage(judge, storage, typed=typed)
     element = backing if dtype is None else dtype
+    if element.dtype.startswith("q") != quantized:
+        raise Refusal("a quantized tensor has a rebuild function of its own")
     shape, steps = sizes(size, "size of the tensor"), sizes(stride, "stride of the tensor")
     if len(shape) != len(steps) or not is_size(offset):
         raise Damage("the size, stride and offset of the tensor do not fit together")
@@ -167,17 +202,27 @@ def _parameter_with_state(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
     return _gradient(_known(judge, arguments[0]), *arguments[1:3])
 
 
-def _python_attributes(state: Any) -> None:
-    """Judge attributes that torch sets on a tensor one by one: none may be one of the tensor's own."""
-    if type(state) is tuple and len(state) == 2 and not state[1]:
+def _make_parameter_with_state(data: Any, requires_grad: bool, hooks: Any, state: Any) -> Any:
+    """Build a parameter and its attributes, with none of which torch would run a property."""
+    from torch._utils import _rebuild_parameter
+
+    parameter = _rebuild_parameter(data, requires_grad, hooks)
+    parameter.__dict__.update(_python_attributes(state))
+    return parameter
+
+
+def _python_attributes(state: Any) -> dict[str, Any]:
+    """Judge and return attributes of a tensor: none may be one of the tensor's own."""
+    if type(state) is tuple and len(state) == 2 and (state[1] is None or (type(state[1]) is dict and not state[1])):
         state = state[0]
     if state is None:
-        return
+        return {}
     if type(state) is not dict or not all(type(name) is str for name in state):
         raise Refusal("the state of the tensor is not a dict of attributes")
     for name in state:
         if name[:2] == "__" or name in _SETTABLE.split() or name.startswith(_INTERNAL):
             raise Refusal(f"the state would set the tensor's own attribute {name!r}")
+    return state
 
 
 def _from_type(judge: Judge, arguments: tuple[Any, ...]) -> Facts | None:
@@ -195,10 +240,16 @@ def _from_type(judge: Judge, arguments: tuple[Any, ...]) -> Facts | None:
 
 
 def _make_from_type(function: Grant, cls: Any, inner: Any, state: Any) -> Any:
-    from torch._tensor import _rebuild_from_type_v2
+    from torch import Tensor
 
-    target = function.target if function.rule.make is None else function.rule.make
-    return _rebuild_from_type_v2(target, cls, inner, state)
+    made = (function.rule.make or function.target)(*inner)
+    if type(made) is not cls:
+        made = made.as_subclass(cls)
+    if cls.__setstate__ is not Tensor.__setstate__:
+        made.__setstate__(state)
+    else:
+        made.__dict__.update(_python_attributes(state))
+    return made
 
 
 def _sparse(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
@@ -215,6 +266,10 @@ def _sparse(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
     values = _known(judge, data[1 if coordinates else 2])
     if not all(part.dtype in ("int64", "int32") and part.layout == "strided" for part in indices):
         raise Damage("the indices of the sparse tensor are not integers")
+    if values.layout != "strided" or values.dtype.startswith("q"):
+        raise Damage("the values of the sparse tensor are no plain tensor")
+    # Checking the indices goes through all of them, and makes copies on the way.
+    allocate(judge, 4 * sum(part.nbytes or 0 for part in (*indices, values)))
     if coordinates and len(data) == 4 and type(data[3]) not in (bool, type(None)):
         raise Refusal("is_coalesced is not a bool")
     shape = _size(judge, data[2 if coordinates else 3])
@@ -242,32 +297,52 @@ def _make_sparse(layout: Any, data: Any) -> Any:
 def _quantized(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
     if len(arguments) != 7:
         raise Refusal(f"it is called with {len(arguments)} arguments")
-    facts = _gradient(_tensor(judge, *arguments[:4]), *arguments[5:7])
+    facts = _gradient(_tensor(judge, *arguments[:4], quantized=True), *arguments[5:7])
+    # A tensor of that size is made first, before it is laid over the storage.
+    backing = _storage(judge, arguments[0], typed=True)
+    if facts.nbytes is not None and backing.nbytes is not None and facts.nbytes > backing.nbytes:
+        raise Excess("the quantized tensor shows its storage again and again")
+    if facts.nbytes is not None and facts.nbytes > 1 << 24:
+        judge.spend(facts.nbytes >> 4)
     scheme = arguments[4]
-    if type(scheme) is not tuple or not scheme or not facts.dtype.startswith("q"):
+    if type(scheme) is not tuple or not scheme:
         raise Refusal("the quantizer of the tensor is malformed")
     named = judge.facts(scheme[0])
     if named is None or named.kind != "qscheme":
         raise Refusal("the quantizer of the tensor is malformed")
     if named.dtype == "per_tensor_affine":
         expect(scheme[1:], float, int)
+        if not -(1 << 31) <= scheme[2] < 1 << 31:
+            raise Damage("the zero point of the quantizer is out of range")
     elif named.dtype in ("per_channel_affine", "per_channel_affine_float_qparams"):
         if len(scheme) != 4 or type(scheme[3]) is not int or not 0 <= scheme[3] < len(facts.shape):
             raise Damage("the quantizer of the tensor has an axis that the tensor lacks")
-        for part in scheme[1:3]:
-            if _known(judge, part).shape != (facts.shape[scheme[3]],):
-                raise Damage("the quantizer of the tensor does not fit its shape")
+        _check_channels(judge, scheme, facts, floats=named.dtype != "per_channel_affine")
     else:
         raise Refusal("the quantizer of the tensor is malformed")
-    if facts.nbytes is not None and facts.nbytes > 1 << 24:
-        judge.spend(facts.nbytes >> 4)
     return facts
+
+
+def _check_channels(judge: Judge, scheme: tuple[Any, ...], facts: Facts, *, floats: bool) -> None:
+    """Judge the scale and the zero point of each channel: torch reads them at once."""
+    scales, points = _known(judge, scheme[1]), _known(judge, scheme[2])
+    for part, dtypes in (
+        (scales, ("float32", "float64")),
+        (points, ("float32", "float64") if floats else ("int32", "int64")),
+    ):
+        if part.shape != (facts.shape[scheme[3]],) or part.layout != "strided" or part.dtype not in dtypes:
+            raise Damage("the quantizer of the tensor does not fit its shape")
+        if not part.filled:
+            raise Refusal("the quantizer of the tensor would be read before the file's storages are")
+        allocate(judge, 2 * (part.nbytes or 0))
 
 
 def _meta(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
     if len(arguments) != 4:
         raise Refusal(f"it is called with {len(arguments)} arguments")
     dtype = _dtype(judge, arguments[0])
+    if dtype.dtype.startswith("q"):
+        raise Refusal("a quantized tensor has a rebuild function of its own")
     shape, stride = sizes(arguments[1], "size of the tensor"), sizes(arguments[2], "stride of the tensor")
     count_elements(shape)
     reach = 1 + sum((length - 1) * step for length, step in zip(shape, stride, strict=False) if length)
@@ -281,8 +356,11 @@ def _from_cpu(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
         raise Refusal(f"it is called with {len(arguments)} arguments")
     source, dtype = _known(judge, arguments[0]), _dtype(judge, arguments[1])
     _check_device(arguments[2])
-    judge.spend(source.nbytes or 0)
-    return _gradient(Facts("tensor", dtype.dtype, dtype.itemsize, source.nbytes, source.shape), arguments[3])
+    if source.layout != "strided" or not source.filled or source.dtype.startswith("q") or dtype.dtype.startswith("q"):
+        raise Refusal("it moves what is no plain tensor, or is not read yet")
+    nbytes = count_elements(source.shape) * dtype.itemsize
+    allocate(judge, nbytes)
+    return _gradient(Facts("tensor", dtype.dtype, dtype.itemsize, nbytes, source.shape), arguments[3])
 
 
 def _check_device(text: Any) -> None:
@@ -328,16 +406,16 @@ def _own_storage(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
         raise Refusal("the bytes of the storage are no bytes")
     if len(arguments) == 2:
         _check_device(arguments[1])
+    # What is read-only, or lies badly, is copied.
+    allocate(judge, length or 0)
     return Facts("storage", "uint8", 1, length)
 
 
 def _own_typed_storage(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
     if len(arguments) != 2:
         raise Refusal(f"it is called with {len(arguments)} arguments")
-    backing, element = judge.facts(arguments[0]), _named_dtype(arguments[1])
-    if backing is None or backing.kind != "storage":
-        raise Refusal("its first argument is no storage of this file")
-    return Facts("storage", element.dtype, element.itemsize, backing.nbytes)
+    backing, element = _storage(judge, arguments[0], typed=False), _named_dtype(arguments[1])
+    return Facts("storage", element.dtype, element.itemsize, backing.nbytes, layout=TYPED)
 
 
 def _named_dtype(name: Any) -> Facts:
@@ -350,7 +428,7 @@ def _own_tensor(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
     if not 5 <= len(arguments) <= 8 or not all(type(flag) is bool for flag in arguments[5:]):
         raise Refusal("it is not called as safepickle writes it")
     storage, dtype, offset, size, stride = arguments[:5]
-    facts = _tensor(judge, storage, offset, size, stride, dtype=_named_dtype(dtype))
+    facts = _tensor(judge, storage, offset, size, stride, dtype=_named_dtype(dtype), typed=False)
     if any(arguments[6:7]) and not facts.dtype.startswith("complex"):
         raise Damage("the conj bit is for complex tensors")
     return _gradient(facts, arguments[5] if len(arguments) > 5 else False)
@@ -365,6 +443,8 @@ def _own_attributes(judge: Judge, arguments: tuple[Any, ...]) -> None:
 
 def _version(judge: Judge, arguments: tuple[Any, ...]) -> None:
     expect(arguments, str)
+    if len(arguments[0]) > _VERSION_LENGTH:
+        raise Excess(f"the version has more than {_VERSION_LENGTH} characters: comparing it takes it apart")
 
 
 _DTYPES: Final = {
@@ -380,7 +460,7 @@ _REBUILD: Final = {
     "_rebuild_tensor_v2": Rule(_rebuild_tensor_v2),
     "_rebuild_tensor_v3": Rule(_rebuild_tensor_v3),
     "_rebuild_parameter": Rule(_parameter),
-    "_rebuild_parameter_with_state": Rule(_parameter_with_state),
+    "_rebuild_parameter_with_state": Rule(_parameter_with_state, _make_parameter_with_state, reads=(0, 0, ALL, 0)),
     "_rebuild_sparse_tensor": Rule(_sparse, _make_sparse),
     "_rebuild_qtensor": Rule(_quantized),
     "_rebuild_meta_tensor_no_storage": Rule(_meta),
@@ -396,7 +476,7 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ("torch", "UntypedStorage"): _UNTYPED,
     ("torch.storage", "UntypedStorage"): _UNTYPED,
     ("torch.storage", "_load_from_bytes"): Rule(_nested_storage),
-    ("torch._tensor", "_rebuild_from_type_v2"): Rule(_from_type, _make_from_type),
+    ("torch._tensor", "_rebuild_from_type_v2"): Rule(_from_type, _make_from_type, reads=(0, 0, ALL, 0)),
     ("torch", "Tensor"): DATA,
     ("torch._tensor", "Tensor"): DATA,
     ("torch.nn.parameter", "Parameter"): Rule(_new_parameter, data=True),
@@ -408,6 +488,6 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ("safepickle.rebuild", "rebuild_torch_typed_storage"): Rule(_own_typed_storage),
     ("safepickle.rebuild", "rebuild_torch_tensor"): Rule(_own_tensor),
     ("safepickle.rebuild", "rebuild_torch_parameter"): Rule(_own_tensor),
-    ("safepickle.rebuild", "rebuild_torch_attributes"): Rule(_own_attributes),
+    ("safepickle.rebuild", "rebuild_torch_attributes"): Rule(_own_attributes, reads=(0, 1)),
     ("torch.torch_version", "TorchVersion"): Rule(_version, data=True),
 }

@@ -1,18 +1,111 @@
-"""The built-in list, the layers of `torch.nn`: made without their constructors, and given the state of a module."""
+"""The built-in list, the layers of `torch.nn`: made without their constructors, and given the state of a module.
+
+torch's ``__setstate__`` reads the state: it asks tables for names, loops over counts, and refers weakly to weights. So
+what it reads has exact types, names what is there, and is copied; the hooks stay the stream's own, since handles refer
+to them.
+"""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any, Final
 
-from safepickle.guard.limits import Refusal
-from safepickle.guard.rules.base import Facts, Judge, Rule, expect
+from safepickle.guard.limits import Damage, Refusal
+from safepickle.guard.rules.base import Facts, Judge, Rule, allocate, expect
+from safepickle.guard.rules.copies import own_container
+
+_TABLES: Final = ("_parameters", "_buffers", "_modules")
+_WEIGHTS: Final = ("_all_weights", "_flat_weights_names", "_flat_weights")
+_SET_BY_TORCH: Final = (
+    "_forward_pre_hooks _forward_pre_hooks_with_kwargs _forward_hooks _forward_hooks_with_kwargs "
+    "_forward_hooks_always_called _backward_hooks _backward_pre_hooks _state_dict_hooks _state_dict_pre_hooks "
+    "_load_state_dict_pre_hooks _load_state_dict_post_hooks _non_persistent_buffers_set _is_full_backward_hook "
+    "proj_size _all_weights _flat_weights_names _flat_weights _flat_weight_refs"
+)
+"""What torch sets where a state of an older version lacks it: it fails where a parameter has the name."""
+
+_METHODS: Final = (
+    "_apply _apply_instance_norm _call_impl _check_input_dim _check_non_zero_input_channels _compiled_call_impl "
+    "_conv_forward _ff_block _fill_padding_idx_with_zero _get_abs_string_index _get_backward_hooks "
+    "_get_backward_pre_hooks _get_full_log_prob _get_item_by_idx _get_name _get_no_batch_dim _handle_no_batch_input "
+    "_init_flat_weights _key_to_attr _load_from_state_dict _maybe_warn_non_full_backward_hook _mha_block "
+    "_named_members _output_padding _register_load_state_dict_pre_hook _register_state_dict_hook "
+    "_replicate_for_data_parallel _require_tuple_int _reset_parameters _sa_block _save_to_state_dict _slow_forward "
+    "_update_flat_weights _weights_have_changed _wrapped_call_impl add_module append apply bfloat16 buffers "
+    "check_forward_args check_hidden_size check_input children clear compile convert_sync_batchnorm copy cpu cuda "
+    "double eval extend extra_repr flatten_parameters float forward from_pretrained fromkeys "
+    "generate_square_subsequent_mask get get_buffer get_expected_cell_size get_expected_hidden_size get_extra_state "
+    "get_parameter get_submodule half insert ipu items keys load_state_dict log_prob merge_masks modules mtia "
+    "named_buffers named_children named_modules named_parameters parameters permute_hidden pop popitem predict "
+    "register_backward_hook register_buffer register_forward_hook register_forward_pre_hook "
+    "register_full_backward_hook register_full_backward_pre_hook register_load_state_dict_post_hook "
+    "register_load_state_dict_pre_hook register_module register_parameter register_state_dict_post_hook "
+    "register_state_dict_pre_hook requires_grad_ reset_parameters reset_running_stats set_extra_state set_submodule "
+    "setdefault share_memory state_dict to to_empty train type update values xpu zero_grad"
+)
+"""The methods of all layers. `safepickle.inspect` has no torch to ask."""
+
+_NAMES_OF_TORCH: Final = frozenset(_SET_BY_TORCH.split())
+_METHODS_OF_LAYERS: Final = frozenset(_METHODS.split())
 
 
 def _module_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
-    if type(state) is not dict:
-        raise Refusal("the state of the layer is not a dict")
+    if type(state) is not dict or set(map(type, state)) - {str}:
+        raise Refusal("the state of the layer is not a dict of attributes")
     judge.check_attributes(obj, state)
+    for name in _METHODS_OF_LAYERS.intersection(state):
+        # Some models note on each layer what `type` it is.
+        if type(state[name]) not in (str, int, float, bool, type(None)):
+            raise Refusal(f"the state would hide the layer's {name}")
+    for name in _TABLES:
+        if name in state:
+            state[name] = _own_table(judge, state[name])
+    if "_non_persistent_buffers_set" in state:
+        names = state["_non_persistent_buffers_set"] = own_container(judge, state["_non_persistent_buffers_set"], 1)
+        if type(names) is not set or set(map(type, names)) - {str}:
+            raise Refusal("the names of the layer's buffers are malformed")
+    if any("_hooks" in name and type(hooks) not in (OrderedDict, dict) for name, hooks in state.items()):
+        raise Refusal("the hooks of the layer are malformed")
     return _set_state
+
+
+def _own_table(judge: Judge, table: Any) -> Any:
+    """Judge a table of parameters, buffers or layers, and return a copy."""
+    if type(table) not in (dict, OrderedDict):
+        raise Refusal("a table of the layer is no dict")
+    allocate(judge, 64 * len(table))
+    table = table.copy()
+    if set(map(type, table)) - {str} or not _NAMES_OF_TORCH.isdisjoint(table):
+        raise Refusal("a table of the layer has a name in it that none can have")
+    return table
+
+
+def _recurrent_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
+    """Judge the state of a recurrent layer with its weights by name, as torch has written it since version 1.4.
+
+    Of an older one torch makes the names anew, for as many layers as the state says.
+    """
+    setter = _module_state(judge, obj, facts, state)
+    for name in _WEIGHTS:
+        state[name] = own_container(judge, state.get(name), 1)
+        if type(state[name]) is not list:
+            raise Refusal("the layer has no list of its weights")
+    if "all_weights" in state or not state["_all_weights"]:
+        raise Refusal("the weights of the layer are not written by name")
+    state["_all_weights"] = [own_container(judge, names, 1) for names in state["_all_weights"]]
+    if not all(type(names) is list and names for names in state["_all_weights"]):
+        raise Refusal("the weights of the layer are not written by name")
+    if any(type(name) is not str for names in (state["_flat_weights_names"], *state["_all_weights"]) for name in names):
+        raise Refusal("the weights of the layer are not written by name")
+    weights = state["_flat_weights"]
+    if len(weights) != len(state["_flat_weights_names"]):
+        raise Damage("the layer has more names of weights than weights, or fewer")
+    allocate(judge, 64 * len(weights))
+    for weight in weights:
+        known = judge.facts(weight)
+        if weight is not None and (known is None or known.kind != "tensor"):
+            raise Refusal("a weight of the layer is no tensor of this file")
+    return setter
 
 
 def _set_state(obj: Any, state: Any) -> None:
@@ -57,8 +150,16 @@ _LAYERS: Final = {
     "upsampling": "Upsample UpsamplingBilinear2d UpsamplingNearest2d",
 }
 
+_RECURRENT: Final = ("GRU", "LSTM", "RNN")
+
 RULES: Final[dict[tuple[str, str], Rule]] = {
-    (f"torch.nn.modules.{module}", name): Rule(_no_arguments, state=_module_state, data=True, new_only=True)
+    (f"torch.nn.modules.{module}", name): Rule(
+        _no_arguments,
+        state=_recurrent_state if name in _RECURRENT else _module_state,
+        state_reads=1,
+        data=True,
+        new_only=True,
+    )
     for module, names in _LAYERS.items()
     for name in names.split()
 }
