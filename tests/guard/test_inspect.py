@@ -19,6 +19,7 @@ import pytest
 import safepickle
 from guard.assembler import PROTO4, STOP, call, name, new, pickled
 from guard.targets import Victim, make_table
+from safepickle.report.inspection import Inspection
 
 
 def test_names_come_with_their_paths_and_bytes():
@@ -149,3 +150,46 @@ def test_nothing_that_the_file_names_is_imported(tmp_path: Path):
         check=True,
     )
     assert ran.stdout == "[]\n"
+
+
+def paths_of(found: Inspection) -> set[str]:
+    return {node.path for node in found.tree}
+
+
+def test_paths_are_those_that_explain_prints_and_a_person_can_type():
+    member = Victim()
+    root = {
+        "list": [member],
+        ("a", 1): Victim(),
+        "set": {(1, 2)},
+        "key": {Victim(): [3]},
+        "weak": weakref.WeakSet([member]),
+    }
+    found = paths_of(safepickle.inspect(safepickle.dumps(root)))
+    assert {
+        "$['list'][0]",
+        "$[('a', 1)]",
+        "list($['set'])[0]",
+        "list($['key'])[0]",
+        "list($['key'].values())[0]",
+    } <= found
+    for path in found:
+        eval(path.replace("$", "root"))
+
+
+@pytest.mark.parametrize("kind", ["WeakSet", "WeakKeyDictionary", "WeakValueDictionary"])
+def test_weak_containers_show_their_entries_and_no_internals(kind):
+    member = Victim()
+    container = weakref.WeakSet([member]) if kind == "WeakSet" else getattr(weakref, kind)()
+    if kind == "WeakKeyDictionary":
+        container[member] = "value"
+    elif kind == "WeakValueDictionary":
+        container["key"] = member
+    found = paths_of(safepickle.inspect(safepickle.dumps({"weak": container, "kept": [member]})))
+    assert not [path for path in found if "._" in path or ".data" in path]
+
+
+def test_an_instance_of_a_class_by_value_is_called_by_its_name():
+    made = type("Made", (), {"__module__": "__main__"})
+    found = safepickle.inspect(safepickle.dumps([made()]))
+    assert [node.type for node in found.tree if node.path == "$[0]"] == ["Made (a class by value)"]

@@ -53,3 +53,20 @@ def test_strict_policy_says_where_through_torch_save() -> None:
     backend = safepickle.backend(weakrefs="strict")
     with pytest.raises(pickle.PicklingError, match=r"at \$\[1\]\['encoder'\]\.config\['hook'\]\[0\]: its referent"):
         torch.save(model, io.BytesIO(), pickle_module=backend)
+
+
+@pytest.mark.parametrize("write", ["torch.save", "dumps"])
+def test_paths_in_a_file_are_those_in_the_module(write, tmp_path):
+    model = torch.nn.Module()
+    model.blocks = torch.nn.ModuleList([torch.nn.Linear(1, 1)])
+    model.named = torch.nn.ModuleDict({"a b": torch.nn.Linear(1, 1)})
+    model.seq = torch.nn.Sequential(torch.nn.Linear(1, 1))
+    model.register_buffer("steps", torch.ones(1))
+    path = tmp_path / "model.pt"
+    if write == "dumps":
+        safepickle.dump({"model": model}, path)
+    else:
+        torch.save({"model": model}, path, pickle_module=safepickle)
+    found = {tensor.path for tensor in safepickle.inspect(path).tensors}
+    assert {"$['model'].blocks[0].weight", "$['model'].named['a b'].bias", "$['model'].seq[0].weight"} <= found
+    assert "$['model'].steps" in found

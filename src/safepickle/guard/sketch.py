@@ -36,9 +36,10 @@ class Symbol:
         state: What it was given as state.
         items: What was appended to it.
         pairs: What was set in it, keys and values in turn.
+        cls: What was called where no name was, such as a class that travels by value; or None.
     """
 
-    __slots__ = ("__weakref__", "arguments", "facts", "grant", "items", "pairs", "state")
+    __slots__ = ("__weakref__", "arguments", "cls", "facts", "grant", "items", "pairs", "state")
 
     def __init__(self, grant: Grant | None, arguments: tuple[Any, ...] = (), facts: Facts | None = None) -> None:
         self.grant = grant
@@ -47,6 +48,7 @@ class Symbol:
         self.state: Any = None
         self.items: list[Any] = []
         self.pairs: list[Any] = []
+        self.cls: Symbol | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,9 @@ class Sketch(Guarded):
             return super().call(function, arguments, keywords, new)
         except Refusal as error:
             self.object_to(error)
-            return Symbol(self._anything, arguments)
+            made = Symbol(self._anything, arguments)
+            made.cls = function if type(function) is Symbol else None
+            return made
 
     def set_state(self, obj: Any, state: Any) -> Any:
         try:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import pickle
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from safepickle.rebuild import Stub, StubRecord, stub_class
+from safepickle.tracing.naming import NEAREST, Edge, attribute_edge, item_edge, key_edge
+from safepickle.tracing.path_table import PathTable
 
 __all__ = ["find_name"]
 
@@ -35,17 +37,19 @@ def find_name(file: Any, module: str, name: str) -> tuple[str | None, str | None
         # A stream of another program's persistent ids, or a damaged one, has no graph that could be looked at.
         return None, None
     wanted = stub_class(module, name)
-    waiting: deque[tuple[Any, str, str | None]] = deque([(root, "$", None)])
+    paths = PathTable()
+    waiting: deque[tuple[Any, int, Edge, str | None]] = deque([(root, -1, NEAREST, None)])
     seen: dict[int, Any] = {}
     while waiting and len(seen) < _MAX_OBJECTS:
-        value, path, owner = waiting.popleft()
+        value, parent, edge, owner = waiting.popleft()
         if type(value) in _LEAVES or id(value) in seen:
             continue
         seen[id(value)] = value
+        number = paths.add(parent, edge)
         if value is wanted or type(value) is wanted or (isinstance(value, Stub) and wanted in _classes_of(value)):
-            return path, owner
+            return paths.path(number), owner
         inner = _name_of(value) if isinstance(value, Stub) else owner
-        waiting.extend((child, where, inner) for child, where in _children(value, path))
+        waiting.extend((child, number, further, inner) for child, further in _children(value))
     return None, None
 
 
@@ -80,29 +84,23 @@ def _name_of(stub: Stub) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _children(value: Any, path: str) -> Iterator[tuple[Any, str]]:
+def _children(value: Any) -> Iterator[tuple[Any, Edge]]:
     if isinstance(value, dict):
-        yield from _pairs(value.items(), path)
+        yield from _pairs(value, value.items())
     elif isinstance(value, list | tuple):
-        for position, item in enumerate(value):
-            yield item, f"{path}[{position}]"
+        yield from ((item, position) for position, item in enumerate(value))
     elif isinstance(value, set | frozenset):
-        for position, item in enumerate(value):
-            yield item, f"list({path})[{position}]"
+        yield from ((item, item_edge(position)) for position, item in enumerate(value))
     elif isinstance(value, Stub):
         record: StubRecord = value.__stub__
-        for name, item in vars(value).items():
-            yield item, f"{path}.{name}"
-        for position, item in enumerate(record.items):
-            yield item, f"{path}[{position}]"
-        yield from _pairs(record.pairs, path)
-        # What has no name of its own stands at the place of the instance.
-        for part in (*record.arguments, *record.keywords.values(), record.state):
-            yield part, path
+        yield from ((item, attribute_edge(name)) for name, item in vars(value).items())
+        yield from ((item, position) for position, item in enumerate(record.items))
+        yield from _pairs(value, record.pairs)
+        # What nobody could type stands at the place of the instance.
+        yield from ((part, NEAREST) for part in (*record.arguments, *record.keywords.values(), record.state))
 
 
-def _pairs(pairs: Any, path: str) -> Iterator[tuple[Any, str]]:
+def _pairs(mapping: Any, pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Edge]]:
     for position, (key, item) in enumerate(pairs):
-        plain = type(key) in (str, int, bool, float) and len(repr(key)) <= 60
-        yield item, f"{path}[{key!r}]" if plain else f"list({path}.values())[{position}]"
-        yield key, f"list({path})[{position}]"
+        yield item, key_edge(mapping, key, position)
+        yield key, item_edge(position)

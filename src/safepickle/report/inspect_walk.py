@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,6 +13,10 @@ from safepickle.guard.rules.base import Blob
 from safepickle.guard.sketch import Sketch, Symbol
 from safepickle.rebuild import StrongRef, Tombstone, UnpicklableTombstone
 from safepickle.report.inspection import Node, Recipe, StrongCopy, TensorEntry, TombstoneEntry
+from safepickle.tracing.naming import NEAREST, Edge, attribute_edge, item_edge, key_edge, shorten, weak_edges
+from safepickle.tracing.path_table import PathTable
+from safepickle.tracing.shortcuts import MODULE_MEMBERS, member_edge
+from safepickle.weak_types import PROXIES, find_weak_type
 
 __all__ = ["Findings", "walk"]
 
@@ -20,8 +24,6 @@ _MOST_OBJECTS: Final = 1 << 20
 _MOST_PATHS: Final = 3
 _MOST_ENTRIES: Final = 10_000
 _MOST_NODES: Final = 200
-_LONGEST_KEY: Final = 60
-_LONGEST_PATH: Final = 300
 _LEAVES: Final = frozenset({int, float, bool, complex, type(None), str, bytes, bytearray})
 
 
@@ -51,13 +53,17 @@ class _Walk:
         self._found = Findings()
         self._seen: set[int] = set()
         self._nodes: list[list[Any]] = []
+        self._paths = PathTable()
 
     def run(self, root: Any) -> Findings:
         # Breadth first, so that the first path to an object is its shortest one.
-        waiting: deque[tuple[Any, str, int, tuple[int, ...]]] = deque([(root, "$", 0, ())])
+        waiting: deque[tuple[Any, int, Edge, int, tuple[int, ...]]] = deque([(root, -1, NEAREST, 0, ())])
         while waiting:
-            value, path, depth, lines = waiting.popleft()
+            value, parent, edge, depth, lines = waiting.popleft()
             kind = type(value)
+            size = _size(value)
+            children: list[tuple[Any, Edge]] = []
+            is_listed = depth <= 2 and len(self._nodes) < _MOST_NODES
             if kind not in _LEAVES:
                 if id(value) in self._seen:
                     continue
@@ -65,51 +71,57 @@ class _Walk:
                 if len(self._seen) > _MOST_OBJECTS:
                     self._found.complete = False
                     break
-                self._note(value, path)
-            size = _size(value)
-            children = [] if kind in _LEAVES else list(self._children(value, path))
-            if depth <= 2 and len(self._nodes) < _MOST_NODES:
+                children = list(self._children(value))
+            number = self._paths.add(parent, edge) if is_listed or kind not in _LEAVES else -1
+            if kind not in _LEAVES:
+                self._note(value, number)
+            if is_listed:
                 lines = (*lines, len(self._nodes))
-                self._nodes.append([path, self._type_name(value), len(children), 0])
+                self._nodes.append([self._path(number), self._type_name(value), len(children), 0])
             for line in lines:
                 self._nodes[line][3] += size
-            waiting.extend((child, _cut(where), depth + 1, lines) for child, where in children)
+            waiting.extend((child, number, further, depth + 1, lines) for child, further in children)
         self._found.tree = [Node(*node) for node in self._nodes]
         return self._found
 
-    def _note(self, value: Any, path: str) -> None:
+    def _path(self, number: int) -> str:
+        return shorten(self._paths.path(number))
+
+    def _note(self, value: Any, number: int) -> None:
         kind = type(value)
         if kind is Grant:
-            self._use(value.key, path)
+            self._use(value.key, number)
             if not value.rule.data:
                 self._found.escaped.append(value)
         elif kind is Symbol:
-            self._note_symbol(value, path)
+            self._note_symbol(value, number)
         elif kind is Tombstone or kind is UnpicklableTombstone:
-            self._add(self._found.tombstones, TombstoneEntry(path, value.referent_type, value.reason))
+            self._add(self._found.tombstones, TombstoneEntry(self._path(number), value.referent_type, value.reason))
         elif kind is StrongRef:
-            self._add(self._found.strong_copies, StrongCopy(path, self._type_name(value())))
+            self._add(self._found.strong_copies, StrongCopy(self._path(number), self._type_name(value())))
         if kind is not Symbol and kind is not Grant:
             grant = self._world.kind(value)
             if grant is not None:
-                self._use(grant.key, path)
+                self._use(grant.key, number)
 
-    def _note_symbol(self, symbol: Symbol, path: str) -> None:
+    def _note_symbol(self, symbol: Symbol, number: int) -> None:
         grant, facts = symbol.grant, symbol.facts
         if grant is not None:
-            self._use(grant.key, path)
+            self._use(grant.key, number)
         if facts is not None and facts.kind in ("tensor", "array"):
             library = "torch" if facts.kind == "tensor" else "numpy"
             dtype = facts.dtype if facts.kind == "tensor" else f"{facts.dtype}{facts.itemsize}"
-            self._add(self._found.tensors, TensorEntry(path, library, dtype, facts.shape, facts.nbytes or 0))
+            self._add(
+                self._found.tensors, TensorEntry(self._path(number), library, dtype, facts.shape, facts.nbytes or 0)
+            )
         if facts is not None and facts.kind == "recipe" and type(symbol.state) is tuple:
             factory = self._world.grant(symbol.state[0])
-            self._add(self._found.recipes, Recipe(path, "" if factory is None else factory.key))
+            self._add(self._found.recipes, Recipe(self._path(number), "" if factory is None else factory.key))
 
-    def _use(self, key: str, path: str) -> None:
+    def _use(self, key: str, number: int) -> None:
         paths = self._found.paths.setdefault(key, [])
         if len(paths) < _MOST_PATHS:
-            paths.append(path)
+            paths.append(self._path(number))
         self._found.counts[key] = self._found.counts.get(key, 0) + 1
 
     def _add(self, entries: list[Any], entry: Any) -> None:
@@ -118,43 +130,36 @@ class _Walk:
         else:
             self._found.complete = False
 
-    def _children(self, value: Any, path: str) -> Iterator[tuple[Any, str]]:
+    def _children(self, value: Any) -> Iterator[tuple[Any, Edge]]:
+        """Yield what a value contains, each with the edge that leads there."""
         kind = type(value)
+        weak = find_weak_type(kind)
         if kind is Symbol:
-            yield from _symbol_children(value, path)
+            yield from _symbol_children(value)
         elif issubclass(kind, dict):
-            for position, (key, item) in enumerate(dict.items(value)):
-                yield item, f"{path}[{_key(key, position)}]"
-                if type(key) not in _LEAVES:
-                    yield key, f"{path}<key {position}>"
+            yield from _pairs(value, dict.items(value))
         elif issubclass(kind, (list, tuple, deque)):
-            for position, item in enumerate(value):
-                yield item, f"{path}[{position}]"
-        elif issubclass(kind, (set, frozenset, weakref.WeakSet)):
-            for position, item in enumerate(value):
-                yield item, f"{path}<member {position}>"
-        elif kind in (weakref.WeakValueDictionary, weakref.WeakKeyDictionary):
-            for position, (key, item) in enumerate(value.items()):
-                yield item, f"{path}[{_key(key, position)}]"
-                yield key, f"{path}<key {position}>"
-        elif issubclass(kind, weakref.ref) and kind is not UnpicklableTombstone:
-            yield value(), f"{path}()"
+            yield from ((item, position) for position, item in enumerate(value))
+        elif issubclass(kind, (set, frozenset)):
+            yield from ((item, item_edge(position)) for position, item in enumerate(value))
+        elif weak is not None and kind is not UnpicklableTombstone:
+            edges = weak_edges(value)
+            for referent, hanging in weak.snapshot(value):
+                yield from ((child, edges.get(id(child), "")) for child in (referent, *hanging))
         elif issubclass(kind, BaseException):
-            yield value.args, f"{path}.args"
+            yield value.args, ".args"
         # A proxy has no attributes but its referent's, and a dead one raises for each.
-        if (
-            hasattr(kind, "__dict__")
-            and kind not in (Symbol, Grant, Blob, *weakref.ProxyTypes)
-            and not issubclass(kind, type)
-        ):
+        if hasattr(kind, "__dict__") and kind not in (Symbol, Grant, Blob, *PROXIES) and not issubclass(kind, type):
+            internals: AbstractSet[str] = weak.internals if weak is not None else frozenset()
             for name, item in getattr(value, "__dict__", {}).items():
-                yield item, f"{path}.{name}"
+                if name not in internals:
+                    yield item, attribute_edge(name)
 
     def _type_name(self, value: Any) -> str:
         if type(value) is Symbol:
             if value.facts is not None and value.facts.kind in ("tensor", "array"):
                 return f"{value.facts.kind} {value.facts.dtype} {list(value.facts.shape)}"
-            return "object" if value.grant is None else value.grant.key.replace(":", ".")
+            return _class_name(value)
         if type(value) is Grant:
             return f"class {value.key.replace(':', '.')}"
         if type(value) is Blob:
@@ -162,40 +167,69 @@ class _Walk:
         return type(value).__name__
 
 
-def _cut(path: str) -> str:
-    """Cut a path that is too long to be read: a million levels would make paths of a million times their number."""
-    return path if len(path) <= _LONGEST_PATH else path[: _LONGEST_PATH - 3] + "..."
+def _class_name(symbol: Symbol) -> str:
+    """Name the class that a symbol stands for an instance of."""
+    if symbol.grant is not None and symbol.grant.module:
+        return symbol.grant.key.replace(":", ".")
+    if symbol.cls is None:
+        return "object"
+    # cloudpickle's functions that make a class take its metaclass, its name, ...
+    name = symbol.cls.arguments[1] if len(symbol.cls.arguments) > 1 else None
+    return f"{name} (a class by value)" if type(name) is str else "object of a class by value"
 
 
-def _symbol_children(symbol: Symbol, path: str) -> Iterator[tuple[Any, str]]:
-    for position, item in enumerate(symbol.items):
-        yield item, f"{path}[{position}]"
-    for position, (key, item) in enumerate(zip(symbol.pairs[::2], symbol.pairs[1::2], strict=False)):
-        yield item, f"{path}[{_key(key, position)}]"
+def _symbol_children(symbol: Symbol) -> Iterator[tuple[Any, Edge]]:
+    yield from ((item, position) for position, item in enumerate(symbol.items))
+    yield from _pairs(symbol, zip(symbol.pairs[::2], symbol.pairs[1::2], strict=False))
     state = symbol.state
     if type(state) is tuple and len(state) == 2 and all(type(part) in (dict, type(None)) for part in state):
         state = {**(state[0] or {}), **(state[1] or {})}
+    facts = symbol.facts
     if type(state) is dict:
-        for position, (name, item) in enumerate(state.items()):
-            plain = type(name) is str and name.isidentifier()
-            yield item, f"{path}.{name}" if plain else f"{path}[{_key(name, position)}]"
-    elif state is not None and (symbol.facts is None or symbol.facts.kind != "array"):
-        yield state, f"{path}.<state>"
+        yield from _module_members(symbol, state)
+        yield from ((item, attribute_edge(name)) for name, item in state.items())
+    elif state is not None and facts is not None and facts.kind == "array":
+        yield from _elements(state[4], facts.shape)
     elif state is not None:
-        yield state[4], f"{path}.<data>"
-    if symbol.facts is not None and symbol.facts.kind in ("tensor", "storage", "array"):
-        # The parts of a tensor are not attributes that anyone could type.
+        yield state, NEAREST
+    # The parts of a tensor are not attributes that anyone could type.
+    if facts is None or facts.kind not in ("tensor", "storage", "array"):
+        yield from (
+            (argument, NEAREST)
+            for argument in symbol.arguments
+            if type(argument) not in _LEAVES and type(argument) is not Grant
+        )
+
+
+def _pairs(mapping: Any, pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Edge]]:
+    for position, (key, item) in enumerate(pairs):
+        yield item, key_edge(mapping, key, position)
+        if type(key) not in _LEAVES:
+            yield key, item_edge(position)
+
+
+def _module_members(symbol: Symbol, state: dict[Any, Any]) -> Iterator[tuple[Any, Edge]]:
+    """Name what a torch module finds as its attributes; a module is known by the dictionaries that it keeps."""
+    if all(isinstance(state.get(holder), dict) for holder in MODULE_MEMBERS):
+        kinds = {symbol.grant.name.rpartition(".")[2]} if symbol.grant is not None else set()
+        for holder in MODULE_MEMBERS:
+            for position, (name, child) in enumerate(dict.items(state[holder])):
+                edge = member_edge(state[holder], name, position, kinds)
+                if child is not None and edge is not NEAREST:
+                    yield child, edge
+
+
+def _elements(items: Any, shape: tuple[int, ...]) -> Iterator[tuple[Any, Edge]]:
+    """Name the elements of an array of objects, which are listed in C order."""
+    if type(items) is not list:
+        yield items, NEAREST
         return
-    for position, argument in enumerate(symbol.arguments):
-        if type(argument) not in _LEAVES and type(argument) is not Grant:
-            yield argument, f"{path}.<argument {position}>"
-
-
-def _key(key: Any, position: int) -> str:
-    if type(key) in (str, bytes, int, float, bool):
-        text = repr(key[:_LONGEST_KEY] if type(key) in (str, bytes) else key)
-        return text if len(text) <= 2 * _LONGEST_KEY else f"<key {position}>"
-    return f"<key {position}>"
+    for position, item in enumerate(items):
+        indices: list[int] = []
+        for length in reversed(shape):
+            position, index = divmod(position, length or 1)
+            indices.insert(0, index)
+        yield item, "[" + (", ".join(map(str, indices)) or "()") + "]"
 
 
 def _size(value: Any) -> int:

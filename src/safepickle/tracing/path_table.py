@@ -34,14 +34,15 @@ class PathTable:
     # The ancestor that is `_ENDS` edges from the root: where a long path is broken off.
     _heads: array[int] = field(default_factory=lambda: array("q"))
 
-    def add(self, parent: int, edge: Edge) -> None:
-        """Note how the next object was reached."""
+    def add(self, parent: int, edge: Edge) -> int:
+        """Note how the next object was reached, and return its number."""
         number = len(self.edges)
         depth = self._depths[parent] + 1 if parent >= 0 else 0
         self.parents.append(parent)
         self.edges.append(edge)
         self._depths.append(depth)
         self._heads.append(number if depth <= _ENDS else self._heads[parent])
+        return number
 
     def path(self, number: int, *further: Edge) -> str:
         """Write the path to an object, and further on from there; the middle of a very long one is left out.

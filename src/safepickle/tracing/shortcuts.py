@@ -7,11 +7,15 @@ by the names of their classes: nothing is imported here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, TypeAlias
 
-from safepickle.tracing.naming import Edge, attribute_edge, instance_dict, key_edge
+from safepickle.tracing.naming import NEAREST, Edge, attribute_edge, instance_dict, key_edge
 
-__all__ = ["shortcuts"]
+__all__ = ["MODULE_MEMBERS", "member_edge", "shortcuts"]
+
+MODULE_MEMBERS: Final = ("_modules", "_parameters", "_buffers")
+"""Where a torch module keeps what its attributes find."""
 
 _Shortcuts: TypeAlias = Iterable[tuple[Edge, Any]]
 _IN_PLACE: Final = frozenset({str, bytes, int, float, bool, type(None)})
@@ -33,24 +37,42 @@ def shortcuts(obj: Any, shown: list[tuple[Edge, Any]]) -> list[tuple[Edge, Any]]
     return []
 
 
+def member_edge(members: Any, name: Any, position: int, kinds: AbstractSet[str]) -> Edge:
+    """Name a submodule, parameter or buffer as a person reaches it, or give `NEAREST` where nobody could type it.
+
+    Args:
+        members: The dictionary of the module that holds it.
+        name: Its key there.
+        position: Its place there.
+        kinds: Names of classes that the module is an instance of.
+
+    Source:
+        ``Module.__getattr__``, ``ModuleList.__getitem__`` and ``ModuleDict.__getitem__`` in torch 2.13.
+    """
+    if type(name) is not str:
+        return NEAREST
+    if kinds & {"ModuleDict", "ParameterDict"}:
+        return key_edge(members, name, position)
+    if name.isdecimal():
+        return int(name)
+    return attribute_edge(name) if name.isidentifier() else NEAREST
+
+
 def _in_module(module: Any, shown: set[int]) -> _Shortcuts:
-    """Name submodules, parameters and buffers as ``torch.nn.Module.__getattr__`` finds them."""
-    names = {base.__name__ for base in type(module).__mro__ if str(base.__module__).startswith("torch.")}
+    kinds = {base.__name__ for base in type(module).__mro__ if str(base.__module__).startswith("torch.")}
+    is_sequence = bool(kinds & {"Sequential", "ModuleList", "ParameterList"})
     own = instance_dict(module)
-    for holder in ("_modules", "_parameters", "_buffers"):
+    for holder in MODULE_MEMBERS:
         members = own.get(holder)
         if type(members) is not dict:
             continue
         for position, (name, child) in enumerate(members.items()):
             # A module with a reducer of its own, such as a compiled one, may show its child alone.
-            if child is None or type(name) is not str or (id(members) not in shown and id(child) not in shown):
+            if child is None or (id(members) not in shown and id(child) not in shown):
                 continue
-            if name.isdecimal() and names & {"Sequential", "ModuleList", "ParameterList"}:
-                yield position, child
-            elif names & {"ModuleDict", "ParameterDict"}:
-                yield key_edge(members, name, position), child
-            elif name.isidentifier():
-                yield attribute_edge(name), child
+            edge = member_edge(members, name, position, kinds)
+            if edge is not NEAREST and (is_sequence or type(edge) is not int):
+                yield edge, child
 
 
 def _in_frame(frame: Any, shown: set[int]) -> _Shortcuts:
