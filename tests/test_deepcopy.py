@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import copy
 import copyreg
 import enum
@@ -641,6 +642,97 @@ def test_deepcopy_method_is_called_once_and_weak_references_below_it_are_relinke
     assert copied.custom.child.parent() is copied.custom
     assert copied.custom.ahead() is copied.custom.deep[0]() is copied.custom.child.ahead() is copied.target
     assert calls == ["called"]
+
+
+@pytest.mark.parametrize("place", ["attribute", "slot", "list", "dict", "tuple", "argument"])
+@pytest.mark.parametrize("kind", ["behind", "ahead"])
+def test_reference_that_a_deepcopy_method_copies_by_itself_is_relinked(place: str, kind: str) -> None:
+    class Custom:
+        __slots__ = ("__dict__", "slot")
+
+        def __init__(self, argument: Any = None) -> None:
+            self.argument = argument
+
+        def __deepcopy__(self, memo: dict[Any, Any]) -> Custom:
+            new = memo[id(self)] = Custom(copy.deepcopy(self.argument, memo))
+            if place == "slot":
+                new.slot = copy.deepcopy(self.slot, memo)
+            elif place == "list":
+                new.list = [copy.deepcopy(item, memo) for item in self.list]
+            elif place == "dict":
+                new.dict = {key: copy.deepcopy(value, memo) for key, value in self.dict.items()}
+            elif place == "tuple":
+                new.tuple = tuple(copy.deepcopy(item, memo) for item in self.tuple)
+            elif place == "attribute":
+                new.attribute = copy.deepcopy(self.attribute, memo)
+            return new
+
+    wrap = {"list": lambda part: [part], "dict": lambda part: {"key": part}, "tuple": lambda part: (part,)}
+    unwrap = {"list": lambda whole: whole[0], "dict": lambda whole: whole["key"], "tuple": lambda whole: whole[0]}
+    target = Node("target")
+    custom = Custom()
+    setattr(custom, place, wrap.get(place, lambda part: part)(weakref.ref(target)))
+    order = [target, custom] if kind == "behind" else [custom, target]
+    copied = safepickle.deepcopy(order)
+    copied_custom, copied_target = reversed(copied) if kind == "behind" else copied
+    reference = unwrap.get(place, lambda whole: whole)(getattr(copied_custom, place))
+    assert reference() is copied_target is not target
+
+
+@pytest.mark.parametrize("make", [weakref.WeakSet, lambda nodes: weakref.WeakValueDictionary(enumerate(nodes))])
+def test_weak_container_that_a_deepcopy_method_copies_by_itself_is_relinked(make: Any) -> None:
+    class Custom:
+        def __deepcopy__(self, memo: dict[Any, Any]) -> Custom:
+            new = Custom()
+            new.container = copy.deepcopy(self.container, memo)
+            return new
+
+    custom, target = Custom(), Node("target")
+    custom.container = make([target])
+    copied, copied_target = safepickle.deepcopy([custom, target])
+    values = getattr(copied.container, "values", copied.container.__iter__)
+    assert [*values()] == [copied_target]
+
+
+def test_memo_answers_other_questions_of_a_deepcopy_method_like_a_dict() -> None:
+    answers: list[Any] = []
+
+    class Custom:
+        def __deepcopy__(self, memo: dict[Any, Any]) -> Custom:
+            key = id(self.part)
+            answers.append((key in memo, memo.get(key, "none")))
+            with pytest.raises(KeyError, match=str(key)):
+                memo[key]
+            new = Custom()
+            new.part = copy.deepcopy(self.part, memo)
+            answers.append((key in memo, memo.get(key) is memo[key] is new.part))
+            return new
+
+    custom = Custom()
+    custom.part = Node("part")
+    safepickle.deepcopy(custom)
+    assert answers == [(False, "none"), (True, True)]
+
+
+def test_the_standard_library_is_as_it_was_while_and_after_another_thread_copies() -> None:
+    seen: list[Any] = []
+    node = Node("node")
+    reference = weakref.ref(node)
+
+    class Custom:
+        def __deepcopy__(self, memo: dict[Any, Any]) -> Custom:
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                seen.append(pool.submit(copy.deepcopy, [node, reference]).result()[1])
+                seen.append(pool.submit(safepickle.deepcopy, [reference, node]).result())
+            seen.append(copy.deepcopy(reference))
+            return self
+
+    before = getattr(copy, "_atomic_types", None)
+    safepickle.deepcopy(Custom())
+    assert seen[0] is reference
+    assert seen[1][0]() is seen[1][1]
+    assert seen[2] is reference
+    assert getattr(copy, "_atomic_types", None) is before
 
 
 def test_deepcopy_method_that_shares_something_is_honoured() -> None:

@@ -8,7 +8,7 @@
 # --default prints one executable alone: python3 where it is a supported one, else the oldest found.
 set -eu
 
-supported="3.11 3.12 3.13"
+supported="3.11 3.12 3.13 3.14 3.15"
 pyenv_root=${PYENV_ROOT:-$(pyenv root 2>/dev/null || echo "$HOME/.pyenv")}
 
 # The executable behind a command, if it is CPython of the version asked for and can make virtual environments.

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 from safepickle.copying.followers import FOLLOWER_COPIERS, name_of_callback
 from safepickle.copying.memo import Copier, Memo, Plans
+from safepickle.copying.stdlib_copy import references_are_asked_for
 from safepickle.copying.strong import STRONG_COPIERS, copy_without_method, find_registered_copier, find_strong_copier
 from safepickle.copying.weak import WEAK_COPIERS, find_weak_copier, finish, settle
 from safepickle.errors import CallbackWarning, level_of_caller
@@ -85,12 +86,13 @@ def _copy_root(obj: Any, outer: dict[Any, Any] | None, copier: Copier | None, fi
     known = len(memo)
     is_done = False
     try:
-        copied = _walk(obj, memo, copier)
-        if not finish(memo):
-            memo.start_again(outer or {})
-            known = 0
+        with references_are_asked_for:
             copied = _walk(obj, memo, copier)
-            finish(memo)
+            if not finish(memo):
+                memo.start_again(outer or {})
+                known = 0
+                copied = _walk(obj, memo, copier)
+                finish(memo)
         copied = settle(copied, memo)
         if outer is not None:
             _tell(outer, memo, len(memo) - known)

@@ -9,7 +9,6 @@ if its referent turns out to be copied the whole walk is done once more, now wit
 
 from __future__ import annotations
 
-import copy
 import operator
 import pickle
 import sys
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from safepickle.copying.stdlib_copy import ASKS_BY_CONTAINS, NOT_ASKED, asked_for
 from safepickle.options import Finalizers
 from safepickle.reducers.decisions import Dump
 
@@ -63,8 +63,8 @@ class Pending(NamedTuple):
 class Memo(dict[Any, Any]):
     """The memo that `__deepcopy__` methods are given: ids of originals to copies, as in `copy.deepcopy`.
 
-    A `__deepcopy__` usually hands its parts to `copy.deepcopy(part, memo)`, which asks `memo.get` first: there the walk
-    comes back to us, so that weak references below such methods are relinked as well.
+    A `__deepcopy__` usually hands its parts to `copy.deepcopy(part, memo)`, which asks the memo first: there the walk
+    comes back to us, so that weak references below such methods are relinked as well. How it asks, `stdlib_copy` knows.
 
     Attributes:
         plans: Copier by exact type.
@@ -178,11 +178,8 @@ class Memo(dict[Any, Any]):
         found = known_copy(self, key, MISSING)
         if found is not MISSING:
             return found
-        frame = sys._getframe(1)
-        if frame.f_code is not _STDLIB_DEEPCOPY:
-            return default
-        original = frame.f_locals["x"]
-        if id(original) != key:
+        original = asked_for(sys._getframe(1), key)
+        if original is NOT_ASKED:
             return default
         # This is `copy_part`, written out: two frames less per level.
         copier = self.plans[type(original)]
@@ -191,6 +188,17 @@ class Memo(dict[Any, Any]):
             self.sealed.append(self.unplaced.pop())
         self.handed_out.append(copied)
         return copied
+
+    if ASKS_BY_CONTAINS:
+
+        def __contains__(self, key: Any) -> bool:
+            return known_copy(self, key, MISSING) is not MISSING or asked_for(sys._getframe(1), key) is not NOT_ASKED
+
+        def __missing__(self, key: Any) -> Any:
+            original = asked_for(sys._getframe(1), key)
+            if original is NOT_ASKED:
+                raise KeyError(key)
+            return self.copy_part(original)
 
     def copy_part(self, original: Any, copier: Copier | None = None) -> Any:
         """Copy a part for a running `__deepcopy__`, by ``copier`` if one is given."""
@@ -259,6 +267,3 @@ def _is_leaf(original: Any) -> bool:
 def set_attribute(attributes: dict[str, Any], name: str, value: Any) -> None:
     """The setter of what was placed among an instance's attributes; see `Memo.seal`."""
     attributes[name] = value
-
-
-_STDLIB_DEEPCOPY = copy.deepcopy.__code__
