@@ -18,7 +18,7 @@ def printed() -> str:
 
 
 def comparable(page: str) -> list[list[str]]:
-    """Return a page by lines and cells: on CPython 3.15, where dill 0.4.1 writes no function, without what dill does."""
+    """Return a page by lines and cells, but for dill on CPython 3.15, where dill 0.4.1 writes no function."""
     lines = [line.split(" | ") for line in page.splitlines()]
     if sys.version_info >= (3, 15):
         for cells in lines:
