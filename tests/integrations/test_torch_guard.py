@@ -547,14 +547,120 @@ def test_tensor_that_lies_about_its_storage_is_refused(title: str, zipped: bool)
 
 def test_record_that_is_shorter_than_claimed_is_an_error():
     data = rezipped(GOOD, lambda name, content: content[:8] if name.endswith("data/0") else content)
-    with pytest.raises(safepickle.DamagedPickleError, match="does not match"):
+    with pytest.raises(safepickle.DamagedPickleError, match="claims 16 bytes, and the archive holds 8"):
         torch_integration.load(io.BytesIO(data))
     assert safepickle.inspect(data).verdict == "damaged"
 
 
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize("elements", [3, 5])
+def test_storage_of_another_length_than_its_record_is_an_error_mapped_or_read(
+    elements: int, mmap: bool, tmp_path: Path
+):
+    path = tmp_path / "file.pt"
+    path.write_bytes(
+        rezipped(
+            saved(torch.arange(4)),
+            lambda name, content: (
+                content.replace(b"K\x04t", b"K" + bytes([elements]) + b"t") if name.endswith("data.pkl") else content
+            ),
+        )
+    )
+    with pytest.raises(safepickle.DamagedPickleError, match="and the archive holds 32"):
+        torch_integration.load(path, mmap=mmap)
+    assert safepickle.inspect(path).verdict == "damaged"
+
+
+class Storage:
+    """A storage as a pickle of the older format mentions it: by any claim."""
+
+    def __init__(self, *claim: Any) -> None:
+        self.claim = claim
+
+
+class Claiming(pickle.Pickler):
+    def persistent_id(self, obj: Any) -> Any:
+        return ("storage", *obj.claim) if type(obj) is Storage else None
+
+
+def legacy_file(obj: Any, keys: list[Any], storages: bytes) -> bytes:
+    """A file of the older format, written by hand."""
+    file = io.BytesIO()
+    for head in (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}):
+        pickle.dump(head, file, 2)
+    Claiming(file, 2).dump(obj)
+    pickle.dump(keys, file, 2)
+    return file.getvalue() + storages
+
+
+FOUR = struct.pack("<q4f", 4, *range(4))
+CLAIM = (torch.FloatStorage, "a", "cpu", 4, None)
+
+
+def of_view(*view: Any) -> Storage:
+    return Storage(*CLAIM[:4], view)
+
+
+LYING_CLAIMS = {
+    "a list of storages that is empty": ([Storage(*CLAIM)], [], b""),
+    "a list of storages that lacks one": ([Storage(*CLAIM), Storage(torch.FloatStorage, "b", "cpu", 4, None)], ["a"], FOUR),
+    "a list of storages with one more": ([Storage(*CLAIM)], ["a", "b"], FOUR + FOUR),
+    "a list of storages with one twice": ([Storage(*CLAIM)], ["a", "a"], FOUR + FOUR),
+    "a list of storages that is a tuple": ([Storage(*CLAIM)], ("a",), FOUR),
+    "a list of numbers": ([Storage(*CLAIM)], [1], FOUR),
+    "two lengths": ([Storage(*CLAIM), Storage(torch.FloatStorage, "a", "cpu", 3, None)], ["a"], FOUR),
+    "two types": ([Storage(*CLAIM), Storage(torch.DoubleStorage, "a", "cpu", 2, None)], ["a"], FOUR),
+    "two types of one size": ([Storage(*CLAIM), Storage(torch.IntStorage, "a", "cpu", 4, None)], ["a"], FOUR),
+    "two lengths of a view": ([of_view("v", 0, 2), of_view("v", 0, 4)], ["a"], FOUR),
+    "two places of a view": ([of_view("v", 0, 2), of_view("v", 1, 2)], ["a"], FOUR),
+    "a view by the name of its storage": ([of_view("a", 0, 2)], ["a"], FOUR),
+    "a view by the name of another storage": ([Storage(torch.FloatStorage, "b", "cpu", 4, None), of_view("b", 0, 2)], ["a", "b"], FOUR + FOUR),
+    "a storage by the name of a view": ([of_view("b", 0, 2), Storage(torch.FloatStorage, "b", "cpu", 4, None)], ["a", "b"], FOUR + FOUR),
+    "a view outside": ([of_view("v", 2, 3)], ["a"], FOUR),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("title", LYING_CLAIMS)
+def test_claims_of_an_older_file_are_held_against_it(title: str, tmp_path: Path):
+    good = legacy_file([Storage(*CLAIM), of_view("v", 1, 2)], ["a"], FOUR)
+    whole, view = torch_integration.load(io.BytesIO(good))
+    assert (whole.tolist(), view.tolist(), safepickle.inspect(good).verdict) == ([0, 1, 2, 3], [1, 2], "safe")
+    path = tmp_path / "file.pt"
+    path.write_bytes(legacy_file(*LYING_CLAIMS[title]))
+    for file in (path, io.BytesIO(path.read_bytes())):
+        with pytest.raises(safepickle.DamagedPickleError, match=r"storage|view"):
+            torch_integration.load(file)
+    assert safepickle.inspect(path).verdict == "damaged"
+
+
+def test_torch_file_that_is_a_tar_archive_too_is_refused(tmp_path: Path):
+    data = bytearray(saved(torch.arange(400.0), zipped=False))
+    data[100:148] = b"0000000\0" * 3 + b"00000000000\0" * 2
+    data[329:345] = b"0000000\0" * 2
+    total = sum(data[:148]) + 8 * ord(" ") + sum(data[156:512])
+    data[148:156] = f"{total:06o}\0 ".encode()
+    path = tmp_path / "file.pt"
+    path.write_bytes(data)
+    with pytest.raises(safepickle.NotAllowedError, match="a torch file and a tar archive at once"):
+        torch_integration.load(path)
+    assert safepickle.inspect(path).verdict == "refused"
+
+
+def test_keras_archive_is_named_and_not_taken_for_a_torch_file(tmp_path: Path):
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("metadata.json", "config.json", "model.weights.h5", "x/data.pkl"):
+            archive.writestr(name, "{}")
+    for load in (torch_integration.load, lambda path: safepickle.load(path, allow=())):
+        with pytest.raises(safepickle.DamagedPickleError, match=r"a \.keras archive: load it with keras"):
+            load(path)
+    found = safepickle.inspect(path)
+    assert (found.verdict, ".keras archive" in found.problems[0].reason) == ("damaged", True)
+
+
 def test_legacy_storages_claim_no_more_than_is_left():
     data = saved(torch.arange(4.0), zipped=False).replace(b"K\x04N", b"\x8a\x05\x00\x00\x00\x00\x01N", 1)
-    with pytest.raises(safepickle.DamagedPickleError, match="claim more bytes than are left"):
+    with pytest.raises(safepickle.DamagedPickleError, match="claim more bytes than the file has"):
         torch_integration.load(io.BytesIO(data))
     assert safepickle.inspect(data).verdict == "damaged"
 

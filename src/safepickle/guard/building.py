@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from safepickle import rebuild
 from safepickle.guard.allow_list import AllowList
-from safepickle.guard.guarded import USERS, Guarded
+from safepickle.guard.guarded import Guarded
 from safepickle.guard.limits import Damage, Refusal
 from safepickle.guard.machine import Machine
 from safepickle.guard.names import Renaming, import_name, renamed
-from safepickle.guard.rules import Facts, Grant, Rule
+from safepickle.guard.rules import Facts, Grant
 from safepickle.guard.source import Source
+from safepickle.guard.storage_claims import StorageClaims
 from safepickle.guard.torch_storages import describe_storage, hold_storage, is_torchs
 from safepickle.guard.users_state import StateSetters
 
@@ -33,6 +33,7 @@ class Building(Guarded):
         find_class: The `find_class` of a subclass of the unpickler, or None.
         names: What has moved, or None.
         buffers: The out-of-band buffers.
+        storages: What the torch file around the pickle has of storages, and what was claimed of it.
     """
 
     def __init__(
@@ -43,12 +44,13 @@ class Building(Guarded):
         find_class: Callable[[str, str], Any] | None = None,
         names: Renaming | None = None,
         buffers: Iterator[Any] | None = None,
+        storages: StorageClaims | None = None,
     ) -> None:
         super().__init__(allowed, fix_imports=fix_imports)
         self._find_class = find_class
         self._names = names
         self._persistent_load: Callable[[Any], Any] | None = None
-        self._claimed: dict[str, int] = {}
+        self._storages = StorageClaims() if storages is None else storages
         self._buffers = buffers
         self._given: dict[int, Any] = {}
         self._state_setters = StateSetters()
@@ -112,29 +114,6 @@ class Building(Guarded):
     def _machine_is_old(self) -> bool:
         return self._fix_imports and (self._machine is None or self._machine.protocol < 3)
 
-    def finished(self, memo: dict[int, Any]) -> None:
-        """Hold that nothing which may only be called has become part of the result.
-
-        Such a name is on the stack as its grant, an inert token. One that is still referred to, beside here, was
-        stored somewhere: CPython's reference counts tell, where a walk through the whole result would be needed.
-        """
-        if not memo:
-            self._facts.clear()
-        self._forget_arguments(memo)
-        kept = Counter(id(value) for value in memo.values() if type(value) is Grant)
-        kept.update(id(kind) for _, _, kind in self._facts.values())
-        for grant in self._grants.values():
-            if not grant.rule.data and sys.getrefcount(grant) > _OWN_REFERENCES + kept[id(grant)]:
-                self.subject = grant.key
-                raise Refusal("it may be called by the stream, but not be part of what is loaded")
-
-    def _forget_arguments(self, memo: dict[int, Any]) -> None:
-        """Put an inert token where the memo holds a tuple of arguments with a name in it that may only be called."""
-        for index, value in memo.items():
-            if type(value) is tuple and Grant in map(type, value):
-                forgotten = Grant("", "", Rule())
-                memo[index] = self._grants.setdefault(("", ""), forgotten)
-
     def _target(self, grant: Grant, written: tuple[str, str]) -> Any:
         if grant.listed == "user":
             if self._find_class is None:
@@ -192,8 +171,7 @@ class Building(Guarded):
             if type(identifier) is tuple and len(identifier) == 4 and identifier[0] in ("module", b"module"):
                 return self._module_class(identifier[1])
             storage = describe_storage(self, identifier)
-            if len(identifier) == 6:
-                self._claim(identifier[2], identifier[4] * storage.itemsize)
+            self._storages.claim(identifier, storage, self._stream_length())
         value = self._persistent_load(identifier)
         if storage is not None:
             hold_storage(value, storage)
@@ -205,14 +183,6 @@ class Building(Guarded):
         if self.grant(cls) is None or not isinstance(cls, type):
             raise Refusal("a persistent id of a torch file is that of a storage or of an allowed class")
         return cls
-
-    def _claim(self, key: str, nbytes: int) -> None:
-        """Hold the storages of a legacy file, which torch makes before it has read them, against what is left of it."""
-        self._claimed[key] = nbytes
-        source = self._machine.source if self._machine is not None else None
-        left = source.left(source.position) if source is not None else None
-        if left is not None and sum(self._claimed.values()) > left:
-            raise Damage("its storages claim more bytes than are left")
 
     def buffer(self) -> Any:
         if self._buffers is None:
@@ -240,14 +210,3 @@ class Building(Guarded):
 def _takes_callback(target: Any) -> bool:
     """Tell whether a class is a weak reference whose second argument, as in `weakref.ref` itself, is its callback."""
     return isinstance(target, type) and issubclass(target, weakref.ref) and target.__new__ in _CONSTRUCTORS
-
-
-def _own_references() -> int:
-    """Count the references to a grant that nothing but its table holds, as `Building.finished` sees them."""
-    grants = {"": Grant("", "", USERS)}
-    for grant in grants.values():
-        return sys.getrefcount(grant)
-    return 0
-
-
-_OWN_REFERENCES: Final = _own_references()

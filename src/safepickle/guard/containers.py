@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from safepickle.guard.limits import Damage, Refusal
 
-__all__ = ["Member", "read_members", "torch_root"]
+__all__ = ["Member", "TorchArchive", "read_members", "read_torch_archive"]
 
 _LOCAL: Final = struct.Struct("<4s5H3I2H")
 _CENTRAL: Final = struct.Struct("<4s6H3I5H2I")
@@ -23,6 +23,7 @@ _END64: Final = struct.Struct("<4sQ2H2I4Q")
 _MOST_MEMBERS: Final = 1 << 20
 _ENCRYPTED: Final = 0x2041
 _DESCRIPTOR: Final = 0x0008
+_LITTLE_RECORD: Final = 256
 _DESCRIPTORS: Final = (0, 12, 16, 20, 24)
 """Sizes of what may follow a member: nothing, or its sizes again."""
 
@@ -78,7 +79,34 @@ def read_members(file: Any, start: int = 0) -> dict[str, Member]:
     return members
 
 
-def torch_root(members: dict[str, Member]) -> str:
+class TorchArchive(NamedTuple):
+    """A zip archive that torch wrote.
+
+    Attributes:
+        pickle: The member that holds the object.
+        storages: Bytes of each storage, by its key.
+    """
+
+    pickle: Member
+    storages: dict[str, int]
+
+
+def read_torch_archive(file: Any, start: int = 0) -> TorchArchive:
+    """Read the table of contents of a torch archive, and what torch reads beside the pickle.
+
+    Raises:
+        Refusal: Its container could be read in two ways, or it is a program.
+        Damage: It is no whole torch archive.
+    """
+    members = read_members(file, start)
+    root = _torch_root(members)
+    _check_records(file, start, root, members)
+    data = f"{root}/data/"
+    storages = {name.removeprefix(data): member.size for name, member in members.items() if name.startswith(data)}
+    return TorchArchive(members[f"{root}/data.pkl"], storages)
+
+
+def _torch_root(members: dict[str, Member]) -> str:
     """Return the folder of a torch archive in which everything lies.
 
     Raises:
@@ -94,6 +122,25 @@ def torch_root(members: dict[str, Member]) -> str:
     if f"{root}/data.pkl" not in members:
         raise Damage("it holds no data.pkl, so torch did not write it")
     return root
+
+
+def _check_records(file: Any, start: int, root: str, members: dict[str, Member]) -> None:
+    """Hold the small records that torch reads beside the pickle against what it takes."""
+    records = {}
+    for name in ("version", ".format_version", "byteorder", ".storage_alignment"):
+        member = members.get(f"{root}/{name}")
+        if member is not None:
+            if member.size > _LITTLE_RECORD:
+                raise Damage(f"the record {name!r} is too long")
+            file.seek(start + member.offset)
+            records[name] = file.read(member.size)
+    version = records.get("version", b"").strip()
+    if not version.isdigit() or not 1 <= int(version) <= 10:
+        raise Damage("the archive does not say which version of torch's format it has")
+    if records.get("byteorder", b"little") not in (b"little", b"big"):
+        raise Damage("the byte order of the archive is unknown")
+    if not records.get(".storage_alignment", b"64").isdigit():
+        raise Damage("the alignment of the archive's storages is no number")
 
 
 def _read_directory(file: Any, start: int, size: int) -> tuple[list[_Entry], int]:

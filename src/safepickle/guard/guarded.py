@@ -61,6 +61,12 @@ class Guarded:
         self._machine = machine
         self.subject = ""
 
+    def detach(self, *, forget: bool) -> None:
+        """Let go of the machine; and of the values, where no later pickle can refer to them."""
+        self._machine = None
+        if forget:
+            self._facts.clear()
+
     # Names.
 
     def find(self, module: str, name: str, protocol: int) -> Any:
@@ -101,6 +107,8 @@ class Guarded:
     def _settle(self, grant: Grant, written: tuple[str, str]) -> None:
         """Find the object of a name that was granted, and remember by it what it may do."""
         grant.target = self._target(grant, written)
+        if not grant.rule.data and self._machine is not None:
+            self._machine.keys.enter_function(grant)
         if grant.target is not None and grant.rule.data:
             self._by_id.setdefault(id(grant.target), grant)
 
@@ -125,6 +133,8 @@ class Guarded:
                 self.subject = ""
                 return unfolded[0]
         facts = None
+        if self._machine is not None and not rule.functions:
+            self._machine.keep(arguments)
         if rule is USERS:
             value = self._call_users(grant, arguments, keywords, new)
         else:
@@ -271,6 +281,8 @@ class Guarded:
         if grant is None:
             raise Refusal(f"a state is set into a {_described(obj)}, which is no instance of an allowed class")
         self.subject = grant.key
+        if self._machine is not None:
+            self._machine.keep((state,))
         if type(state) is dict:
             self.spend(_ATTRIBUTE * len(state))
         elif type(state) is tuple:
@@ -362,6 +374,11 @@ class Guarded:
     def spend(self, amount: int) -> None:
         if self._machine is not None:
             self._machine.budget.spend(amount)
+
+    def _stream_length(self) -> int | None:
+        """Bytes of the stream, or None where only reading would tell."""
+        source = self._machine.source if self._machine is not None else None
+        return source.left(-source.base) if source is not None else None
 
     def nest(self, value: Any, parts: Iterable[Any]) -> None:
         if self._machine is not None:

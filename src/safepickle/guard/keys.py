@@ -29,11 +29,13 @@ class Weight(NamedTuple):
         level: How deep hashing it recurses in C.
         hashing: Units to hash it once.
         comparing: Units to compare it with an equal one.
+        function: Whether it is, or holds, a name that may only be called.
     """
 
     level: int
     hashing: int
     comparing: int
+    function: bool = False
 
 
 _PLAIN: Final = Weight(0, 1, 1)
@@ -60,11 +62,12 @@ class KeyGuard:
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         # By id. An id that was freed and used again can only overstate, since every tuple that holds a weighed value
-        # is entered when it is made.
+        # is entered when it is made. Tuples that hold functions are held, since for these that would be a refusal.
         self._weights: dict[int, Weight] = {}
         self.kinds: set[type] = {tuple}
         self._widest = 1
         self._equal: dict[int, _Counted] = {}
+        self._functions: list[Any] = []
 
     def saw_wide_number(self, size: int) -> None:
         """Note an integer of `size` bytes: integers do not keep their hash."""
@@ -81,13 +84,27 @@ class KeyGuard:
         Raises:
             Excess: It is nested too deeply.
         """
-        level, hashing, comparing = 0, tuple.__len__(value), 0
+        level, hashing, comparing, function = 0, tuple.__len__(value), 0, False
         for item in tuple.__iter__(value):
             weight = self._weight(item)
             level = max(level, weight.level)
             hashing += weight.hashing
             comparing += weight.comparing
-        self._note(value, Weight(level + 1, hashing, comparing))
+            function = function or weight.function
+        if function:
+            self._functions.append(value)
+        self._note(value, Weight(level + 1, hashing, comparing, function))
+
+    def enter_function(self, value: Any) -> None:
+        """Note what stands for a name that may only be called: tuples that hold it are known from now on."""
+        self._functions.append(value)
+        self._note(value, Weight(0, 1, 1, function=True))
+
+    def holds_function(self, values: Iterable[Any]) -> bool:
+        """Tell whether one of `values` is a name that may only be called, or a tuple that holds one."""
+        if not self._functions or self.kinds.isdisjoint(map(type, values)):
+            return False
+        return any(self._weight(value).function for value in values)
 
     def enter_frozenset(self, value: frozenset[Any], container: object) -> None:
         """Weigh a frozenset, or an instance of a subclass, whose members were checked as keys of `container`.
@@ -117,7 +134,9 @@ class KeyGuard:
         if weight.level > NESTED_TUPLES:
             raise Excess(f"tuples, or references to references, are nested more than {NESTED_TUPLES:,} deep")
         self.kinds.add(type(value))
-        self._weights[id(value)] = Weight(weight.level, min(weight.hashing, _MOST), min(weight.comparing, _MOST))
+        self._weights[id(value)] = weight._replace(
+            hashing=min(weight.hashing, _MOST), comparing=min(weight.comparing, _MOST)
+        )
 
     def _weight(self, value: Any) -> Weight:
         kind = type(value)

@@ -14,6 +14,7 @@ from safepickle.guard.machine import Machine
 from safepickle.guard.names import Renaming
 from safepickle.guard.sniff import recognise
 from safepickle.guard.source import Source
+from safepickle.guard.storage_claims import StorageClaims
 
 __all__ = ["Loader"]
 
@@ -28,6 +29,7 @@ class Loader:
         names: What has moved, or None.
         name: What messages call the file.
         keep_memo: Whether the next pickle may refer to objects of this one, as those of one pickler may.
+        storages: What the torch file around the pickle has of storages.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Loader:
         names: Renaming | None = None,
         name: str = "",
         keep_memo: bool = False,
+        storages: StorageClaims | None = None,
     ) -> None:
         self._encoding = encoding
         self._errors = errors
@@ -54,6 +57,7 @@ class Loader:
             find_class=find_class,
             names=names,
             buffers=None if buffers is None else iter(buffers),
+            storages=storages,
         )
 
     def load(self, source: Source, persistent_load: Callable[[Any], Any] | None = None) -> Any:
@@ -69,13 +73,11 @@ class Loader:
         machine = Machine(source, world, memo, encoding=self._encoding, errors=self._errors, costs=self._costs)
         world.attach(machine, persistent_load)
         try:
-            result = machine.run()
-            if self._memo is None:
-                memo.clear()
-            world.finished(memo)
+            return machine.run()
         except (Refusal, Damage, Excess) as error:
             raise self._public(error, machine, source) from error.__cause__
-        return result
+        finally:
+            world.detach(forget=self._memo is None)
 
     def find_class(self, module: str, name: str) -> Any:
         """Give the object of a name to a subclass's `find_class`, if it is allowed."""

@@ -18,6 +18,7 @@ from safepickle.guard.never import reason_against
 from safepickle.guard.rules import Facts, Grant
 from safepickle.guard.rules.base import Blob
 from safepickle.guard.source import Source
+from safepickle.guard.storage_claims import StorageClaims
 from safepickle.guard.torch_storages import describe_storage
 
 __all__ = ["Objection", "Sketch", "Symbol"]
@@ -72,17 +73,16 @@ class Sketch(Guarded):
     """The world that makes symbols.
 
     Args:
-        storages: Holds a storage against what the torch file has of it: ``storages(key, facts)``; None outside of
-            torch files, where persistent ids mean nothing.
+        storages: What the torch file around the pickle has of storages; None outside of torch files, where persistent
+            ids mean nothing.
         depth: How many files this one lies in.
     """
 
-    def __init__(self, storages: Callable[[str, Facts], None] | None = None, *, depth: int = 0) -> None:
+    def __init__(self, storages: StorageClaims | None = None, *, depth: int = 0) -> None:
         super().__init__(AllowList())
         self.objections: list[Objection] = []
         self.buffers = 0
         self._storages = storages
-        self._known_storages: dict[str, Symbol] = {}
         self._depth = depth
         self._anything = Grant("", "", USERS, "needed")
 
@@ -121,11 +121,6 @@ class Sketch(Guarded):
         except Refusal as error:
             self.object_to(error)
             return obj
-
-    def escaped(self, grant: Grant) -> None:
-        """Note that a name which may only be called is part of the result."""
-        self.subject = grant.key
-        self.object_to(Refusal("it may be called by the stream, but not be part of what is loaded"))
 
     def _unlisted(self, module: str, name: str) -> Grant:
         offset = self._machine.offset + self._machine.source.origin if self._machine is not None else 0
@@ -209,8 +204,7 @@ class Sketch(Guarded):
                 raise Refusal("a persistent id of a torch file is that of a storage or of an allowed class")
             return identifier[1]
         facts = describe_storage(self, identifier)
-        key = identifier[2]
-        self._storages(key, Facts("storage", facts.dtype, facts.itemsize, identifier[4] * facts.itemsize))
+        self._storages.claim(identifier, facts, self._stream_length())
         return Symbol(None, (), facts)
 
     def buffer(self) -> Any:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from safepickle.errors import DamagedPickleError, LoadLimitError, NotAllowedError
 from safepickle.guard.allow_list import AllowList
-from safepickle.guard.containers import read_members, torch_root
+from safepickle.guard.containers import read_torch_archive
 from safepickle.guard.limits import Damage, Excess, Refusal
 from safepickle.guard.names import Renaming
-from safepickle.guard.sniff import HEAD, recognise
+from safepickle.guard.sniff import HEAD, recognise, torch_format
 from safepickle.guard.sparse import checked_at_the_end
+from safepickle.guard.storage_claims import StorageClaims
 
 __all__ = ["load_guarded"]
-
-_LEGACY: Final = b"\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 
 
 def load_guarded(
@@ -47,9 +46,9 @@ def load_guarded(
     start = file.tell()
     head = file.read(HEAD)
     try:
-        if head[:4] == b"PK\x03\x04":
-            torch_root(read_members(file, start))
-        elif head[:1] != b"\x80" or head[2 : 2 + len(_LEGACY)] != _LEGACY:
+        form = torch_format(head)
+        storages = StorageClaims(read_torch_archive(file, start).storages if form == "zip" else None)
+        if form is None:
             known = recognise(head)
             raise Damage(
                 f"this is {known}" if known else "this is no torch file, neither a zip nor of the older format"
@@ -59,7 +58,7 @@ def load_guarded(
             return torch.load(
                 file if path is None or not mmap else path,
                 map_location=map_location,
-                pickle_module=GuardedModule(allowed, name, renaming),
+                pickle_module=GuardedModule(allowed, name, renaming, storages),
                 weights_only=False,
                 mmap=mmap,
             )
@@ -83,13 +82,21 @@ class GuardedModule:
 
     __name__ = "safepickle"
 
-    def __init__(self, allowed: AllowList, name: str = "", renaming: Renaming | None = None) -> None:
+    def __init__(self, allowed: AllowList, name: str, renaming: Renaming | None, storages: StorageClaims) -> None:
         from safepickle.loading.unpickler import Unpickler
 
-        self._allowed = allowed
-        bound = {"_bound_list": allowed, "_bound_names": renaming, "_file_name": name}
+        self._storages = storages
+        bound = {
+            "_bound_list": allowed,
+            "_bound_names": renaming,
+            "_bound_storages": storages,
+            "_file_name": name,
+        }
         self.Unpickler = type("Unpickler", (Unpickler,), bound)
 
     def load(self, file: Any, **options: Any) -> Any:
-        """Load the next pickle of a file."""
-        return self.Unpickler(file, **options).load()
+        """Load the next pickle of a file: of the older format, what lies before the object, and the list behind it."""
+        value = self.Unpickler(file, **options).load()
+        if self._storages.is_claimed:
+            self._storages.hold_keys(value)
+        return value

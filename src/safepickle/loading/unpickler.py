@@ -16,6 +16,7 @@ from safepickle.storage.files import FileOrPath, is_path
 
 if TYPE_CHECKING:
     from safepickle.guard.allow_list import AllowItem, AllowList
+    from safepickle.guard.storage_claims import StorageClaims
 
 __all__ = ["Unpickler", "load", "loads"]
 
@@ -41,6 +42,7 @@ class Unpickler(pickle.Unpickler):
     _bound_allow: Iterable[AllowItem] | None = None
     _bound_list: AllowList | None = None
     _bound_names: Names | None = None
+    _bound_storages: StorageClaims | None = None
     _file_name: str = ""
     # As they are when a subclass forgets to call the constructor: the base class says so in its own words.
     _loader: Any = None
@@ -77,6 +79,7 @@ class Unpickler(pickle.Unpickler):
                 find_class=None if type(self).find_class is Unpickler.find_class else self.find_class,
                 name=self._file_name or _name_of(file),
                 keep_memo=True,
+                storages=self._bound_storages,
             )
 
     def load(self) -> Any:

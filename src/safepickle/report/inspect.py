@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from safepickle.guard.limits import Damage, Excess, Refusal
 from safepickle.guard.sketch import Objection, Sketch
-from safepickle.guard.sniff import HEAD, recognise
+from safepickle.guard.sniff import HEAD, recognise, torch_format
 from safepickle.guard.source import open_source
-from safepickle.guard.torch_sketch import LEGACY_MAGIC, Run, run_legacy, run_pickle, run_zip
+from safepickle.guard.torch_sketch import Run, run_legacy, run_pickle, run_zip
 from safepickle.public import public
 from safepickle.report.inspect_walk import Findings, walk
 from safepickle.report.inspection import GlobalUse, Inspection, Problem, Verdict
@@ -72,8 +72,6 @@ def _inspect(file: Any, name: str) -> Inspection:
         run.world.objections.append(Objection(verdict, -1, "", str(error)))
         run.complete = False
     findings = walk(run.root, run.world) if run.complete else Findings(complete=False)
-    for grant in findings.escaped:
-        run.world.escaped(grant)
     known = recognise(head) if not run.complete and form == "pickle" and (head or not size) else None
     if known is not None:
         run.world.objections[:] = [Objection("damaged", 0, "", f"this is {known}")]
@@ -81,10 +79,11 @@ def _inspect(file: Any, name: str) -> Inspection:
 
 
 def _run(file: Any, head: bytes, start: int) -> tuple[Run, str]:
+    form = torch_format(head)
     file.seek(start)
-    if head[:4] == b"PK\x03\x04":
+    if form == "zip":
         return run_zip(file), "torch zip"
-    if head[:1] == b"\x80" and head[2 : 2 + len(LEGACY_MAGIC)] == LEGACY_MAGIC:
+    if form == "legacy":
         return run_legacy(file), "torch legacy"
     return run_pickle(open_source(file), Sketch(), "ASCII"), "pickle"
 

@@ -38,7 +38,6 @@ class Findings:
     recipes: list[Recipe] = field(default_factory=list)
     tensors: list[TensorEntry] = field(default_factory=list)
     tree: list[Node] = field(default_factory=list)
-    escaped: list[Grant] = field(default_factory=list)
     complete: bool = True
 
 
@@ -91,8 +90,6 @@ class _Walk:
         kind = type(value)
         if kind is Grant:
             self._use(value.key, number)
-            if not value.rule.data:
-                self._found.escaped.append(value)
         elif kind is Symbol:
             self._note_symbol(value, number)
         elif kind is Tombstone or kind is UnpicklableTombstone:

@@ -108,6 +108,7 @@ def on_persid(machine: MachineState, data: Any, position: int) -> int:
 
 
 def on_binpersid(machine: MachineState, data: Any, position: int) -> int:
+    machine.keep(machine.stack[-1:])
     machine.stack[-1] = machine.world.persistent(machine.stack[-1])
     return position
 

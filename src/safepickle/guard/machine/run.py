@@ -58,6 +58,7 @@ class Machine(MachineState):
                 raise Damage("STOP comes with nothing on the stack") from None
             if self.frame_end not in (NO_FRAME, base + finished.args[0]):
                 raise Damage("STOP comes before the end of its frame") from None
+            self.keep(self.stack[-1:])
             source.finish(finished.args[0])
             self.offset = base + finished.args[0]
             result = self.stack.pop()

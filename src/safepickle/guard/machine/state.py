@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from safepickle.guard.costs import Costs
-from safepickle.guard.limits import DIGITS, Damage, Excess
+from safepickle.guard.limits import DIGITS, Damage, Excess, Refusal
 from safepickle.guard.machine.world import World
 from safepickle.guard.source import Source
 
@@ -74,8 +74,18 @@ class MachineState:
         self.stack = self.outer.pop()
         return items
 
+    def keep(self, values: Iterable[Any]) -> None:
+        """Hold that `values` may become part of the result, which what may only be called may not.
+
+        Raises:
+            Refusal: One is a name of that kind, or a tuple that holds one.
+        """
+        if self.keys.holds_function(values):
+            raise Refusal("it may be called by the stream, but not be part of what is loaded")
+
     def extend(self, target: Any, items: list[Any]) -> None:
         """Append `items` to what the stream has made."""
+        self.keep(items)
         if type(target) is list:
             target.extend(items)
         elif type(target) is deque:
@@ -91,6 +101,7 @@ class MachineState:
         keys = items[::2]
         if not keys:
             return
+        self.keep(items)
         if type(target) is dict:
             self.keys.check(keys, target)
             target.update(zip(keys, items[1::2], strict=True))

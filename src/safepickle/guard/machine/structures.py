@@ -79,6 +79,7 @@ def on_empty_list(machine: MachineState, data: Any, position: int) -> int:
 
 def on_list(machine: MachineState, data: Any, position: int) -> int:
     items = machine.to_mark()
+    machine.keep(items)
     machine.stack.append(items)
     return position
 
@@ -133,6 +134,7 @@ def on_additems(machine: MachineState, data: Any, position: int) -> int:
     if type(target) is not set:
         raise Refusal(f"ADDITEMS is for sets alone, and this is a {type(target).__qualname__}")
     if items:
+        machine.keep(items)
         machine.keys.check(items, target)
         target.update(items)
     return position
@@ -141,6 +143,7 @@ def on_additems(machine: MachineState, data: Any, position: int) -> int:
 def on_frozenset(machine: MachineState, data: Any, position: int) -> int:
     items = machine.to_mark()
     if items:
+        machine.keep(items)
         machine.keys.check(items, items)
     value = frozenset(items)
     machine.keys.enter_frozenset(value, items)

@@ -155,6 +155,7 @@ class Rule:
         facts: What is known of the name's object itself.
         unfolds: For a name that stands for another operation, or begins with one: which.
         of_first: Whether the result is an instance of the first argument.
+        functions: Whether it may be called with names that may only be called, which it does not keep.
         new_only: Whether instances are made without calling the class.
     """
 
@@ -169,6 +170,7 @@ class Rule:
     facts: Facts | None = None
     unfolds: str = ""
     of_first: bool = False
+    functions: bool = False
     new_only: bool = False
 
 

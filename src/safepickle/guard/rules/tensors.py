@@ -476,7 +476,7 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ("torch", "UntypedStorage"): _UNTYPED,
     ("torch.storage", "UntypedStorage"): _UNTYPED,
     ("torch.storage", "_load_from_bytes"): Rule(_nested_storage),
-    ("torch._tensor", "_rebuild_from_type_v2"): Rule(_from_type, _make_from_type, reads=(0, 0, ALL, 0)),
+    ("torch._tensor", "_rebuild_from_type_v2"): Rule(_from_type, _make_from_type, reads=(0, 0, ALL, 0), functions=True),
     ("torch", "Tensor"): DATA,
     ("torch._tensor", "Tensor"): DATA,
     ("torch.nn.parameter", "Parameter"): Rule(_new_parameter, data=True),

@@ -276,7 +276,7 @@ _FORMAT: Final[dict[str, Rule]] = {
     "rebuild_owning_reference": Rule(_of_subclass, reads=KEPT, of_first=True),
     "rebuild_dead_reference": Rule(_dead_of_subclass, of_first=True),
     "rebuild_dead_weak_method": Rule(_dead_method, plain=True),
-    "rebuild_dead_finalize": Rule(_dead_finalizer, _make_dead_finalizer, plain=True),
+    "rebuild_dead_finalize": Rule(_dead_finalizer, _make_dead_finalizer, plain=True, functions=True),
     "rebuild_dead_proxy": Rule(_dead_proxy, plain=True),
     "rebuild_proxy_referent": Rule(_itself, reads=KEPT, plain=True),
     "rebuild_replacement": Rule(_itself, reads=KEPT, plain=True),

@@ -1,0 +1,103 @@
+"""What a torch file's pickle claims of its storages, held against what the file has: by the load and by inspect alike.
+
+torch caches a storage by its key, and makes those of the older format before it has read them. So each key stands for
+one storage of one type and length, wherever the pickle mentions it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from safepickle.guard.limits import Damage
+from safepickle.guard.rules import Facts
+
+__all__ = ["StorageClaims"]
+
+
+class StorageClaims:
+    """The storages that a pickle has claimed so far.
+
+    Args:
+        sizes: Bytes of each storage that a zip archive holds; None for the older format, where they come later.
+    """
+
+    def __init__(self, sizes: Mapping[str, int] | None = None) -> None:
+        self._sizes = sizes
+        self._whole: dict[str, tuple[str, int, int]] = {}
+        self._views: dict[str, tuple[str, int, int]] = {}
+        self._total = 0
+
+    @property
+    def is_legacy(self) -> bool:
+        """Whether the storages come behind the pickle."""
+        return self._sizes is None
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether the pickle has claimed any."""
+        return bool(self._whole)
+
+    def claim(self, identifier: Any, facts: Facts, length: int | None) -> None:
+        """Take the claim of a persistent id.
+
+        Args:
+            identifier: The id, well-formed.
+            facts: What it says of the storage.
+            length: Bytes of the file, or None where only reading would tell.
+
+        Raises:
+            Damage: It contradicts the file, or an earlier claim.
+        """
+        key, nbytes = identifier[2], identifier[4] * facts.itemsize
+        view = identifier[5] if len(identifier) == 6 else None
+        if self._sizes is not None:
+            _hold_against_archive(self._sizes, key, nbytes, view)
+        known, claimed = self._whole.get(key), (facts.dtype, facts.itemsize, nbytes)
+        if known is None:
+            if key in self._views:
+                raise Damage(f"storage {key!r} is claimed as a view as well")
+            self._whole[key] = claimed
+            self._total += nbytes
+        elif known != claimed:
+            raise Damage(f"storage {key!r} is claimed with two sizes or two types")
+        if view is not None and self._views.setdefault(view[0], (key, *view[1:])) != (key, *view[1:]):
+            raise Damage(f"the view {view[0]!r} is claimed with two sizes")
+        if view is not None and view[0] in self._whole:
+            raise Damage(f"storage {view[0]!r} is claimed as a view as well")
+        if self.is_legacy and length is not None and self._total > length:
+            raise Damage("its storages claim more bytes than the file has")
+
+    def size(self, key: str) -> tuple[int, int]:
+        """Return the bytes of one element, and of all, that were claimed for a key.
+
+        Raises:
+            Damage: Nothing claimed it.
+        """
+        if key not in self._whole:
+            raise Damage(f"storage {key!r} is used nowhere")
+        return self._whole[key][1:]
+
+    def hold_keys(self, keys: Any) -> None:
+        """Hold the list of storages that an older file has behind its pickle against what was claimed.
+
+        torch fills exactly those of the list: any other would stay as the memory was before.
+
+        Raises:
+            Damage: They differ.
+        """
+        if type(keys) is not list or not all(type(key) is str for key in keys) or len(set(keys)) != len(keys):
+            raise Damage("the list of storages is malformed")
+        for key in keys:
+            self.size(key)
+        if len(keys) != len(self._whole):
+            raise Damage("a storage that the file uses is not in its list of storages")
+
+
+def _hold_against_archive(sizes: Mapping[str, int], key: str, nbytes: int, view: Any) -> None:
+    if key not in sizes:
+        raise Damage(f"the archive has no storage {key!r}")
+    if sizes[key] != nbytes:
+        raise Damage(f"storage {key!r} claims {nbytes:,} bytes, and the archive holds {sizes[key]:,}")
+    if view is not None:
+        raise Damage("the persistent id of a storage has a view, as those of the older format alone have")
