@@ -59,6 +59,13 @@ def test_so_it_is_where_the_unpicklable_is_replaced(owned: Owned, unpicklable: A
     load_and_drop(safepickle.dumps(owned.holder, unpicklable=unpicklable))
 
 
+def test_so_it_is_through_deepcopy(owned: Owned) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        safepickle.deepcopy(owned.holder)
+        gc.collect()
+
+
 LOADING = """
 import gc, sys
 import safepickle
@@ -91,6 +98,8 @@ def test_what_would_act_when_it_goes_is_refused(name: str, tmp_path: Path) -> No
     make, reason = REFUSED[name]
     owned = make(tmp_path)
     try:
+        with pytest.raises(TypeError, match=reason):
+            safepickle.deepcopy(owned.holder)
         for weakrefs in ("relink", "strong"):
             with pytest.raises(TypeError, match=reason):
                 safepickle.dumps(owned.holder, weakrefs=weakrefs)
