@@ -119,7 +119,7 @@ def outcome(peer: str, kind: str, situation: str) -> str:
     del loaded
     gc.collect()
     referent, is_right_kind = referent_of(loaded_weak), is_same_kind(loaded_weak, weak)
-    if isinstance(weak, weakref.finalize):
+    if type(weak) is weakref.finalize:
         return "right" if referent is None and is_right_kind else "acts for the copy, too"
     if referent is None:
         return outcome_when_dead(situation, is_right_kind, bool(caught), PAYLOAD.encode() in data)
