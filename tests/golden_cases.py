@@ -744,3 +744,29 @@ def with_checksum() -> Any:
 def version_folder() -> str:
     """Return the name of the folder for pickles made by this Python."""
     return f"py{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def greet(self: Any) -> str:
+    """Stand in a class that travels by value; this function itself is imported."""
+    return f"I am {self.name}"
+
+
+def check_class_by_value(obj: Any) -> None:
+    local, method, reference = obj
+    cls = type(local)
+    assert (cls.__module__, cls.__qualname__, cls.label) == ("golden_cases", "Local", {"key": [1, 2]})
+    # Filled where the class is new; where it is already, its registry is left alone.
+    assert list(cls.registry) in ([], [local])
+    assert method() == "I am local"
+    assert method.__self__ is local
+    assert reference()() == "I am local"
+
+
+@case("class by value", check_class_by_value)
+def class_by_value() -> Any:
+    members = {"greet": greet, "label": {"key": [1, 2]}, "registry": weakref.WeakSet[Any]()}
+    cls: Any = type("Local", (), members)
+    local = cls()
+    local.name = "local"
+    cls.registry.add(local)
+    return [local, local.greet, weakref.WeakMethod(local.greet)]

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 # ruff: noqa: F403 (type checkers alone read these lines; at run time `FORMAT` says where a name is)
 if TYPE_CHECKING:
+    from safepickle.rebuild.classes import *
     from safepickle.rebuild.containers import *
     from safepickle.rebuild.keras import *
     from safepickle.rebuild.partial import *
@@ -51,6 +52,10 @@ FORMAT: Final[dict[str, tuple[str, ...]]] = {
         "rebuild_proxy_referent",
         "rebuild_recomputed",
         "rebuild_reference",
+    ),
+    "classes": (
+        "rebuild_class_attributes",
+        "rebuild_method",
     ),
     "containers": (
         "rebuild_root",

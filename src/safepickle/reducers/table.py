@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 import cloudpickle
-from cloudpickle.cloudpickle import _PICKLE_BY_VALUE_MODULES
+from cloudpickle.cloudpickle import _PICKLE_BY_VALUE_MODULES, _class_setstate, _should_pickle_by_reference
 
 from safepickle import rebuild
 from safepickle.public import public
@@ -115,8 +115,12 @@ def _reduce_function_or_class(obj: Any, dump: Dump) -> Any:
         return NotImplemented
     value = cloudpickle.Pickler.reducer_override(dump.pickler, obj)
     # By value, a class that is written in C gives a pickle that cannot be loaded.
-    if value is not NotImplemented and isinstance(obj, type) and is_written_in_c(obj):
+    if value is NotImplemented or not issubclass(cls, type):
+        return value
+    if is_written_in_c(obj):
         return stdlib_types.reduce_builtin_class(obj)
+    if value[-1] is _class_setstate:
+        return *value[:-1], rebuild.rebuild_class_attributes
     return value
 
 
@@ -142,7 +146,21 @@ def _reduce_method(method: types.MethodType, dump: Dump) -> Any:
         return NotImplemented
     if is_class_method(method):
         return getattr, (method.__self__, method.__func__.__name__)
-    return types.MethodType, (method.__func__, method.__self__)
+    function, owner = method.__func__, method.__self__
+    if _is_of_class_by_value(type(owner), function):
+        return rebuild.rebuild_method, (function, owner, function.__name__)
+    return types.MethodType, (function, owner)
+
+
+def _is_of_class_by_value(cls: type, function: Any) -> bool:
+    """Tell whether a class that travels by value has `function` under its name."""
+    if type(function) is not types.FunctionType or _is_found_by_name(cls):
+        return False
+    for base in cls.__mro__:
+        found = vars(base).get(function.__name__)
+        if found is not None:
+            return found is function and not _should_pickle_by_reference(base)
+    return False
 
 
 def _from_cloudpickle(cls: type) -> Reducer:
