@@ -35,7 +35,7 @@ def every_dtype() -> list[torch.dtype]:
 
 
 @pytest.mark.parametrize("dtype", every_dtype(), ids=str)
-@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+@pytest.mark.filterwarnings("ignore:B?Complex(Half|32) support is experimental")
 def test_every_dtype_keeps_its_bits(dtype: torch.dtype) -> None:
     storage = torch.UntypedStorage(64)
     for position in range(64):
