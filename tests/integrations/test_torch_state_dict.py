@@ -396,7 +396,7 @@ def test_a_tensor_that_cannot_be_written_leaves_the_others_alone() -> None:
     assert model.first.eq(0).all()
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
 def test_scripted_modules_load_all_or_nothing() -> None:
     source, model = nn.Linear(2, 2), torch.jit.script(nn.Sequential(nn.Linear(2, 2)))
     load_state_dict(model, {f"0.{key}": value for key, value in source.state_dict().items()})

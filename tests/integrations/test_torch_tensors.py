@@ -344,6 +344,33 @@ def test_fake_tensors_survive() -> None:
     assert loaded.shape == (3,)
 
 
+@pytest.mark.parametrize("kind", [torch.Tensor, nn.Parameter, Tagged])
+@pytest.mark.parametrize("through", ["dumps", "torch.save", "guarded"])
+def test_attributes_of_a_tensor_may_refer_to_it_weakly(kind: type[torch.Tensor], through: str) -> None:
+    tensor: Any = nn.Parameter(torch.ones(3)) if kind is nn.Parameter else torch.ones(3).as_subclass(kind)
+    tensor.itself = weakref.ref(tensor)
+    tensor.held = [weakref.WeakValueDictionary(key=tensor)]
+    if through == "torch.save":
+        torch.save(tensor, file := io.BytesIO(), pickle_module=safepickle)
+        file.seek(0)
+        loaded = torch.load(file, weights_only=False)
+    elif through == "guarded":
+        loaded = safepickle.loads(safepickle.dumps(tensor), allow=[Tagged])
+    else:
+        loaded = round_trip(tensor)
+    assert type(loaded) is kind
+    assert loaded.itself() is loaded.held[0]["key"] is loaded
+
+
+def test_fake_tensor_is_known_to_its_mode_after_the_load() -> None:
+    with torch._subclasses.fake_tensor.FakeTensorMode() as mode:
+        tensor = torch.ones(3)
+    memo = mode.fake_tensor_converter.meta_converter.tensor_memo
+    memo[0] = tensor
+    loaded = round_trip(tensor)
+    assert loaded.fake_mode.fake_tensor_converter.meta_converter.tensor_memo[0] is loaded
+
+
 def arguments_of(**changes: Any) -> bytes:
     """Pickle a tensor of 8 floats with some arguments of its rebuild function changed."""
     claims = {"offset": 0, "size": (8,), "stride": (1,), "dtype": "float32", "buffer": bytearray(32)} | changes

@@ -278,6 +278,10 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         value = self.reduce_value(obj)
         if type(value) is str:
             return value
+        if getattr(value[0], "__module__", None) in ("torch._tensor", "torch._utils"):
+            from safepickle.reducers.tensors import with_attributes_apart
+
+            value = with_attributes_apart(value)
         known.open_construction(obj)
         function, arguments, state, items, *rest = [*value, None, None][: max(4, len(value))]
         return function, arguments, state, _once_built(known, obj, items), *rest

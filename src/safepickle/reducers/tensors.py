@@ -15,13 +15,22 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._tensor import _rebuild_from_type_v2
+from torch._utils import _rebuild_parameter, _rebuild_parameter_with_state
 from torch.nn.parameter import Parameter
 from torch.utils.hooks import warn_if_has_hooks
 
 from safepickle import rebuild
 from safepickle.reducers.decisions import Dump
 
-__all__ = ["find_reducer", "reduce_parameter", "reduce_storage", "reduce_tensor", "reduce_typed_storage"]
+__all__ = [
+    "find_reducer",
+    "reduce_parameter",
+    "reduce_storage",
+    "reduce_tensor",
+    "reduce_typed_storage",
+    "with_attributes_apart",
+]
 
 
 def find_reducer(cls: type) -> Callable[[Any, Dump], Any] | None:
@@ -63,6 +72,30 @@ def reduce_typed_storage(storage: torch.TypedStorage, dump: Dump) -> Any:
     if dump.has_persistent_id or storage._untyped_storage.device.type == "meta":
         return NotImplemented
     return rebuild.rebuild_torch_typed_storage, (storage._untyped_storage, _dtype_names[storage.dtype])
+
+
+def with_attributes_apart(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Move the attributes of a tensor or parameter from the arguments into the state: they may lead back to it there.
+
+    Args:
+        value: A reduce value.
+
+    Returns:
+        The same value if it is not one of torch's own, or if the class says itself how it gets its state.
+    """
+    function, arguments = value[:2]
+    if len(value) > 2 or function not in (_rebuild_from_type_v2, _rebuild_parameter_with_state):
+        return value
+    *arguments, attributes = arguments
+    if type(attributes) is not dict:
+        return value
+    if function is _rebuild_parameter_with_state:
+        function = _rebuild_parameter
+    elif arguments[1].__setstate__ is torch.Tensor.__setstate__:
+        arguments.append({})
+    else:
+        return value
+    return function, tuple(arguments), attributes, None, None, rebuild.rebuild_torch_attributes
 
 
 def _reduce_dense(build: Callable[..., Any], tensor: torch.Tensor, dump: Dump) -> Any:
