@@ -14,7 +14,7 @@ interpreter = $(patsubst $(1)=%,%,$(filter $(1)=%,$(PYTHONS)))
 # More threads than this only slow small tensors down.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-core test-integrations test-heavy test-all lint fuzz bench clean
+.PHONY: help demo test test-core test-integrations test-heavy test-all lint fuzz docs bench clean
 
 help:
 	@echo "make demo      train, save, resume in a new process: examples/train_resume.py"
@@ -23,6 +23,7 @@ help:
 	@echo "make lint      ruff format, ruff check, mypy --strict"
 	@echo "make fuzz      the guard under a coverage-guided fuzzer, for FUZZ_SECONDS ($(FUZZ_SECONDS)); new seeds join the corpus"
 	@echo "make bench     the benchmarks, side by side with the peers"
+	@echo "make docs      the documentation site, in site/"
 	@echo "make clean     remove environments and caches"
 
 demo: .venv/demo/.ready
@@ -62,6 +63,10 @@ FUZZ_SECONDS ?= 300
 fuzz: .venv/fuzz/.ready
 	PYTHONPATH=tests .venv/fuzz/bin/python -m fuzz --seconds $(FUZZ_SECONDS)
 
+docs: .venv/docs/.ready
+	.venv/docs/bin/mkdocs build --strict --quiet
+	@echo "the site is in site/: open site/index.html"
+
 bench: .venv/bench/.ready
 	@set -e; for program in benchmarks/bench_*.py; do \
 	    echo "== $$program"; .venv/bench/bin/python "$$program"; \
@@ -69,7 +74,7 @@ bench: .venv/bench/.ready
 	.venv/bench/bin/python benchmarks/plot.py
 
 clean:
-	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf site .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/core-%/.ready: requirements/core.txt pyproject.toml tools/make_venv.sh

@@ -4,13 +4,15 @@ import re
 
 import pytest
 
+import safepickle
 from pages import ROOT, run_page
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ONLY_IN_THE_SITE = {"api.md", "changelog.md", "index.md"}
 _LINK = re.compile(r"\]\(([\w./-]+\.\w+)(?:#[\w-]+)?\)")
 
 
-@pytest.mark.parametrize(("page", "count"), [("README.md", 2), ("docs/weak-references.md", 7)])
+@pytest.mark.parametrize(("page", "count"), [("README.md", 2), ("docs/faq.md", 1), ("docs/weak-references.md", 7)])
 def test_examples_of_the_page_run_as_printed(page, count, tmp_path):
     assert run_page(page, tmp_path, leave_out=["torch"]) == count
 
@@ -23,4 +25,17 @@ def test_links_of_the_page_lead_to_files(page):
 
 def test_readme_leads_to_every_page():
     linked = {(ROOT / target).resolve() for target in _LINK.findall((ROOT / "README.md").read_text(encoding="utf-8"))}
-    assert [page.name for page in PAGES[1:] if page not in linked] == []
+    assert [page.name for page in PAGES[1:] if page not in linked and page.name not in ONLY_IN_THE_SITE] == []
+
+
+def test_the_api_reference_has_every_public_name():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^::: safepickle\.(?:\w+\.)?(\w+)$", page, re.MULTILINE)) | set(
+        re.findall(r"`(\w+)`", page)
+    )
+    assert set(safepickle.__all__) <= listed
+
+
+def test_the_site_has_every_page():
+    navigation = set(re.findall(r"[\w-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
+    assert navigation == {page.name for page in (ROOT / "docs").glob("*.md")}

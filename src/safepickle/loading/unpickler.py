@@ -27,7 +27,10 @@ class Unpickler(pickle.Unpickler):
 
     Args:
         file: Open for reading.
-        fix_imports, encoding, errors, buffers: As for `pickle.Unpickler`.
+        fix_imports: As for `pickle.Unpickler`.
+        encoding: As for `pickle.Unpickler`.
+        errors: As for `pickle.Unpickler`.
+        buffers: As for `pickle.Unpickler`.
         allow: None for pickle's contract: the stream can run anything. Classes, functions and ``"module:name"`` strings
             for a guarded load, which takes these and the built-in list; ``()`` is the built-in list alone.
         aliases: Dotted names of old (of classes, functions, modules or packages), each with the one of today, or with

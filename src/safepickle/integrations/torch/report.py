@@ -33,7 +33,7 @@ class LoadReport:
         unexpected: Keys of the state dict that the module has no place for.
         mismatched: Keys that both have, with shapes that differ.
         renamed: From the key in the state dict to the key in the module, where a wrapper's prefix was stripped or
-        added.
+            added.
         initial: Keys of the module that keep the value they had: the missing, the mismatched, and extra states that the
             checkpoint does not know of yet.
         likely: For a missing key, the unexpected key that it was probably called when the state dict was saved.
