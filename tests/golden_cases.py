@@ -10,6 +10,8 @@ import collections
 import functools
 import gc
 import io
+import logging
+import logging.handlers
 import multiprocessing.util
 import queue
 import sys
@@ -770,3 +772,27 @@ def class_by_value() -> Any:
     local.name = "local"
     cls.registry.add(local)
     return [local, local.greet, weakref.WeakMethod(local.greet)]
+
+
+def check_loggers(obj: Any) -> None:
+    logger, named, handler = obj
+    assert (logger.name, logger.level, logger.propagate) == ("outside the manager", logging.ERROR, False)
+    assert logger.handlers == [handler]
+    assert type(handler) is logging.handlers.MemoryHandler
+    assert [record.getMessage() for record in handler.buffer] == ["kept"]
+    assert type(handler.target) is logging.NullHandler
+    assert named is logging.getLogger("golden")
+    listed = [reference() for reference in logging._handlerList]  # type: ignore[attr-defined]
+    assert listed.index(handler.target) < listed.index(handler)
+    handler.flush()
+    assert not handler.buffer
+
+
+@case("loggers and handlers", check_loggers)
+def loggers() -> Any:
+    logger = logging.Logger("outside the manager", logging.ERROR)
+    logger.propagate = False
+    handler = logging.handlers.MemoryHandler(5, target=logging.NullHandler())
+    handler.buffer.append(logging.makeLogRecord({"msg": "kept"}))
+    logger.addHandler(handler)
+    return [logger, logging.getLogger("golden"), handler]

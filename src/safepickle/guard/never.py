@@ -68,7 +68,8 @@ _NAMES: Final = {
     "safepickle.rebuild:restore_keras_attributes safepickle.rebuild:restore_keras_node "
     "safepickle.rebuild:restore_keras_object safepickle.rebuild:restore_keras_set "
     "safepickle.rebuild:restore_keras_tracker safepickle.rebuild:restore_tf_function",
-    _LATER: "weakref:finalize safepickle.rebuild:rebuild_thread safepickle.rebuild:rebuild_finalize "
+    _LATER: "weakref:finalize safepickle.rebuild:rebuild_logging_handler "
+    "safepickle.rebuild:rebuild_thread safepickle.rebuild:rebuild_finalize "
     "safepickle.rebuild:rebuild_owning_finalize safepickle.rebuild:OwningFinalize "
     "safepickle.rebuild:Owner weakref:_IterationGuard",
     _CODE: "safepickle.rebuild:rebuild_class_attributes safepickle.rebuild:rebuild_method "

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from safepickle.rebuild.classes import *
     from safepickle.rebuild.containers import *
     from safepickle.rebuild.keras import *
+    from safepickle.rebuild.logging_types import *
     from safepickle.rebuild.partial import *
     from safepickle.rebuild.records import *
     from safepickle.rebuild.stdlib_types import *
@@ -63,6 +64,7 @@ FORMAT: Final[dict[str, tuple[str, ...]]] = {
         "rebuild_weak_container",
         "rebuild_weak_entries",
     ),
+    "logging_types": ("rebuild_logging_handler",),
     "stdlib_types": (
         "rebuild_descriptor",
         "rebuild_file",

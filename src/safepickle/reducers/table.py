@@ -19,7 +19,7 @@ from cloudpickle.cloudpickle import _PICKLE_BY_VALUE_MODULES, _class_setstate, _
 
 from safepickle import rebuild
 from safepickle.public import public
-from safepickle.reducers import resources, stdlib_types, weak, weak_containers
+from safepickle.reducers import logging_types, resources, stdlib_types, weak, weak_containers
 from safepickle.reducers.classes import is_class_method, is_ordinary, is_written_in_c, leave_to_itself
 from safepickle.reducers.decisions import Dump
 
@@ -195,7 +195,7 @@ def _find_reducer(cls: type) -> Reducer | None:
         return _reduce_function_or_class
     if cls is types.MethodType:
         return _reduce_method
-    leaf = resources.find_reducer(cls) or stdlib_types.find_reducer(cls)
+    leaf = resources.find_reducer(cls) or logging_types.find_reducer(cls) or stdlib_types.find_reducer(cls)
     if leaf is not None:
         return leaf
     if cls in cloudpickle.Pickler._dispatch_table:
