@@ -274,6 +274,63 @@ def test_handle_alone_does_not_take_the_module_with_it(round_trip):
         round_trip(handle).remove()
 
 
+@torch.utils.hooks.unserializable_hook
+def quiet(*args):
+    """torch says nothing of this hook when it leaves it out."""
+
+
+def hooked_tensor() -> tuple[Any, Any]:
+    tensor = torch.ones(2, requires_grad=True)
+    return tensor, tensor.register_hook(quiet)
+
+
+def hooked_parameter() -> tuple[Any, Any]:
+    layer = torch.nn.Linear(1, 1)
+    return layer, layer.weight.register_post_accumulate_grad_hook(quiet)
+
+
+def hooked_optimizer() -> tuple[Any, Any]:
+    optimizer = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=0.1)
+    return optimizer, optimizer.register_step_post_hook(quiet)
+
+
+def optimizer_with_attributes() -> tuple[Any, Any]:
+    optimizer, handle = hooked_optimizer()
+    assert vars(optimizer)["defaults"]["lr"] == 0.1
+    return optimizer, handle
+
+
+DROPPING = [hooked_tensor, hooked_parameter, hooked_optimizer, optimizer_with_attributes]
+
+
+@pytest.mark.parametrize("make", DROPPING)
+@pytest.mark.parametrize("policy", ["relink", "strong", "strict", lambda referent: "strict"])
+@pytest.mark.parametrize("order", ["owner first", "handle first"])
+def test_handle_of_hooks_that_their_owner_leaves_out_is_lost_without_a_word(round_trip, make, policy, order):
+    owner, handle = make()
+    later = torch.nn.Linear(1, 1)
+    # Two of the same hooks, and a forward reference, for which the graph is walked twice.
+    pair = [owner, [handle, handle], weakref.ref(later), later]
+    explanation = safepickle.explain(pair, weakrefs=policy)
+    assert explanation.picklable
+    loaded = round_trip(pair if order == "owner first" else pair[::-1], weakrefs=policy)
+    loaded = loaded if order == "owner first" else loaded[::-1]
+    assert loaded[2]() is loaded[3]
+    assert loaded[1][0] is loaded[1][1]
+    assert loaded[1][0].hooks_dict_ref() is None
+    loaded[1][0].remove()
+    assert handle.hooks_dict_ref()
+
+
+def test_handle_of_hooks_whose_owner_is_outside_is_warned_of_beside_one_whose_owner_leaves_them_out():
+    optimizer, handle = hooked_optimizer()
+    _tensor, other = hooked_tensor()
+    with warned_of("1 weak reference will load dead: 1 to collections.OrderedDict"):
+        safepickle.dumps([optimizer, handle, other])
+    with pytest.raises(safepickle.WeakReferenceError, match="is not in the pickle"):
+        safepickle.dumps([optimizer, handle, other], weakrefs="strict")
+
+
 def test_handle_under_strong_owns_the_dictionaries():
     hooks, others = OrderedDict(), OrderedDict()
     handle = RemovableHandle(hooks, extra_dict=others)

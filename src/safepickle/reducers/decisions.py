@@ -18,6 +18,7 @@ from cloudpickle.cloudpickle import _should_pickle_by_reference
 from safepickle.errors import WeakReferenceError, WeakReferenceWarning
 from safepickle.options import Finalizers, OutsideFate, WeakReferencePolicy, check_fate
 from safepickle.rebuild.recomputed import recipe_of, recipes_exist
+from safepickle.reducers.owners import owned_by
 
 __all__ = ["CYCLE", "DEAD", "OUTSIDE", "POLICY", "RECIPE", "RELINK", "STRONG", "Dump", "Walker", "dotted_name"]
 
@@ -70,6 +71,7 @@ class Dump:
         dirty: This walk met a cyclic referent that it had not known of, so its bytes are wrong.
         left_out: References of this walk to what is outside, counted by the referent's type.
         cycles: The same for references to what is still under construction.
+        dropped: Hooks whose owner is in the pickle without them, by their ids.
         offender: The reference that an error is about.
         scratch: What a room of reducers remembers of this walk, under a name of its own.
     """
@@ -95,6 +97,7 @@ class Dump:
         self.dirty = False
         self.left_out: dict[type, int] = {}
         self.cycles: dict[type, int] = {}
+        self.dropped: dict[int, object] = {}
         self.offender: object = None
         self.scratch: dict[str, Any] = {}
         # Objects that a subclass's persistent_id stored, held so that their ids stay theirs.
@@ -105,6 +108,8 @@ class Dump:
         self._kept_memo: dict[int, Any] = {}
         # Live referents that no strong edge has led to yet, each with the first reference to it.
         self._pending: dict[int, tuple[object, object]] = {}
+        # The pending hooks, one for each handle that refers to them.
+        self._pending_hooks: list[object] = []
         # What hangs on a pending referent.
         self._dependents: dict[int, list[object]] = {}
         # What was met before the ids in `visited`, while kept referents are being discovered.
@@ -181,6 +186,19 @@ class Dump:
         self.left_out[cls] = self.left_out.get(cls, 0) + 1
         return OUTSIDE
 
+    def decide_hooks(self, handle: object, hooks: object) -> str:
+        """Decide what becomes of a handle's reference to the dictionary of hooks that it removes its own from.
+
+        It is of use with the hooks alone. Where their owner is in the pickle and does not take them along, as it is
+        with torch's tensors and optimizers, nothing is lost with the reference: it is left out under every policy.
+        """
+        if id(hooks) in self.dropped:
+            return OUTSIDE
+        fate = self.decide(handle, hooks)
+        if fate == OUTSIDE and id(hooks) in self._pending:
+            self._pending_hooks.append(hooks)
+        return fate
+
     def track(self) -> None:
         """Begin to note what is met: a weak reference has been, or this is no first walk.
 
@@ -217,6 +235,7 @@ class Dump:
         self.cycles.clear()
         self.scratch.clear()
         self._pending.clear()
+        self._pending_hooks.clear()
         self._dependents.clear()
         self._under_construction.clear()
 
@@ -261,6 +280,7 @@ class Dump:
                 if key in self._pending:
                     restored.add(key)
                     walk(recipe)
+        self._drop_hooks()
         for key, (reference, referent) in self._pending.items():
             if key in restored:
                 continue
@@ -328,6 +348,18 @@ class Dump:
             # The memo holds them from now on.
             del self._pending[key]
         return found
+
+    def _drop_hooks(self) -> None:
+        """Find the pending hooks that their owners, which are kept, leave out."""
+        hooks = [each for each in self._pending_hooks if id(each) in self._pending]
+        owned = owned_by(self.pickler.memo.copy(), hooks) if hooks else ()
+        for each in hooks:
+            if id(each) in owned:
+                self._pending.pop(id(each), None)
+                self.dropped[id(each)] = each
+                self.left_out[type(each)] -= 1
+                if not self.left_out[type(each)]:
+                    del self.left_out[type(each)]
 
     def _pending_recipes(self) -> dict[int, object]:
         if not recipes_exist():

@@ -94,7 +94,7 @@ def _hooks_of(handle: Any, reference: weakref.ref[Any], dump: Dump) -> tuple[Any
     hooks = reference()
     if hooks is None:
         return None, False
-    fate = dump.decide(handle, hooks)
+    fate = dump.decide_hooks(handle, hooks)
     return (hooks if fate in (RELINK, STRONG) else None), fate == STRONG
 
 

@@ -16,11 +16,16 @@ __all__ = ["Fates", "dry_run"]
 
 
 class Fates:
-    """What became of the references of one dump."""
+    """What became of the references of one dump.
+
+    Attributes:
+        dropped: As in `Dump`.
+    """
 
     def __init__(self) -> None:
         # With the objects, so that ids stay theirs. The last walk's answer stands.
         self._fates: dict[tuple[int, int], tuple[str, object, object]] = {}
+        self.dropped: dict[int, object] = {}
 
     def note(self, reference: object, referent: object, fate: str) -> None:
         """Take down the fate of one reference to one referent."""
@@ -80,6 +85,7 @@ class _DryRunPickler(BasePickler):
     def _new_dump(self) -> Dump:
         known = _Listening(self, self._weakrefs, self.proto, False, self._finalizers)
         known.fates = self.fates
+        self.fates.dropped = known.dropped
         return known
 
     def dry_run(self, root: Any) -> None:

@@ -247,7 +247,7 @@ class _Inquiry:
         becomes = {RELINK: "weak reference", STRONG: "strong copy"}.get(
             fate, "left out" if in_container else "tombstone"
         )
-        if state != "kept" and fate != STRONG and self._is_strict(referent):
+        if state != "kept" and fate != STRONG and self._is_strict(referent) and id(referent) not in fates.dropped:
             becomes = "error"
         edge = self._traversal.edge_to(question)
         source = walk.numbers.get(id(reference), number)
