@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from safepickle import rebuild
 from safepickle.guard.allow_list import AllowList
+from safepickle.guard.constructors import users_arguments
 from safepickle.guard.guarded import Guarded
-from safepickle.guard.limits import Damage, Refusal
+from safepickle.guard.limits import Damage, Refusal, told
 from safepickle.guard.machine import Machine
 from safepickle.guard.names import Renaming, import_name, renamed
 from safepickle.guard.rules import Facts, Grant
@@ -21,6 +22,7 @@ from safepickle.guard.users_state import StateSetters
 
 __all__ = ["Building"]
 
+_SCALARS: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
 _CONSTRUCTORS: Final = (weakref.ref.__new__, weakref.KeyedRef.__new__)
 
 
@@ -127,8 +129,12 @@ class Building(Guarded):
     def _call_users(self, grant: Grant, arguments: tuple[Any, ...], keywords: dict[str, Any] | None, new: bool) -> Any:
         target = grant.target
         enum = sys.modules.get("enum")
-        if enum is not None and isinstance(target, enum.EnumMeta) and (new or keywords or len(arguments) != 1):
-            raise Refusal("a member of an enumeration is its class called with one value")
+        if enum is not None and isinstance(target, enum.EnumMeta):
+            if new or keywords or len(arguments) != 1:
+                raise Refusal("a member of an enumeration is its class called with one value")
+            _hold_enum_value(target, arguments[0])
+        elif isinstance(target, type):
+            arguments = users_arguments(self, target, arguments, keywords, new)
         if len(arguments) > 1 and arguments[1] is not None and _takes_callback(target):
             raise Refusal("a callback of a weak reference is code that runs later")
         if new and not isinstance(target, type):
@@ -138,7 +144,7 @@ class Building(Guarded):
                 return target.__new__(target, *arguments, **keywords or {})
             return target(*arguments, **keywords or {})
         except Exception as error:
-            raise Damage(f"calling it failed with {type(error).__name__}: {error}") from error
+            raise Damage(f"calling it failed with {told(error)}") from error
 
     def _make(self, grant: Grant, arguments: tuple[Any, ...], new: bool, facts: Facts | None) -> Any:
         if grant.name == "_load_from_bytes":
@@ -205,6 +211,13 @@ class Building(Guarded):
 
     def payload(self, source: Source, position: int, length: int, mutable: bool) -> tuple[Any, int]:
         return source.take_mutable(position, length) if mutable else source.take(position, length)
+
+
+def _hold_enum_value(cls: Any, value: Any) -> None:
+    """Hold that an enumeration would not have to print a value, which may be large beyond all bounds."""
+    if type(value) in _SCALARS or any(member._value_ is value or member._value_ == value for member in cls):
+        return
+    raise Damage("the value is that of no member of the enumeration")
 
 
 def _takes_callback(target: Any) -> bool:

@@ -81,3 +81,14 @@ class Damage(Exception):
 
 class Excess(Exception):
     """The stream is within the grammar, but costs more than it may; the text says what."""
+
+
+_PLAIN_TEXTS = frozenset({BaseException.__str__, KeyError.__str__, OSError.__str__, UnicodeDecodeError.__str__})
+_LONGEST_MESSAGE = 1_000
+
+
+def told(error: BaseException) -> str:
+    """Describe an exception without running code of its own, or the ``repr`` of what it carries."""
+    name = type(error).__name__
+    plain = type(error).__str__ in _PLAIN_TEXTS and all(type(part) in (str, int, bytes) for part in error.args)
+    return f"{name}: {str(error)[:_LONGEST_MESSAGE]}" if plain else name

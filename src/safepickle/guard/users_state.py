@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import MemberDescriptorType
 from typing import Any
 
-from safepickle.guard.limits import Damage, Refusal
+from safepickle.guard.limits import Damage, Refusal, told
 
 
 def check_attributes(state: Any) -> None:
@@ -45,7 +45,7 @@ class StateSetters(dict[type, Callable[[Any, Any], None]]):
             try:
                 setstate(obj, state)
             except Exception as error:
-                raise Damage(f"its __setstate__ failed with {type(error).__name__}: {error}") from error
+                raise Damage(f"its __setstate__ failed with {told(error)}") from error
 
         return call_setstate
 

@@ -11,7 +11,7 @@ import os
 import tempfile
 from typing import Any, Final
 
-from safepickle.guard.limits import Damage, Excess, Refusal
+from safepickle.guard.limits import Damage, Excess, Refusal, told
 from safepickle.guard.sketch import Objection, Sketch
 from safepickle.guard.sniff import HEAD, recognise, torch_format
 from safepickle.guard.source import open_source
@@ -71,11 +71,20 @@ def _inspect(file: Any, name: str) -> Inspection:
         form = "torch zip" if head[:4] == b"PK\x03\x04" else form
         run.world.objections.append(Objection(verdict, -1, "", str(error)))
         run.complete = False
-    findings = walk(run.root, run.world) if run.complete else Findings(complete=False)
+    findings = _walk(run) if run.complete else Findings(complete=False)
     known = recognise(head) if not run.complete and form == "pickle" and (head or not size) else None
     if known is not None:
         run.world.objections[:] = [Objection("damaged", 0, "", f"this is {known}")]
     return _result(name, form, packed, size, run, findings)
+
+
+def _walk(run: Run) -> Findings:
+    """Look through what was read. Its values are real ones in part, so whatever they do to the walk is a finding."""
+    try:
+        return walk(run.root, run.world)
+    except Exception as error:
+        run.world.objections.append(Objection("refused", -1, "", f"it cannot be looked through ({told(error)})"))
+        return Findings(complete=False)
 
 
 def _run(file: Any, head: bytes, start: int) -> tuple[Run, str]:

@@ -185,7 +185,7 @@ def _symbol_children(symbol: Symbol) -> Iterator[tuple[Any, Edge]]:
     if type(state) is dict:
         yield from _module_members(symbol, state)
         yield from ((item, attribute_edge(name)) for name, item in state.items())
-    elif state is not None and facts is not None and facts.kind == "array":
+    elif type(state) is tuple and len(state) == 5 and facts is not None and facts.kind == "array":
         yield from _elements(state[4], facts.shape)
     elif state is not None:
         yield state, NEAREST

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from safepickle.guard.limits import Damage, Excess, Refusal
+from safepickle.guard.limits import Damage, Excess, Refusal, told
 from safepickle.guard.machine.state import NO_FRAME, MachineState
 from safepickle.guard.machine.table import BY_BYTE, Finished
 from safepickle.guard.opcodes import OPCODES
@@ -75,7 +75,7 @@ class Machine(MachineState):
             raise Damage("an opcode takes more from the stack than is there") from None
         except Exception as error:
             self._note(base + start, data, start)
-            raise Damage(f"{type(error).__name__}: {error}") from error
+            raise Damage(told(error)) from error
 
     def _leave_frame(self, reached: int) -> None:
         """Close the frame that ends where the stream was read to.

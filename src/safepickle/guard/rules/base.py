@@ -174,7 +174,7 @@ class Rule:
     new_only: bool = False
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Grant:
     """A name that this load may use.
 

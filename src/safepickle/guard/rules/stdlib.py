@@ -214,16 +214,21 @@ def _time(judge: Judge, arguments: tuple[Any, ...]) -> None:
         arguments = arguments[1:]
         if len(arguments) > 1:
             raise Refusal(f"it is called with {len(arguments) + 1} arguments")
-    for argument in arguments:
-        if type(argument) not in (int, type(None), timezone) and not _is_users_instance(judge, argument):
-            raise Refusal(f"an argument is of type {type(argument).__qualname__}")
-    _small_ints(judge, tuple(argument for argument in arguments if type(argument) is int))
+        zone = arguments[0] if arguments else None
+        if type(zone) not in (type(None), timezone) and not _is_users_zone(judge, zone):
+            raise Refusal(f"the time zone is of type {type(zone).__qualname__}")
+        return
+    _small_ints(judge, arguments)
 
 
-def _is_users_instance(judge: Judge, value: Any) -> bool:
-    """Tell whether a value is of a class that the user allows, as the time zones of other libraries are."""
+def _is_users_zone(judge: Judge, value: Any) -> bool:
+    """Tell whether a value is a time zone of a class that the user allows, as those of other libraries are."""
+    from datetime import tzinfo
+
     grant = judge.kind(value)
-    return grant is not None and grant.listed != "built-in"
+    return (
+        grant is not None and grant.listed != "built-in" and (grant.target is None or issubclass(type(value), tzinfo))
+    )
 
 
 def _timezone(judge: Judge, arguments: tuple[Any, ...]) -> None:

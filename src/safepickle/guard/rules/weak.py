@@ -25,18 +25,30 @@ KEPT: Final = (0,)
 FILLED: Final = (0, 2)
 """A container that is filled, and lists of what goes in, once and for all."""
 
+_SOLID: Final = frozenset({"dtype", "torch dtype", "scalar", "size", "device", "layout", "qscheme", "text"})
+"""Kinds of values that cannot be referred to weakly."""
+
 _TORCHS: Final = frozenset({("torch.utils.weak", "WeakIdRef"), ("torch.utils.weak", "_WeakHashRef")})
 
 
 def check_referent(judge: Judge, referent: Any) -> Facts:
     """Judge what a reference may point at."""
-    if not type(referent).__weakrefoffset__:
-        raise Refusal(f"a {type(referent).__qualname__} cannot be referred to weakly")
     known = judge.facts(referent)
+    if not type(referent).__weakrefoffset__ or _is_solid(judge, referent, known):
+        raise Refusal(f"a {type(referent).__qualname__} cannot be referred to weakly")
     depth = known.depth + 1 if known is not None and known.kind == "reference" else 0
     if depth > _CHAIN:
         raise Excess(f"more than {_CHAIN} references refer to one another")
     return Facts("reference", depth=depth)
+
+
+def _is_solid(judge: Judge, value: Any, known: Facts | None) -> bool:
+    """Tell whether a value is of a type that takes no weak references, though what stands for it may take them."""
+    if known is None:
+        return False
+    kind = judge.kind(value)
+    torchs = kind is not None and (kind.module, kind.name) in _TORCHS
+    return known.kind in _SOLID or (torchs and known.kind in ("reference", "dead reference"))
 
 
 def check_reference(judge: Judge, arguments: tuple[Any, ...]) -> Facts:

@@ -1,0 +1,132 @@
+"""What an allowed class may be called with where its constructor is not its own, but that of a builtin base class.
+
+Allowing a class trusts its own code with what is in the file. What it inherits from a type written in C is no code of
+its author's: `bytes` makes as many zeros as it is told, `tuple` reads whatever can be iterated, and `set` hashes.
+Such a constructor gets what pickle writes for it, by the rule of the builtin list where that has one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable
+from datetime import tzinfo
+from typing import Any, Final
+
+from safepickle.guard.limits import DIGITS, Damage, Excess, Refusal
+from safepickle.guard.rules import BUILT_IN, Judge
+from safepickle.guard.rules.base import expect, no_call
+from safepickle.guard.rules.copies import own_arguments
+
+__all__ = ["users_arguments"]
+
+
+def users_arguments(
+    judge: Judge, cls: type, arguments: tuple[Any, ...], keywords: dict[str, Any] | None, new: bool
+) -> tuple[Any, ...]:
+    """Judge the arguments of an allowed class, and return those to call it with.
+
+    Args:
+        judge: What rules may ask.
+        cls: The class.
+        arguments, keywords: As the stream gives them.
+        new: Whether its ``__new__`` alone is called.
+
+    Raises:
+        Refusal: A constructor that it inherits would read, call or allocate more than pickle writes for it.
+    """
+    maker, starter = _owner(cls, "__new__"), _owner(cls, "__init__")
+    owners = [] if maker in _STARTED else [maker]
+    if not new and (starter is not maker or maker in _STARTED):
+        owners.append(starter)
+    for owner in owners:
+        if owner in _PASSIVE or issubclass(owner, BaseException):
+            continue
+        if keywords and owner not in _KEYWORDS and not _is_authors(owner):
+            raise Refusal(f"its constructor is that of {owner.__qualname__}, which pickle calls without keywords")
+        if arguments:
+            arguments = _judged(judge, owner, arguments)
+    return arguments
+
+
+def _owner(cls: type, method: str) -> type:
+    """Return the class that defines a method of `cls`."""
+    return next(base for base in cls.__mro__ if method in vars(base))
+
+
+def _is_authors(owner: type) -> bool:
+    """Tell whether a class is neither on the built-in list nor written in C."""
+    return owner not in _CHECKS and (owner.__module__, owner.__qualname__) not in BUILT_IN and _is_python(owner)
+
+
+def _is_python(owner: type) -> bool:
+    return bool(owner.__flags__ & _HEAP_TYPE)
+
+
+def _judged(judge: Judge, owner: type, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Judge arguments by the rule of a class on the built-in list; those of its author's classes are their affair."""
+    check = _CHECKS.get(owner)
+    if check is not None:
+        check(judge, arguments)
+        return arguments
+    rule = BUILT_IN.get((owner.__module__, owner.__qualname__))
+    if rule is None and _is_python(owner):
+        return arguments
+    if rule is None or rule.check is no_call:
+        raise Refusal(f"its constructor is that of {owner.__qualname__}, which pickle calls without arguments")
+    arguments = own_arguments(judge, arguments, rule.reads)
+    rule.check(judge, arguments)
+    return arguments
+
+
+def _plain(*kinds: type) -> Callable[[Judge, tuple[Any, ...]], None]:
+    def check(judge: Judge, arguments: tuple[Any, ...]) -> None:
+        expect(arguments, kinds, least=0)
+
+    return check
+
+
+def _integer(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    expect(arguments, (int, bool, float, str), least=0)
+    if type(arguments[0]) is str and len(arguments[0]) > DIGITS:
+        raise Excess(f"the number has more than {DIGITS:,} digits")
+
+
+def _dict(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    expect(arguments, (dict, list, tuple), least=0)
+    entries = arguments[0]
+    if type(entries) is not dict and not all(type(pair) in (tuple, list) and len(pair) == 2 for pair in entries):
+        raise Damage("its argument is not a list of pairs")
+    keys = list(entries) if type(entries) is dict else [pair[0] for pair in entries]
+    if keys:
+        judge.check_keys(keys, entries)
+
+
+def _members(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    expect(arguments, (list, tuple, set, frozenset), least=0)
+    if arguments[0]:
+        judge.check_keys(list(arguments[0]), arguments[0])
+
+
+_CHECKS: Final[dict[type, Callable[[Judge, tuple[Any, ...]], None]]] = {
+    int: _integer,
+    float: _plain(int, float, str),
+    str: _plain(str),
+    bytes: _plain(bytes, bytearray),
+    bytearray: _plain(bytes, bytearray),
+    tuple: _plain(tuple, list),
+    list: _plain(tuple, list),
+    dict: _dict,
+    set: _members,
+    frozenset: _members,
+}
+_PASSIVE: Final = frozenset({object, tzinfo})
+"""Classes whose constructors pass over what they are given, as exceptions only keep it."""
+
+_STARTED: Final = frozenset({list, dict, set, bytearray, deque})
+"""Classes whose ``__new__`` passes over its arguments, which ``__init__`` takes."""
+
+_KEYWORDS: Final = frozenset({dict, OrderedDict, defaultdict, Counter})
+"""Classes that keep keyword arguments as their items."""
+
+_HEAP_TYPE: Final = 1 << 9
+"""The flag of classes that were made while the program runs, as by a class statement."""
