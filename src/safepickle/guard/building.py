@@ -52,7 +52,7 @@ class Building(Guarded):
         self._find_class = find_class
         self._names = names
         self._persistent_load: Callable[[Any], Any] | None = None
-        self._storages = StorageClaims() if storages is None else storages
+        self.storages = StorageClaims() if storages is None else storages
         self._buffers = buffers
         self._given: dict[int, Any] = {}
         self._state_setters = StateSetters()
@@ -177,7 +177,7 @@ class Building(Guarded):
             if type(identifier) is tuple and len(identifier) == 4 and identifier[0] in ("module", b"module"):
                 return self._module_class(identifier[1])
             storage = describe_storage(self, identifier)
-            self._storages.claim(identifier, storage, self._stream_length())
+            self._entitle(self.storages.claim(identifier, storage, self._stream_length()))
         value = self._persistent_load(identifier)
         if storage is not None:
             hold_storage(value, storage)
@@ -197,7 +197,9 @@ class Building(Guarded):
             buffer = next(self._buffers)
         except StopIteration:
             raise Damage("it needs more out-of-band buffers than buffers= has") from None
-        self._given[id(buffer)] = buffer
+        if id(buffer) not in self._given:
+            self._given[id(buffer)] = buffer
+            self._entitle(memoryview(buffer).nbytes)
         return buffer
 
     def length(self, value: Any) -> int | None:

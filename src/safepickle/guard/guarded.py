@@ -380,6 +380,11 @@ class Guarded:
         source = self._machine.source if self._machine is not None else None
         return source.left(-source.base) if source is not None else None
 
+    def _entitle(self, nbytes: int) -> None:
+        """Grant work for input that lies beside the pickle: storages and buffers."""
+        if self._machine is not None:
+            self._machine.budget.grow(nbytes)
+
     def nest(self, value: Any, parts: Iterable[Any]) -> None:
         if self._machine is not None:
             self._machine.costs.nesting.nest(value, parts)

@@ -14,7 +14,7 @@ from safepickle.guard.machine import Machine
 from safepickle.guard.names import Renaming
 from safepickle.guard.sniff import recognise
 from safepickle.guard.source import Source
-from safepickle.guard.storage_claims import StorageClaims
+from safepickle.guard.storage_claims import StorageClaims, follow_file
 
 __all__ = ["Loader"]
 
@@ -78,6 +78,17 @@ class Loader:
             raise self._public(error, machine, source) from error.__cause__
         finally:
             world.detach(forget=self._memo is None)
+
+    def follow(self, file: Any, loaded: Any) -> None:
+        """Hold what was loaded from `file` against the pickle before it, where ``torch.load`` reads several.
+
+        Raises:
+            DamagedPickleError: The list of storages is not that of the storages which the file uses.
+        """
+        try:
+            follow_file(file, loaded, self._world.storages)
+        except Damage as error:
+            raise DamagedPickleError(self._name, None, "", "", str(error)) from None
 
     def find_class(self, module: str, name: str) -> Any:
         """Give the object of a name to a subclass's `find_class`, if it is allowed."""

@@ -216,7 +216,8 @@ class Sketch(Guarded):
                 raise Refusal("a persistent id of a torch file is that of a storage or of an allowed class")
             return identifier[1]
         facts = describe_storage(self, identifier)
-        self._storages.claim(identifier, facts, self._stream_length())
+        self._entitle(self._storages.claim(identifier, facts, self._stream_length()))
+        facts.filled = not self._storages.is_legacy
         return Symbol(None, (), facts)
 
     def buffer(self) -> Any:

@@ -6,13 +6,18 @@ one storage of one type and length, wherever the pickle mentions it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 from safepickle.guard.limits import Damage
 from safepickle.guard.rules import Facts
 
-__all__ = ["StorageClaims"]
+__all__ = ["StorageClaims", "follow_file"]
+
+_awaited: ContextVar[tuple[Callable[[], Any], StorageClaims] | None] = ContextVar("safepickle_claims", default=None)
+"""The older file whose list of storages comes next, and what its pickle has claimed."""
 
 
 class StorageClaims:
@@ -20,6 +25,9 @@ class StorageClaims:
 
     Args:
         sizes: Bytes of each storage that a zip archive holds; None for the older format, where they come later.
+
+    Attributes:
+        come_later: Whether a claim was of the older format, also where torch itself has opened the file.
     """
 
     def __init__(self, sizes: Mapping[str, int] | None = None) -> None:
@@ -27,6 +35,7 @@ class StorageClaims:
         self._whole: dict[str, tuple[str, int, int]] = {}
         self._views: dict[str, tuple[str, int, int]] = {}
         self._total = 0
+        self.come_later = False
 
     @property
     def is_legacy(self) -> bool:
@@ -38,13 +47,16 @@ class StorageClaims:
         """Whether the pickle has claimed any."""
         return bool(self._whole)
 
-    def claim(self, identifier: Any, facts: Facts, length: int | None) -> None:
+    def claim(self, identifier: Any, facts: Facts, length: int | None) -> int:
         """Take the claim of a persistent id.
 
         Args:
             identifier: The id, well-formed.
             facts: What it says of the storage.
             length: Bytes of the file, or None where only reading would tell.
+
+        Returns:
+            Bytes of the storage, the first time; then 0. They are input, and entitle to work as the pickle's own do.
 
         Raises:
             Damage: It contradicts the file, or an earlier claim.
@@ -67,6 +79,8 @@ class StorageClaims:
             raise Damage(f"storage {view[0]!r} is claimed as a view as well")
         if self.is_legacy and length is not None and self._total > length:
             raise Damage("its storages claim more bytes than the file has")
+        self.come_later = self.come_later or len(identifier) == 6
+        return nbytes if known is None else 0
 
     def size(self, key: str) -> tuple[int, int]:
         """Return the bytes of one element, and of all, that were claimed for a key.
@@ -101,3 +115,29 @@ def _hold_against_archive(sizes: Mapping[str, int], key: str, nbytes: int, view:
         raise Damage(f"storage {key!r} claims {nbytes:,} bytes, and the archive holds {sizes[key]:,}")
     if view is not None:
         raise Damage("the persistent id of a storage has a view, as those of the older format alone have")
+
+
+def follow_file(file: Any, loaded: Any, claims: StorageClaims) -> None:
+    """Hold the list of storages that comes behind the pickle of an older file, for a ``torch.load`` of the user's own.
+
+    Args:
+        file: What torch reads one pickle after the other from.
+        loaded: The object of the pickle that was just read.
+        claims: What that pickle has claimed.
+
+    Raises:
+        Damage: The pickle before this one was such a file's, and this is not the list of its storages.
+    """
+    awaited = _awaited.get()
+    if claims.come_later:
+        _awaited.set((_reference(file), claims))
+    elif awaited is not None and awaited[0]() is file:
+        _awaited.set(None)
+        awaited[1].hold_keys(loaded)
+
+
+def _reference(file: Any) -> Callable[[], Any]:
+    try:
+        return weakref.ref(file)
+    except TypeError:
+        return lambda: file

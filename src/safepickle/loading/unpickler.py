@@ -107,7 +107,9 @@ class Unpickler(pickle.Unpickler):
                 raise explained from error
         from safepickle.guard.source import open_source
 
-        return self._loader.load(open_source(self._file), self._own_persistent_load())
+        loaded = self._loader.load(open_source(self._file), self._own_persistent_load())
+        self._loader.follow(self._file, loaded)
+        return loaded
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         """Return the object of a name; guarded, only if it is allowed."""
