@@ -25,6 +25,7 @@ OURS = [
     "WeakReferenceWarning",
     "backend",
     "deepcopy",
+    "deepcopying",
     "explain",
     "inspect",
     "register",

@@ -50,6 +50,7 @@ from safepickle.reducers.table import register
 
 if TYPE_CHECKING:
     from safepickle.copying.deepcopy import deepcopy
+    from safepickle.copying.scope import deepcopying
     from safepickle.report.attributes import compare_attributes
     from safepickle.report.explain import explain
     from safepickle.report.inspect import inspect
@@ -93,6 +94,7 @@ __all__ = [
     "backend",
     "compare_attributes",
     "deepcopy",
+    "deepcopying",
     "dump",
     "dumps",
     "explain",
@@ -107,6 +109,7 @@ __all__ = [
 _LATE = {
     "compare_attributes": "safepickle.report.attributes",
     "deepcopy": "safepickle.copying.deepcopy",
+    "deepcopying": "safepickle.copying.scope",
     "explain": "safepickle.report.explain",
     "inspect": "safepickle.report.inspect",
 }

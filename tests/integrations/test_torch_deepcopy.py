@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import runpy
 import weakref
 from collections import OrderedDict
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.utils import prune, weight_norm
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary, WeakIdRef, WeakTensorKeyDictionary
@@ -130,11 +132,91 @@ def test_handle_of_an_outside_hook_goes_on_removing_that() -> None:
     assert not hooks
 
 
-def test_gradients_and_what_torch_refuses() -> None:
+def test_tensor_that_was_computed_is_copied_as_it_is_pickled() -> None:
     model = torch.nn.Linear(1, 1)
-    output = model(torch.ones(1)).sum()
+    model.output = model(torch.ones(1)).sum()
     with pytest.raises(RuntimeError, match="Only Tensors created explicitly by the user"):
-        safepickle.deepcopy([output])
+        copy.deepcopy(model)
+    copied = safepickle.deepcopy(model)
+    loaded = safepickle.loads(safepickle.dumps(model))
+    for each in (copied.output, loaded.output):
+        assert (each.is_leaf, each.requires_grad, each.item()) == (True, True, model.output.item())
+    assert copied.output.data_ptr() != model.output.data_ptr()
+
+
+@pytest.mark.parametrize("make", [prune.identity, prune.random_unstructured, weight_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+def test_modules_whose_weights_are_computed(make: Any) -> None:
+    options = {"amount": 0.5} if make is prune.random_unstructured else {}
+    layer = make(torch.nn.Linear(4, 4), "weight", **options)
+    layer.me = weakref.ref(layer)
+    copied = safepickle.deepcopy(layer)
+    value = torch.rand(2, 4)
+    assert torch.equal(copied(value), layer(value))
+    assert copied.me() is copied
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.zero_()
+    assert not torch.equal(copied(value), layer(value))
+
+
+def test_weak_references_to_the_nodes_of_a_graph_lead_to_the_copys() -> None:
+    traced = torch.fx.symbolic_trace(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU()))
+    nodes = list(traced.graph.nodes)
+    traced.meta["second"] = weakref.ref(nodes[1])
+    graph = [tuple(map(weakref.ref, nodes)), traced, list(map(weakref.ref, nodes)), nodes[0]]
+    for first, copied, last, node in (safepickle.deepcopy(graph), reversed(safepickle.deepcopy(graph[::-1]))):
+        copied_nodes = list(copied.graph.nodes)
+        assert [each() for each in first] == [each() for each in last] == copied_nodes
+        assert copied.meta["second"]() is copied_nodes[1]
+        assert node is copied_nodes[0]
+        assert not set(copied_nodes) & set(nodes)
+
+
+class Hooked(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 2)
+        self.log: list[int] = []
+        reference = weakref.ref(self)
+        self.layer.register_forward_hook(lambda *_: reference().log.append(1))  # type: ignore[union-attr]
+        self.layer.register_forward_pre_hook(functools.partial(_note, self))
+        self.step = torch.compile(self._step, backend="eager")
+        self.shared = torch.compile(_unbound, backend="eager")
+
+    def _step(self, value: torch.Tensor) -> torch.Tensor:
+        return self.layer(value)
+
+
+def _note(model: Hooked, *_: Any) -> None:
+    model.log.append(2)
+
+
+def _unbound(value: torch.Tensor) -> torch.Tensor:
+    return value + 1
+
+
+def test_hooks_and_compiled_methods_act_on_the_copy() -> None:
+    model = Hooked()
+    for copied in (safepickle.deepcopy(model), safepickle.deepcopy((model.step, model))[1]):
+        with torch.no_grad():
+            copied.layer.weight.zero_()
+            copied.layer.bias.fill_(3)
+        assert copied.step(torch.ones(2)).tolist() == [3, 3]
+        assert (copied.log, model.log) == ([2, 1], [])
+        assert copied.shared is model.shared
+    assert model.step(torch.ones(2)).tolist() != [3, 3]
+    assert model.log == [2, 1]
+
+
+@pytest.mark.parametrize("finalizers", ["dead", "rearm"])
+def test_average_in_a_block_of_deepcopying(finalizers: Any) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    model[0].parent = weakref.ref(model)
+    with safepickle.deepcopying(finalizers=finalizers):
+        averaged = AveragedModel(model)
+    assert averaged.module[0].parent() is averaged.module
+    assert AveragedModel(model).module[0].parent() is model
 
 
 def test_example_of_the_moving_average_runs_as_it_says(capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,4 +230,4 @@ def test_example_of_the_moving_average_runs_as_it_says(capsys: pytest.CaptureFix
 
 
 def test_examples_of_the_page_run_as_printed(tmp_path: Path) -> None:
-    assert run_page("docs/deepcopy.md", tmp_path) == 3
+    assert run_page("docs/deepcopy.md", tmp_path) == 4

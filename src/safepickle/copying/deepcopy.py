@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any, TypeVar, cast
 
 from safepickle.copying.followers import FOLLOWER_COPIERS, name_of_callback
+from safepickle.copying.libraries import find_library_copier
 from safepickle.copying.memo import Copier, Memo, Plans
 from safepickle.copying.stdlib_copy import references_are_asked_for
 from safepickle.copying.strong import STRONG_COPIERS, copy_without_method, find_registered_copier, find_strong_copier
@@ -18,7 +19,7 @@ from safepickle.errors import CallbackWarning, level_of_caller
 from safepickle.options import Finalizers, check_finalizers
 from safepickle.public import public
 
-__all__ = ["deepcopy"]
+__all__ = ["copy_root", "deepcopy"]
 
 T = TypeVar("T")
 
@@ -30,23 +31,29 @@ _COPIERS: dict[type, Copier | None] = {**STRONG_COPIERS, **FOLLOWER_COPIERS, **W
 def deepcopy(obj: T, memo: dict[Any, Any] | None = None, *, finalizers: Finalizers = "dead") -> T:
     """Copy an object and what it holds, as `copy.deepcopy` does, and relink the weak references inside.
 
-    A weak reference (`weakref.ref`, its subclasses, proxies, `WeakMethod`, weak containers, `weakref.finalize`) whose
-    referent is copied leads to the copy. One whose referent is not reached from ``obj`` without following weak
-    references leads to the same object as before. A callback stays the same; one bound to a copied object is bound to
-    the copy.
+    A weak reference (`weakref.ref`, its subclasses, proxies, `WeakMethod`, weak containers) whose referent is copied
+    leads to the copy. One whose referent is not reached from ``obj`` without following weak references leads to the
+    same object as before. Functions and callbacks are shared, unless they lead to something that is copied; a callback
+    that does and can't be copied is left out.
 
-    Everything else follows `copy.deepcopy`: `__deepcopy__`, `__reduce_ex__` and `copyreg` are honoured, functions and
-    classes are shared. A class can say ``__deepcopy__ = safepickle.deepcopy``; whoever calls `copy.deepcopy` on its
-    instances then gets this.
+    What `dumps` has a reducer for is copied by it. Everything else follows `copy.deepcopy`: `__deepcopy__`,
+    `__reduce_ex__` and `copyreg` are honoured, classes are shared. A class can say ``__deepcopy__ =
+    safepickle.deepcopy``; whoever calls `copy.deepcopy` on its instances then gets this.
 
     Args:
         obj: What to copy. It is not changed.
         memo: For use inside a `__deepcopy__` method: the memo that it was given.
+        finalizers: What becomes of `weakref.finalize`: ``"dead"``, since it guards what belongs to the original, such
+            as a directory, or ``"rearm"``, armed on the copy. Inside a `__deepcopy__` method the first call decides.
 
     Returns:
         The copy.
 
+    Warns:
+        CallbackWarning: Callbacks were left out.
+
     Raises:
+        copy.Error: An object says nothing of how it is copied.
         RecursionError: The object is nested deeper than Python's recursion limit allows.
     """
     check_finalizers(finalizers)
@@ -54,7 +61,7 @@ def deepcopy(obj: T, memo: dict[Any, Any] | None = None, *, finalizers: Finalize
     copier = copy_without_method if memo is not None and _is_own_method(sys._getframe(1), obj) else None
     if isinstance(memo, Memo):
         return cast("T", memo.copy_part(obj, copier))
-    return cast("T", _copy_root(obj, memo, copier, finalizers))
+    return cast("T", copy_root(obj, memo, copier, finalizers))
 
 
 deepcopy.__safepickle__ = True  # type: ignore[attr-defined]  # so that the walk doesn't take it for a class's own way
@@ -66,14 +73,15 @@ def _is_own_method(frame: FrameType, obj: Any) -> bool:
 
 
 def _find_copier(cls: type) -> Copier | None:
-    return find_registered_copier(cls) or find_weak_copier(cls) or find_strong_copier(cls)
+    first = find_registered_copier(cls) or find_weak_copier(cls) or find_library_copier(cls)
+    return first or find_strong_copier(cls)
 
 
 def _walk(obj: Any, memo: Memo, copier: Copier | None) -> Any:
     return memo.copy_sealed(obj) if copier is None else copier(obj, memo)
 
 
-def _copy_root(obj: Any, outer: dict[Any, Any] | None, copier: Copier | None, finalizers: Finalizers = "dead") -> Any:
+def copy_root(obj: Any, outer: dict[Any, Any] | None, copier: Copier | None, finalizers: Finalizers = "dead") -> Any:
     """Copy ``obj`` and settle its references.
 
     Args:
@@ -91,6 +99,9 @@ def _copy_root(obj: Any, outer: dict[Any, Any] | None, copier: Copier | None, fi
             if not finish(memo):
                 memo.start_again(outer or {})
                 known = 0
+                for first in memo.to_begin_with:
+                    if first is not obj:
+                        memo.copy_sealed(first)
                 copied = _walk(obj, memo, copier)
                 finish(memo)
         copied = settle(copied, memo)
@@ -108,7 +119,9 @@ def _copy_root(obj: Any, outer: dict[Any, Any] | None, copier: Copier | None, fi
         )
         raise
     finally:
+        memo.stop_intercepting()
         memo.forget_notes()
+        memo.to_begin_with = []
         memo.copied_for_sure = frozenset()
         if outer is None or not is_done:
             # Whoever kept the memo shall not keep the originals by it.
@@ -125,7 +138,10 @@ def _warn_of_callbacks(memo: Memo) -> None:
 
 
 def _new_memo(finalizers: Finalizers) -> Memo:
-    return Memo(Plans(_COPIERS, _find_copier), finalizers)
+    def copy_apart(original: Any, memo: dict[Any, Any]) -> Any:
+        return copy_root(original, memo, None, finalizers)
+
+    return Memo(Plans(_COPIERS, _find_copier), copy_apart, finalizers)
 
 
 def _memo_beside(outer: dict[Any, Any], finalizers: Finalizers) -> Memo:

@@ -13,9 +13,10 @@ import operator
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
+from types import FrameType, MappingProxyType
 from typing import Any, NamedTuple
 
+from safepickle.copying.interception import Copy, install, interceptor, uninstall
 from safepickle.copying.stdlib_copy import ASKS_BY_CONTAINS, NOT_ASKED, asked_for
 from safepickle.options import Finalizers
 from safepickle.reducers.decisions import Dump
@@ -76,13 +77,17 @@ class Memo(dict[Any, Any]):
         simple: For a pending `weakref.ref` without a callback there is no more to know than its referent.
         later: What must wait for the end of the walk, such as filling weak containers.
         ephemerons: ``(key, value, store)`` of entries whose value is copied only once it is known whether the key is.
+        copy_apart: Copies an object in a walk of its own, whose memo it is given.
         copied_for_sure: Ids of what an earlier walk has shown to be copied. Its `alive` is kept: no id is used again.
-        building: Ids of objects whose constructor's arguments are being copied.
+        building: Ids of objects whose constructor's arguments are being copied, or whose `__deepcopy__` is running.
         followers: What is copied only if it leads to something that is, by its id; see `safepickle.copying.followers`.
         callbacks: The same of what weak references and finalizers call, which may be left out instead.
         leading: Those of both, and what lies between, that are known to lead there and are about to be copied.
+        to_begin_with: What a repeated walk copies first: the referents of the references that can't be replaced. Copied
+            where they are met, they might lead back into a `__deepcopy__` that is running.
         left_out: The callbacks that lead there and can't be copied, by their ids.
         without_callback: What was left out of each weak reference or finalizer, by the id of that.
+        is_intercepting: The calls of `copy.deepcopy` that no memo is handed to are intercepted during this walk.
         dump: What the reducers of a dump ask about, in each walk anew.
         known_outside: How many entries of an outer memo this one has.
         handed_out: What `copy.deepcopy` was given for the parts that a running `__deepcopy__` asked for.
@@ -93,10 +98,12 @@ class Memo(dict[Any, Any]):
         "building",
         "callbacks",
         "copied_for_sure",
+        "copy_apart",
         "dump",
         "ephemerons",
         "followers",
         "handed_out",
+        "is_intercepting",
         "known_outside",
         "later",
         "leading",
@@ -106,18 +113,22 @@ class Memo(dict[Any, Any]):
         "plans",
         "sealed",
         "simple",
+        "to_begin_with",
         "unplaced",
         "without_callback",
     )
 
-    def __init__(self, plans: Plans, finalizers: Finalizers) -> None:
+    def __init__(self, plans: Plans, copy_apart: Copy, finalizers: Finalizers) -> None:
         self.plans = plans
+        self.copy_apart = copy_apart
         self.dump = Dump(_NoPickler(), "relink", pickle.HIGHEST_PROTOCOL, False, finalizers)
         self.alive: list[Any] = []
+        self.to_begin_with: list[Any] = []
         self.left_out: dict[int, Any] = {}
         self.without_callback: dict[int, Any] = {}
         self.copied_for_sure: frozenset[Any] = frozenset()
         self.known_outside = 0
+        self.is_intercepting = False
         self.keep(())
         self.forget_notes()
 
@@ -206,6 +217,34 @@ class Memo(dict[Any, Any]):
         self.handed_out.append(copied)
         return copied
 
+    def call_method(self, method: Callable[[Any], Any]) -> Any:
+        """Call a `__deepcopy__`, and take part in what it copies without handing the memo on."""
+        if not self.is_intercepting:
+            install()
+            self.is_intercepting = True
+        outer = interceptor.get()
+
+        def intercept(original: Any, memo: Any, caller: FrameType | None) -> Copy | None:
+            if memo:
+                # The method's own: it says what is to be shared.
+                return None if outer is None else outer(original, memo, None)
+            if known_copy(self, id(original), MISSING) is MISSING:
+                return lambda original, _: self.copy_part(original)
+            # Who copies one object twice wants two copies.
+            return self.copy_apart
+
+        token = interceptor.set(intercept)
+        try:
+            return method(self)
+        finally:
+            interceptor.reset(token)
+
+    def stop_intercepting(self) -> None:
+        """Undo what `call_method` did to `copy.deepcopy`, now that the walk is over."""
+        if self.is_intercepting:
+            self.is_intercepting = False
+            uninstall()
+
     def copy_sealed(self, original: Any) -> Any:
         """Copy ``original`` for a place that can't be written again."""
         copier = self.plans[type(original)]
@@ -261,7 +300,7 @@ def _is_leaf(original: Any) -> bool:
     library = cls.__module__.partition(".")[0]
     if library == "numpy":
         return not getattr(getattr(original, "dtype", None), "hasobject", True)
-    return library == "torch" and not getattr(original, "__dict__", True)
+    return library == "torch" and hasattr(cls, "data_ptr") and not getattr(original, "__dict__", True)
 
 
 def set_attribute(attributes: dict[str, Any], name: str, value: Any) -> None:

@@ -11,7 +11,7 @@ CPython     asks for the object ``x`` by                  never asks for
 3.15        ``id(x) in memo``, and then ``memo[id(x)]``   what it shares unseen
 ==========  ============================================  =========================
 
-What it shares unseen (``copy._atomic_types``) includes `weakref.ref`.
+What it shares unseen (``copy._atomic_types``) includes `weakref.ref` and functions.
 
 Source:
     ``deepcopy`` in Lib/copy.py of each version.
@@ -22,17 +22,21 @@ from __future__ import annotations
 import copy
 import sys
 import threading
+import types
 import weakref
 from collections.abc import Set
 from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 from typing import Any, Final
 
-__all__ = ["ASKS_BY_CONTAINS", "NOT_ASKED", "asked_for", "references_are_asked_for"]
+__all__ = ["ASKS_BY_CONTAINS", "FOLLOWED", "NOT_ASKED", "asked_for", "references_are_asked_for"]
 
 NOT_ASKED: Any = object()
 
 ASKS_BY_CONTAINS: Final = sys.version_info >= (3, 15)
+
+FOLLOWED: Final = frozenset({weakref.ref, types.FunctionType, types.BuiltinFunctionType})
+"""What `copy.deepcopy` always shares, and `safepickle.deepcopy` not always."""
 
 _DEEPCOPY_CODE: Final = copy.deepcopy.__code__
 
@@ -51,11 +55,11 @@ def asked_for(frame: FrameType, key: Any) -> Any:
 
 
 class _ReferencesAreAskedFor:
-    """While it is entered, `copy.deepcopy` looks into the memo for a `weakref.ref` too, as it did before 3.14.
+    """While it is entered, `copy.deepcopy` looks into the memo for all that is `FOLLOWED`, as it did before 3.14.
 
-    There is no other way to learn of a reference that a ``__deepcopy__`` copies by itself: `copy.deepcopy` decides by
-    the exact type, and tells nobody. Whoever else calls it meanwhile, in this thread or in another one, gets what it
-    always gets: the same reference.
+    There is no other way to learn of a reference or a function that a ``__deepcopy__`` copies by itself:
+    `copy.deepcopy` decides by the exact type, and tells nobody. Whoever else calls it meanwhile, in this thread or in
+    another one, gets what it always gets: the same object.
     """
 
     def __init__(self) -> None:
@@ -66,8 +70,9 @@ class _ReferencesAreAskedFor:
         with self._lock:
             self._entered += 1
             # It stays there: another thread may be about to look it up when this one leaves.
-            copy._deepcopy_dispatch.setdefault(weakref.ref, _share)  # type: ignore[attr-defined]
-            copy._atomic_types = _SHARED_UNSEEN - {weakref.ref}  # type: ignore[attr-defined]
+            for cls in FOLLOWED:
+                copy._deepcopy_dispatch.setdefault(cls, _share)  # type: ignore[attr-defined]
+            copy._atomic_types = _SHARED_UNSEEN - FOLLOWED  # type: ignore[attr-defined]
 
     def __exit__(self, *exc_info: object) -> None:
         with self._lock:
@@ -76,8 +81,8 @@ class _ReferencesAreAskedFor:
                 copy._atomic_types = _SHARED_UNSEEN  # type: ignore[attr-defined]
 
 
-def _share(reference: weakref.ref[Any], memo: Any) -> weakref.ref[Any]:
-    return reference
+def _share(original: Any, memo: Any) -> Any:
+    return original
 
 
 _SHARED_UNSEEN: Final[Set[type]] = getattr(copy, "_atomic_types", frozenset())

@@ -10,7 +10,7 @@ import copy
 import copyreg
 import operator
 import types
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -19,6 +19,7 @@ from safepickle.reducers.table import Reducer, find_reducer, find_registered
 
 __all__ = [
     "STRONG_COPIERS",
+    "by_reducer",
     "copy_by_method",
     "copy_by_reduction",
     "copy_plain_instance",
@@ -58,7 +59,7 @@ def find_strong_copier(cls: type) -> Copier | None:
         return copy_by_method
     reducer = find_reducer(cls)
     if reducer is not None:
-        return _by_reducer(reducer)
+        return by_reducer(reducer)
     if cls in copyreg.dispatch_table or _has_dynamic_attributes(cls):
         return copy_by_reduction
     return copy_plain_instance if _is_plain(cls) else copy_by_reduction
@@ -69,7 +70,7 @@ def find_registered_copier(cls: type) -> Copier | None:
     for base in cls.__mro__:
         reducer = find_registered(base)
         if reducer is not None:
-            return _by_reducer(reducer)
+            return by_reducer(reducer)
         method = vars(base).get("__deepcopy__")
         if method is not None and not getattr(method, "__safepickle__", False):
             return None
@@ -283,27 +284,51 @@ def copy_by_method(original: Any, memo: Memo) -> Any:
     found = known_copy(memo, id(original), MISSING)
     if found is not MISSING:
         return found
+    method = getattr(original, "__deepcopy__", None)
+    if method is None:  # hidden by an attribute of the instance, as some methods do to copy it without them
+        return copy_without_method(original, memo)
     places, sealed, handed_out = len(memo.places), len(memo.sealed), len(memo.handed_out)
-    copied = original.__deepcopy__(memo)
-    if len(memo.sealed) > sealed:
-        _place_attributes(copied, memo, sealed)
+    is_outermost = id(original) not in memo.building
+    memo.building.add(id(original))
+    try:
+        copied = memo.call_method(method) if type(method) is types.MethodType else method(memo)
+    finally:
+        if is_outermost:
+            memo.building.discard(id(original))
     if len(memo.places) > places and not _keeps(copied, memo.handed_out[handed_out:]):
         memo.seal(places)
+    if len(memo.sealed) > sealed and copied is not original:
+        _place_attributes(original, copied, memo, places, sealed)
     del memo.handed_out[handed_out:]
     memo.remember(original, copied)
     return copied
 
 
-def _place_attributes(copied: Any, memo: Memo, sealed: int) -> None:
-    """Give a place to those references, sealed since there were ``sealed``, that are attributes of ``copied``."""
+def _place_attributes(original: Any, copied: Any, memo: Memo, places: int, sealed: int) -> None:
+    """Give a place to those references, sealed since there were ``sealed``, that ``copied`` holds.
+
+    As an attribute, or in a list or a dict that is one, and is not the original's.
+    """
     attributes = getattr(copied, "__dict__", {})
-    waiting = memo.sealed[sealed:]
-    del memo.sealed[sealed:]
-    for reference in waiting:
-        names = [name for name, value in attributes.items() if value is reference]
-        memo.places.extend((set_attribute, attributes, name, reference) for name in names)
-        if not names:
-            memo.sealed.append(reference)
+    originals = getattr(original, "__dict__", {})
+    holders: list[tuple[Setter, Any, Iterable[tuple[Any, Any]]]] = [(set_attribute, attributes, attributes.items())]
+    for name, value in attributes.items():
+        if type(value) in (list, dict) and originals.get(name) is not value:
+            holders.append((operator.setitem, value, value.items() if type(value) is dict else enumerate(value)))
+    waiting = Counter(map(id, memo.sealed[sealed:]))
+    noted = {(id(holder), key) for _, holder, key, _ in memo.places[places:]}
+    for setter, holder, items in holders:
+        for key, value in items:
+            # One reference may be in several places, of which some can't be written again.
+            if id(value) in waiting and (id(holder), key) not in noted:
+                memo.places.append((setter, holder, key, value))
+                waiting[id(value)] -= 1
+    still_sealed = []
+    for reference in memo.sealed[sealed:]:
+        if waiting[id(reference)] > 0:
+            waiting[id(reference)] -= 1
+            still_sealed.append(reference)
+    memo.sealed[sealed:] = still_sealed
 
 
 def _keeps(copied: Any, parts: Iterable[Any]) -> bool:
@@ -321,8 +346,7 @@ def copy_by_reduction(original: Any, memo: Memo) -> Any:
     method = getattr(original, "__deepcopy__", None)
     if method is not None and not getattr(method, "__safepickle__", False):
         return copy_by_method(original, memo)
-    value = _reduce(original)
-    return original if isinstance(value, str) else _rebuild(original, memo, *value)
+    return copy_without_method(original, memo)
 
 
 def copy_without_method(original: Any, memo: Memo) -> Any:
@@ -331,7 +355,7 @@ def copy_without_method(original: Any, memo: Memo) -> Any:
     return original if isinstance(value, str) else _rebuild(original, memo, *value)
 
 
-def _by_reducer(reducer: Reducer) -> Copier:
+def by_reducer(reducer: Reducer) -> Copier:
     """A copier from the type table of a dump, whose reduce values are meant for the order in which pickle builds."""
 
     def copy_by_reducer(original: Any, memo: Memo) -> Any:
@@ -340,7 +364,7 @@ def _by_reducer(reducer: Reducer) -> Copier:
             return found
         value = reducer(original, memo.dump)
         if value is NotImplemented:
-            return copy_by_reduction(original, memo)
+            return copy_without_method(original, memo)
         return original if isinstance(value, str) else _rebuild(original, memo, *value, items_first=True)
 
     return copy_by_reducer
@@ -431,7 +455,7 @@ def _set_state(copied: Any, state: Any, memo: Memo, set_state: Callable[[Any, An
         memo.sealed.extend(ref for _, holder, _, ref in memo.places[places:] if holder is copied_state)
     else:
         memo.seal(places)
-    _place_attributes(copied, memo, sealed)
+    _place_attributes(None, copied, memo, places, sealed)
 
 
 def _set_attributes(copied: Any, state: Any, memo: Memo) -> None:

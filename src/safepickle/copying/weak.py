@@ -343,8 +343,11 @@ def finish(memo: Memo) -> bool:
         if not is_open and memo.ephemerons:
             _copy_values_of_outside_keys(memo)
             is_open = True
-    if not memo.copied_for_sure and any(_is_wrong(reference, memo) for reference in memo.sealed):
-        return False
+    if not memo.copied_for_sure:
+        wrong = [reference for reference in memo.sealed if _is_wrong(reference, memo)]
+        if wrong:
+            memo.to_begin_with = [referent for each in wrong if (referent := _copied_referent(each, memo)) is not None]
+            return False
     for setter, holder, key, reference in memo.places:
         setter(holder, key, settle(reference, memo))
     for finish_one in memo.later:
@@ -377,6 +380,13 @@ def _is_wrong(reference: Any, memo: Memo) -> bool:
     referent, callback, _ = memo.pending[id(reference)]
     is_same = _copied_callback(callback, reference, memo) is callback
     return not is_same or _copy_or_same(referent, memo) is not referent
+
+
+def _copied_referent(reference: Any, memo: Memo) -> Any:
+    """The referent of a pending reference if the walk has copied it, else None."""
+    key = id(reference)
+    referent = memo.simple[key] if key in memo.simple else memo.pending[key].referent if key in memo.pending else None
+    return None if known_copy(memo, id(referent), MISSING) is MISSING else referent
 
 
 def _copy_values_of_copied_keys(memo: Memo) -> None:
