@@ -8,8 +8,10 @@ import math
 import pickle
 import subprocess
 import sys
+import textwrap
 import warnings
 import weakref
+from typing import Any
 
 import pytest
 
@@ -417,3 +419,69 @@ def test_relinked_graph_loads_with_plain_pickle_and_no_safepickle(tmp_path):
         "assert root.cache['root'] is root and list(root.members) == [root.child]"
     )
     subprocess.run([sys.executable, "-I", "-c", program, path], check=True)
+
+
+class Tree(Node):
+    """Built from arguments that lead back to it."""
+
+    parts: Any = ()
+
+    def __reduce__(self):
+        return Tree, ("tree",) if not self.parts else (self.parts,)
+
+
+def warning_of(obj, **options):
+    with pytest.warns(safepickle.WeakReferenceWarning) as caught:
+        safepickle.dumps(obj, **options)
+    (warning,) = caught
+    return warning.message
+
+
+def test_advice_for_a_cycle_is_not_that_for_what_is_outside():
+    tree = Tree("tree")
+    tree.parts = [weakref.ref(tree)]
+    cyclic = str(warning_of(tree))
+    assert "owner" not in cyclic
+    assert "from the reduce arguments into the state" in cyclic
+    both = str(warning_of([tree, weakref.ref(KEPT_OUTSIDE)]))
+    assert "Pickle the owner too" in both
+    assert "from the reduce arguments into the state" in both
+
+
+def test_advice_for_functions_by_value_names_them():
+    def on_save():
+        """Stand outside of the pickle."""
+
+    class Hook:
+        def method(self):
+            """Belong to a class, which is the owner."""
+
+    warning = warning_of([weakref.ref(on_save), weakref.proxy(Hook)])
+    here = f"{__name__}.test_advice_for_functions_by_value_names_them.<locals>"
+    assert warning.functions == (f"{here}.on_save", f"{here}.Hook")
+    assert "travel by value" in str(warning)
+    assert f"{here}.on_save" in str(warning)
+    assert "owner" not in str(warning)
+    hook = Hook()
+    assert warning_of([Hook, weakref.WeakMethod(hook.method)]).functions == ()
+    mixed = str(warning_of([weakref.ref(on_save), weakref.ref(KEPT_OUTSIDE)]))
+    assert "pickle the owner too" in mixed
+    with pytest.raises(safepickle.WeakReferenceError, match=r"on_save\) is not in the pickle. Functions and") as caught:
+        safepickle.dumps([weakref.ref(on_save)], weakrefs="strict")
+    assert caught.value.referent_name == f"{here}.on_save"
+
+
+def test_function_of_a_script_is_named_with_the_reason():
+    program = """
+        import warnings, weakref, safepickle
+        def on_save():
+            pass
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            safepickle.dumps({"hook": weakref.ref(on_save)})
+        print(caught[0].message)
+        """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "__main__.on_save" in said
+    assert "Functions and classes of __main__, and local ones, travel by value" in said

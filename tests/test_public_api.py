@@ -50,7 +50,9 @@ EXAMPLES: list[BaseException] = [
     errors.UnpicklableWarning([("socket.socket", "$.connection", "cannot pickle 'socket' object")]),
     errors.WeakReferenceError("$.layers[2]._parent", "app.nn.Encoder"),
     errors.WeakReferenceError(None, "app.nn.Encoder", "cycle"),
+    errors.WeakReferenceError("$.hook", "builtins.function", "outside", "__main__.on_save"),
     errors.WeakReferenceWarning({"app.nn.Encoder": 2}, {"app.Tree": 1}),
+    errors.WeakReferenceWarning({"builtins.function": 1}, None, ("__main__.on_save",)),
 ]
 
 

@@ -43,13 +43,17 @@ class WeakReferenceError(pickle.PicklingError):
         referent_type: Dotted name of the referent's type.
         reason: ``"outside"``: the referent is not in the pickle. ``"cycle"``: the referent is still being built when
             the reference must be made.
+        referent_name: Dotted name of a referent that is a function or a class and travels by value, else None.
     """
 
-    def __init__(self, path: str | None, referent_type: str, reason: str = "outside") -> None:
-        super().__init__(path, referent_type, reason)
+    def __init__(
+        self, path: str | None, referent_type: str, reason: str = "outside", referent_name: str | None = None
+    ) -> None:
+        super().__init__(path, referent_type, reason, referent_name)
         self.path = path
         self.referent_type = referent_type
         self.reason = reason
+        self.referent_name = referent_name
 
     def __str__(self) -> str:
         where = f" at {self.path}" if self.path else ""
@@ -58,6 +62,13 @@ class WeakReferenceError(pickle.PicklingError):
                 f"cannot pickle the weak reference{where}: its referent ({self.referent_type}) is built from arguments "
                 "that lead back to the reference, so it does not exist yet when the reference is loaded. Move what "
                 'leads back from the reduce arguments into the state, or pass weakrefs="relink" to leave a tombstone.'
+            )
+        if self.referent_name is not None:
+            return (
+                f"cannot pickle the weak reference{where}: its referent ({self.referent_name}) is not in the pickle. "
+                f"{_BY_VALUE}: move it into a module that the other side imports, or pickle it too, or pass "
+                'weakrefs="strong" to carry a copy, or weakrefs="relink" to leave a tombstone. safepickle.explain(obj) '
+                "lists every such reference."
             )
         return (
             f"cannot pickle the weak reference{where}: its referent ({self.referent_type}) is not in the pickle. "
@@ -119,25 +130,54 @@ class WeakReferenceWarning(UserWarning):
     Attributes:
         counts: How many references point outside the pickle, by the dotted name of the referent's type.
         cycles: How many point at an object that is built from arguments which lead back to the reference.
+        functions: Dotted names of the functions and classes among the referents outside: they travel by value.
     """
 
-    def __init__(self, counts: dict[str, int], cycles: dict[str, int] | None = None) -> None:
-        super().__init__(counts, cycles)
+    def __init__(
+        self, counts: dict[str, int], cycles: dict[str, int] | None = None, functions: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(counts, cycles, functions)
         self.counts = counts
         self.cycles = cycles or {}
+        self.functions = functions
 
     def __str__(self) -> str:
         total = sum(self.counts.values()) + sum(self.cycles.values())
-        reasons = []
+        reasons, advice = [], []
         if self.counts:
             reasons.append(f"{_listed(self.counts)} outside the pickle")
+            advice += self._advice_on_outside()
         if self.cycles:
             reasons.append(f"{_listed(self.cycles)} built from arguments that lead back to the reference")
+            advice.append(
+                "What is built from such arguments does not exist yet when the reference is made: move what leads back "
+                'from the reduce arguments into the state, or pass weakrefs="tombstone" to silence this, '
+                'weakrefs="strict" to make it an error.'
+            )
         return (
-            f"{total} weak reference{'s' * (total != 1)} will load dead: {'; '.join(reasons)}. Pickle the owner too, "
-            'or pass weakrefs="strong" to carry a copy, weakrefs="tombstone" to silence this, weakrefs="strict" to '
-            "make it an error. safepickle.explain(obj) lists every such reference."
+            f"{total} weak reference{'s' * (total != 1)} will load dead: {'; '.join(reasons)}. {' '.join(advice)} "
+            "safepickle.explain(obj) lists every such reference."
         )
+
+    def _advice_on_outside(self) -> list[str]:
+        options = (
+            'pass weakrefs="strong" to carry a copy, weakrefs="tombstone" to silence this, weakrefs="strict" to make '
+            "it an error."
+        )
+        if not self.functions:
+            return [f"Pickle the owner too, or {options}"]
+        most = 5
+        named = ", ".join(self.functions[:most])
+        if len(self.functions) > most:
+            named += f" and {len(self.functions) - most} more"
+        them = "it" if len(self.functions) == 1 else "them"
+        advice = [
+            f"{_BY_VALUE}, so no module of the other side owns {named}: move {them} into one that it imports, pickle "
+            f"{them} too, or {options}"
+        ]
+        if sum(self.counts.values()) > len(self.functions):
+            advice.append("Of other referents, pickle the owner too.")
+        return advice
 
 
 @public
@@ -302,6 +342,9 @@ class UnpicklableStateWarning(UserWarning):
             f"the state of a {self.object_type} holds a tombstone, over which its __setstate__ failed ({self.cause}): "
             "its attributes are set as they were, and nothing else that __setstate__ does is done."
         )
+
+
+_BY_VALUE = "Functions and classes of __main__, and local ones, travel by value"
 
 
 def _listed(counts: dict[str, int]) -> str:

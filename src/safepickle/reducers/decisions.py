@@ -72,6 +72,7 @@ class Dump:
         left_out: References of this walk to what is outside, counted by the referent's type.
         cycles: The same for references to what is still under construction.
         dropped: Hooks whose owner is in the pickle without them, by their ids.
+        functions_outside: Names of functions and classes among what is outside, all of which travel by value.
         offender: The reference that an error is about.
         scratch: What a room of reducers remembers of this walk, under a name of its own.
     """
@@ -98,6 +99,7 @@ class Dump:
         self.left_out: dict[type, int] = {}
         self.cycles: dict[type, int] = {}
         self.dropped: dict[int, object] = {}
+        self.functions_outside: dict[str, None] = {}
         self.offender: object = None
         self.scratch: dict[str, Any] = {}
         # Objects that a subclass's persistent_id stored, held so that their ids stay theirs.
@@ -137,7 +139,8 @@ class Dump:
         outside = self.left_out if self.policy == "relink" else {}
         if not outside and not self.cycles:
             return None
-        return WeakReferenceWarning(_by_dotted_name(outside), _by_dotted_name(self.cycles))
+        functions = tuple(self.functions_outside) if outside else ()
+        return WeakReferenceWarning(_by_dotted_name(outside), _by_dotted_name(self.cycles), functions)
 
     def decide(self, reference: object, referent: object, *dependents: object) -> str:
         """Decide what becomes of a weak reference.
@@ -183,7 +186,7 @@ class Dump:
             self._pending[key] = (reference, referent)
         if dependents:
             self._dependents.setdefault(key, []).extend(dependents)
-        self.left_out[cls] = self.left_out.get(cls, 0) + 1
+        self._count_outside(referent)
         return OUTSIDE
 
     def decide_hooks(self, handle: object, hooks: object) -> str:
@@ -233,6 +236,7 @@ class Dump:
         self.dirty = False
         self.left_out.clear()
         self.cycles.clear()
+        self.functions_outside.clear()
         self.scratch.clear()
         self._pending.clear()
         self._pending_hooks.clear()
@@ -323,7 +327,7 @@ class Dump:
 
     def error(self, reference: object, referent: object, reason: str) -> WeakReferenceError:
         """Make the error for a reference that must not become a tombstone."""
-        error = WeakReferenceError(None, dotted_name(type(referent)), reason)
+        error = WeakReferenceError(None, dotted_name(type(referent)), reason, _name_of_function(referent))
         self.offender = reference
         return error
 
@@ -376,7 +380,7 @@ class Dump:
             return STRONG
         if fate == "strict":
             raise self.error(reference, referent, OUTSIDE)
-        self._count(self.left_out, referent)
+        self._count_outside(referent)
         return OUTSIDE
 
     def tombstone_arguments(self, fate: str, referent: object) -> tuple[str, str]:
@@ -389,6 +393,12 @@ class Dump:
         if arguments is None:
             arguments = self._tombstones[key] = fate, dotted_name(key[1])
         return arguments
+
+    def _count_outside(self, referent: object) -> None:
+        self._count(self.left_out, referent)
+        name = _name_of_function(referent)
+        if name is not None:
+            self.functions_outside[name] = None
 
     @staticmethod
     def _count(counts: dict[type, int], referent: object) -> None:
@@ -421,6 +431,15 @@ class Dump:
 def dotted_name(cls: type) -> str:
     """Return the dotted name of a class, as messages and tombstones give it."""
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _name_of_function(referent: object) -> str | None:
+    """Return the dotted name of a function or a class, if nothing but a module or another function has it."""
+    if not issubclass(type(referent), (types.FunctionType, type)):
+        return None
+    module, name = getattr(referent, "__module__", None), getattr(referent, "__qualname__", None)
+    owner = str(name).rpartition(".")[0]
+    return f"{module}.{name}" if not owner or owner.endswith("<locals>") else None
 
 
 def _by_dotted_name(counts: dict[type, int]) -> dict[str, int]:
