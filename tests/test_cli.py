@@ -39,6 +39,8 @@ parent.child = Child(parent)
 orphan = Child(Parent())
 generator = [number for number in range(3)], (number for number in ())
 holder = Holder()
+watched = [parent, weakref.finalize(parent, list)]
+watched[1].atexit = False
 
 def exits():
     raise SystemExit(3)
@@ -86,6 +88,13 @@ def test_explain_takes_a_policy(script: str, capsys: pytest.CaptureFixture[str])
     assert main(["explain", f"{script}:parent.child", "--weakrefs", "strict", "--json"]) == 1
     (reference,) = json.loads(capsys.readouterr().out)["weak_references"]
     assert reference["becomes"] == "error"
+
+
+def test_explain_takes_finalizers(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for option, becomes in ((), "dead finalizer"), (("--finalizers", "rearm"), "weak reference"):
+        assert main(["explain", f"{script}:watched", "--json", *option]) == 0
+        found = {entry["path"]: entry["becomes"] for entry in json.loads(capsys.readouterr().out)["weak_references"]}
+        assert found == {"$[0].child.parent": "weak reference", "$[1]": becomes}
 
 
 def test_explain_draws_a_picture(script: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

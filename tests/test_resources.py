@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import logging
+import logging.handlers
 import os
 import pickle
 import subprocess
@@ -195,3 +197,14 @@ def test_dispatch_table_of_the_caller_goes_first(tmp_path: Path) -> None:
     pickler.dump(owned.holder)
     assert safepickle.loads(file.getvalue()).end == "sent"
     owned.close()
+
+
+@pytest.mark.parametrize("cls", [logging.FileHandler, logging.handlers.WatchedFileHandler])
+def test_log_that_is_opened_late_is_not_cut_off_by_the_copy(cls: Any, tmp_path: Path) -> None:
+    handler = cls(tmp_path / "log", mode="w", delay=True)
+    copy = round_trip(handler)
+    for number, each in enumerate((handler, copy)):
+        each.emit(logging.makeLogRecord({"msg": f"record {number}"}))
+        each.close()
+    assert (tmp_path / "log").read_text().splitlines() == ["record 0", "record 1"]
+    assert round_trip(handler).mode == "w"

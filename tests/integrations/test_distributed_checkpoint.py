@@ -94,6 +94,19 @@ def test_the_strict_policy_is_kept(tmp_path: Path) -> None:
         dcp.save({"a": weakref.ref(outside)}, checkpoint_id=tmp_path, planner=SafePickleSavePlanner(weakrefs="strict"))
 
 
+@pytest.mark.parametrize("finalizers", ["dead", "rearm"])
+def test_finalizers_are_what_the_planner_says(finalizers: Any, tmp_path: Path) -> None:
+    root = Node("root")
+    watched = weakref.finalize(root, print)
+    planner = SafePickleSavePlanner(finalizers=finalizers, whole=["trees"])
+    dcp.save({"trees": [root, watched]}, checkpoint_id=tmp_path, planner=planner)
+    loaded: dict[str, Any] = {"trees": None}
+    dcp.load(loaded, checkpoint_id=tmp_path, planner=SafePickleLoadPlanner(whole=["trees"]))
+    assert loaded["trees"][1].alive is (finalizers == "rearm")
+    loaded["trees"][1].detach()
+    watched.detach()
+
+
 def test_the_state_dict_is_as_it_was_after_a_save_and_a_failed_load(tmp_path: Path) -> None:
     state = state_of(trained())
     extra = state["model"]["_extra_state"]

@@ -10,9 +10,11 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
+import filelock
 import joblib
 import numpy as np
 import pytest
+import torch
 from distributed import Client, LocalCluster
 from joblib.externals.loky import get_reusable_executor
 
@@ -120,6 +122,26 @@ def test_what_multiprocessing_hands_over_is_the_childs_own(spawn: Any, tmp_path:
     pipe.holder.socket.sendall(b"still open")
     end.close()
     pipe.close()
+
+
+def test_a_module_that_torch_has_saved_leaves_the_resource_alone(owned: Owned, tmp_path: Path) -> None:
+    module = torch.nn.Linear(1, 1)
+    module.owned = owned.holder  # type: ignore[assignment]
+    torch.save(module, tmp_path / "module.pt", pickle_module=safepickle)
+    loaded = torch.load(tmp_path / "module.pt", weights_only=False)
+    del loaded
+    gc.collect()
+
+
+@pytest.mark.parametrize("cls", [filelock.FileLock, filelock.SoftFileLock])
+def test_file_lock_is_copied_as_long_as_it_is_not_held(cls: Any, tmp_path: Path) -> None:
+    lock = cls(tmp_path / "lock")
+    assert not round_trip(lock).is_locked
+    with lock:
+        with pytest.raises(TypeError, match="FileLock that is held: a copy that goes releases it"):
+            safepickle.dumps(lock)
+        gc.collect()
+        assert lock.is_locked
 
 
 def total(array: Any) -> tuple[str, float]:

@@ -156,6 +156,18 @@ def test_the_stock_plugin_refuses_them(tmp_path: Path) -> None:
         trainer(tmp_path / "stock", 1, TorchCheckpointIO()).fit(module, data())
 
 
+@pytest.mark.parametrize("finalizers", ["dead", "rearm"])
+def test_finalizers_of_a_checkpoint_are_what_the_plugin_says(finalizers: Any, tmp_path: Path) -> None:
+    plan = Node("root")
+    watched = weakref.finalize(plan, print)
+    plugin = SafePickleIO(finalizers=finalizers)
+    plugin.save_checkpoint({"plan": plan, "watched": watched}, tmp_path / "last.ckpt")
+    loaded = plugin.load_checkpoint(tmp_path / "last.ckpt")
+    assert loaded["watched"].alive is (finalizers == "rearm")
+    loaded["watched"].detach()
+    watched.detach()
+
+
 def test_a_failed_save_leaves_the_last_checkpoint_standing(tmp_path: Path) -> None:
     plugin = SafePickleIO(weakrefs="strict")
     plugin.save_checkpoint({"epoch": 1}, tmp_path / "deep" / "last.ckpt")

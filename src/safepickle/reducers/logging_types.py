@@ -51,6 +51,9 @@ def reduce_handler(handler: logging.Handler, dump: Dump) -> Any:
     state: Any = handler.__getstate__()
     if type(state) is dict:
         state = {name: value for name, value in state.items() if name != "lock"}
+        if issubclass(cls, logging.FileHandler) and state.get("stream") is None and not state.get("_closed"):
+            # It opens its file with the first record, and would cut off what the original has written by then.
+            state["mode"] = state.get("mode", "a").replace("w", "a")
     return new_object, (cls,), state, None, None, rebuild.rebuild_logging_handler
 
 
