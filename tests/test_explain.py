@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import gc
 import json
+import math
+import os
 import pickle
 import subprocess
 import sys
 import types
+import uuid
 import warnings
 import weakref
 from collections.abc import Callable
@@ -498,3 +502,79 @@ def test_reason_of_several_lines_stays_in_its_row() -> None:
     rows = [line for line in str(explanation).splitlines() if "$['a']" in line]
     assert rows[0].endswith("TypeError: the first line the second the third")
     assert "the second the third" in explanation._repr_html_()
+
+
+class Registry:
+    """Drops its callbacks when it is pickled, as matplotlib's registry does."""
+
+    def __init__(self) -> None:
+        self.callbacks: Any = {"changed": {1: print}}
+        self.canvas: Any = Node()
+        self.name = "registry"
+        self.nothing: Any = []
+        self.shared = [1]
+
+    def __getstate__(self) -> Any:
+        state = {**vars(self), "callbacks": {"changed": {}}, "canvas": None, "shared": self.shared}
+        del state["nothing"]
+        return state
+
+
+class Built:
+    def __init__(self, size: int) -> None:
+        self.size = [size]
+        self.parent: Any = None
+
+    def __reduce__(self) -> Any:
+        return Built, (self.size,)
+
+
+def test_what_an_objects_own_class_leaves_out_is_told() -> None:
+    built = Built(3)
+    built.parent = weakref.ref(built)
+    plain = Node()
+    explanation = safepickle.explain({"registries": [Registry(), Registry()], "built": built, "plain": plain})
+    found = {entry.path: (entry.attributes, entry.by) for entry in explanation.omissions}
+    assert found == {
+        "$['registries'][0]": (("callbacks", "canvas"), "test_explain.Registry.__getstate__"),
+        "$['registries'][1]": (("callbacks", "canvas"), "test_explain.Registry.__getstate__"),
+        "$['built']": (("parent",), "test_explain.Built.__reduce__"),
+    }
+    assert explanation.picklable
+    text = str(explanation)
+    assert "Left out by the objects' own classes, under any pickler" in text
+    assert "$['registries'][0] and 1 more" in text
+    assert explanation.to_dict()["omissions"][0]["attributes"]
+    assert "Left out by" not in str(safepickle.explain(plain))
+
+
+def test_attributes_of_a_subclass_that_its_base_does_not_know_of_are_told() -> None:
+    numpy = pytest.importorskip("numpy")
+
+    class Table(numpy.ndarray):
+        pass
+
+    table: Any = numpy.zeros(3).view(Table)
+    table.parent, table.units = weakref.ref(table), ["m"]
+    [entry] = safepickle.explain([table]).omissions
+    assert (entry.path, entry.attributes) == ("$[0]", ("parent", "units"))
+    assert entry.by.startswith("numpy.ndarray.__reduce")
+
+
+def test_referent_that_is_imported_is_shown_by_its_name() -> None:
+    root = Node()
+    referents = {"function": os.path.join, "cls": collections.OrderedDict, "module": os, "builtin": math.sin}
+    referents["member"] = uuid.SafeUUID.safe
+    for name, referent in referents.items():
+        setattr(root, name, weakref.ref(referent))
+    root.own = weakref.ref(root)
+    found = {entry.path: entry.referent_path for entry in safepickle.explain(root).weak_references}
+    assert found == {
+        "$.function": "posixpath.join",
+        "$.cls": "collections.OrderedDict",
+        "$.module": "os",
+        "$.builtin": "math.sin",
+        "$.member": "uuid.SafeUUID.safe",
+        "$.own": "$",
+    }
+    assert "weak reference to posixpath.join" in str(safepickle.explain({"hook": weakref.ref(os.path.join)}))

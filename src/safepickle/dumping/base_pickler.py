@@ -188,6 +188,11 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         """Tell whether something else is pickled in the place of `obj`."""
         return False
 
+    def leaves_to_itself(self, cls: type) -> bool:
+        """Tell whether a class says itself how its instances are pickled, and no reducer does."""
+        reduce = self._table[cls]
+        return reduce is None or (reduce is leave_to_itself and cls not in self.own_dispatch_table)
+
     def may_reduce_to_a_global(self, cls: type) -> bool:
         """Tell whether an instance of `cls` might be pickled as a name that the other side imports."""
         return self._table[cls] is leave_to_itself

@@ -28,6 +28,7 @@ RECORDS: Final[dict[str, str]] = {
     "LoadReport": "integrations.torch.report",
     "Mismatch": "integrations.torch.report",
     "Node": "report.inspection",
+    "Omission": "report.explanation",
     "PathTable": "tracing.path_table",
     "Problem": "report.inspection",
     "Recipe": "report.inspection",

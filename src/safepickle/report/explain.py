@@ -6,6 +6,7 @@ and notes what becomes of each weak reference. This module puts the findings tog
 
 from __future__ import annotations
 
+import enum
 import io
 import types
 import weakref
@@ -27,8 +28,9 @@ from safepickle.options import (
 from safepickle.public import public
 from safepickle.reducers.decisions import CYCLE, DEAD, OUTSIDE, RELINK, STRONG, dotted_name
 from safepickle.report.dry_run import Fates, dry_run
-from safepickle.report.explanation import Explanation, Hazard, Subtree, UnpicklableObject, WeakReference
+from safepickle.report.explanation import Explanation, Hazard, Omission, Subtree, UnpicklableObject, WeakReference
 from safepickle.report.graph import Graph, WeakEdge
+from safepickle.report.omissions import left_out_by, names_left_out
 from safepickle.report.progress import following
 from safepickle.tracing.expand import ENVELOPE, Expansion, fetch_size
 from safepickle.tracing.naming import NEAREST
@@ -97,6 +99,7 @@ class _Inquiry:
         self._failures: list[tuple[int, Exception]] = []
         self._dead: list[int] = []
         self._finalizers: list[int] = []
+        self._omissions: list[tuple[int, tuple[str, ...]]] = []
         self._walk()
 
     def conclude(self) -> Explanation:
@@ -125,6 +128,7 @@ class _Inquiry:
             strong_adds_objects=len(copied),
             complete=traversal.complete,
             graph=graph,
+            omissions=tuple(self._omission(number, names) for number, names in self._omissions),
         )
 
     def _fate(self, referent: Any) -> OutsideFate:
@@ -143,6 +147,7 @@ class _Inquiry:
             sizes[number] = expansion.size + expansion.buffers
             obj = traversal.walk.objects[number]
             led_to[number] = [id(child) for _, child in expansion.children[expansion.shortcuts :]]
+            self._note_omissions(number, obj, expansion)
             if expansion.error is not None:
                 self._failures.append((number, expansion.error))
                 graph.unpicklable.add(number)
@@ -170,6 +175,18 @@ class _Inquiry:
             for child in met.get(number, ()):
                 graph.links.extend((number, child))
         graph.sizes[0] += ENVELOPE
+
+    def _note_omissions(self, number: int, obj: Any, expansion: Expansion) -> None:
+        if type(expansion.value) is not tuple or number >= self._traversal.outside_from:
+            return
+        if self._pickler.leaves_to_itself(type(obj)):
+            names = names_left_out(obj, expansion.value)
+            if names:
+                self._omissions.append((number, names))
+
+    def _omission(self, number: int, names: tuple[str, ...]) -> Omission:
+        obj = self._traversal.walk.objects[number]
+        return Omission(self._traversal.walk.path(number), dotted_name(type(obj)), names, left_out_by(obj))
 
     def _is_dead_finalizer(self, obj: Any, expansion: Expansion) -> bool:
         """Tell whether an object is a finalizer that comes back dead wherever its object is."""
@@ -225,8 +242,16 @@ class _Inquiry:
             return WeakReference(path, kind, "dead", None, "dead finalizer", None, 0)
         target = walk.numbers.get(id(referent), -1)
         state = "kept" if self._is_kept(target, referent) else "outside"
-        referent_path = walk.path(target) if state == "kept" and target >= 0 else None
+        referent_path = self._path_of_kept(target, referent) if state == "kept" else None
         return WeakReference(path, kind, state, dotted_name(type(referent)), "dead finalizer", referent_path, 0)
+
+    def _path_of_kept(self, target: int, referent: Any) -> str | None:
+        """Say where a kept referent is: in a module that the other side imports, or in the pickle."""
+        if self._traversal.is_by_reference(referent):
+            name = _imported_name(referent)
+            if name is not None:
+                return name
+        return self._traversal.walk.path(target) if target >= 0 else None
 
     def _is_kept(self, target: int, referent: Any) -> bool:
         return 0 <= target < self._graph.copied_from or (target < 0 and self._traversal.is_by_reference(referent))
@@ -257,7 +282,7 @@ class _Inquiry:
             state=state,
             referent_type=dotted_name(type(referent)),
             becomes=becomes,
-            referent_path=walk.path(target) if state == "kept" and target >= 0 else None,
+            referent_path=self._path_of_kept(target, referent) if state == "kept" else None,
             adds=totals[target] if target >= graph.copied_from and walk.parents[target] == source else 0,
         )
 
@@ -325,6 +350,16 @@ class _Inquiry:
                 effect = f"{len(sources)} tensors that no longer share their memory"
                 path = graph.path(graph.parents[target])
                 yield Hazard(path, graph.types[graph.parents[target]], "pickle and cloudpickle", effect)
+
+
+def _imported_name(obj: Any) -> str | None:
+    """Return the dotted name by which a module has an object, or None when it is not told by what it says of itself."""
+    if issubclass(type(obj), types.ModuleType):
+        return str(obj.__name__)
+    if issubclass(type(obj), enum.Enum):
+        return f"{dotted_name(type(obj))}.{obj.name}"
+    module, name = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
+    return f"{module}.{name}" if type(module) is str and type(name) is str else None
 
 
 def _places(met: dict[int, list[int]], count: int) -> list[int]:

@@ -12,7 +12,7 @@ from typing import Any
 from safepickle.rebuild.records import record
 from safepickle.report.graph import Graph
 
-__all__ = ["Explanation", "Hazard", "Subtree", "UnpicklableObject", "WeakReference"]
+__all__ = ["Explanation", "Hazard", "Omission", "Subtree", "UnpicklableObject", "WeakReference"]
 
 
 @record
@@ -28,7 +28,7 @@ class WeakReference:
         referent_type: Dotted name of the referent's type; None when it is dead.
         becomes: ``"weak reference"``, ``"tombstone"``, ``"strong copy"``, ``"left out"`` (of a weak container),
             ``"dead finalizer"`` or ``"error"``.
-        referent_path: Where a kept referent is.
+        referent_path: Where a kept referent is, or the dotted name of one that the other side imports.
         adds: Bytes that only a strong copy brings in: those of this referent, and of all that no reference before
             this one has brought in.
     """
@@ -84,6 +84,24 @@ class Hazard:
 
 @record
 @dataclass(frozen=True, slots=True)
+class Omission:
+    """Attributes of an object that no pickler has: its own class leaves them out.
+
+    Attributes:
+        path: Where the object is.
+        type: Dotted name of its type.
+        attributes: Their names.
+        by: The method that leaves them out.
+    """
+
+    path: str
+    type: str
+    attributes: tuple[str, ...]
+    by: str
+
+
+@record
+@dataclass(frozen=True, slots=True)
 class Subtree:
     """An object with all that hangs on it, every object counted once: on the shortest path from the root.
 
@@ -122,6 +140,7 @@ class Explanation:
         strong_adds_objects: The same, in objects.
         complete: Whether the whole graph was seen.
         graph: The objects as numbers, names and sizes.
+        omissions: What the classes of objects leave out themselves.
     """
 
     type: str
@@ -138,6 +157,7 @@ class Explanation:
     strong_adds_objects: int
     complete: bool
     graph: Graph
+    omissions: tuple[Omission, ...] = ()
 
     @property
     def picklable(self) -> bool:
@@ -150,7 +170,7 @@ class Explanation:
         facts = ["type", "protocol", "weakrefs", "on_unpicklable", "picklable", "objects", "bytes"]
         facts += ["strong_adds_bytes", "strong_adds_objects", "complete"]
         plain = {name: getattr(self, name) for name in facts}
-        for name in ("weak_references", "unpicklable", "hazards", "subtrees"):
+        for name in ("weak_references", "unpicklable", "hazards", "omissions", "subtrees"):
             plain[name] = [asdict(entry) for entry in getattr(self, name)]
         return plain
 

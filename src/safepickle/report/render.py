@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from safepickle.report.units import counted, human_bytes
 from safepickle.tracing.naming import shorten
@@ -122,6 +122,8 @@ def explanation_document(explanation: Explanation, rows: int = _ROWS) -> Documen
                 left_out(len(explanation.hazards), rows),
             )
         )
+    if explanation.omissions:
+        made.append(_omissions(explanation, rows))
     if len(explanation.subtrees) > 1:
         made.append(
             Table(
@@ -221,6 +223,23 @@ def _weak_references(explanation: Explanation, rows: int) -> Table:
     if explanation.weakrefs == "callable":
         title = f"Weak references under a callable policy: {summary}"
     return Table(title, ("path", "kind", "referent", "of type", "becomes"), lines, left_out(len(groups), rows))
+
+
+def _omissions(explanation: Explanation, rows: int) -> Table:
+    """One row for all objects of a class that leave out the same."""
+    alike: dict[tuple[Any, ...], list[str]] = {}
+    for entry in explanation.omissions:
+        alike.setdefault((entry.type, entry.attributes, entry.by), []).append(entry.path)
+    lines = []
+    for (_, attributes, by), paths in list(alike.items())[:rows]:
+        path = readable_path(paths[0]) + (f" and {len(paths) - 1:,} more" if len(paths) > 1 else "")
+        lines.append((path, shorten(", ".join(attributes), 90), by))
+    return Table(
+        "Left out by the objects' own classes, under any pickler",
+        ("path", "attributes", "by"),
+        lines,
+        left_out(len(alike), rows),
+    )
 
 
 def _largest(subtrees: Sequence[Subtree], rows: int) -> list[list[Subtree]]:
