@@ -27,9 +27,8 @@ from safepickle.options import (
     check_weakrefs,
 )
 from safepickle.reducers.classes import leave_to_itself, new_object
-from safepickle.reducers.decisions import Dump
+from safepickle.reducers.decisions import NOTHING_MET, Dump
 from safepickle.reducers.table import TypeTable
-from safepickle.reducers.weak import reduce_weakref
 from safepickle.storage.files import Output
 from safepickle.weak_types import PROXIES
 
@@ -38,6 +37,8 @@ __all__ = ["BasePickler"]
 _STANDARD_DISPATCH_TABLE = cloudpickle.Pickler.dispatch_table
 # A class attribute, as cloudpickle has one, hides the C pickler's own slot, which alone it looks at while it dumps.
 _C_DISPATCH_TABLE: Any = pickle.Pickler.dispatch_table
+_dump_in_c = pickle.Pickler.dump
+_NO_CONSTRUCTOR_CALLED = object()
 _PLACEHOLDER = (object, ())
 _HOW_TO_NEST_LESS = (
     "The objects nest too deeply to be pickled. Break the chain: keep them in one list, and let each know its "
@@ -52,8 +53,21 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
     _bound_options: ClassVar[Mapping[str, Any]] = {}
     _has_persistent_id: ClassVar[bool] = False
     _chosen_dispatch_table: Mapping[type, Any] = _STANDARD_DISPATCH_TABLE
-    _unpicklable: Unpicklable = "raise"
     memo: Any  # of the C pickler
+
+    # As they mostly are: `dumps` calls no constructor but the C pickler's.
+    _weakrefs: WeakReferencePolicy = "relink"
+    _finalizers: Finalizers = "dead"
+    _unpicklable: Unpicklable = "raise"
+    _output: Any
+    _table: TypeTable
+    _relay: BufferRelay | None = None
+    _dump: Any = _NO_CONSTRUCTOR_CALLED  # a Dump, NOTHING_MET, or between dumps None
+    # A caller holds it, or has given it a callback: it has more to take care of than the bytes of one dump.
+    _is_shared = True
+    _memo_is_empty = True
+    _offender: object = None
+    proto = pickle.HIGHEST_PROTOCOL
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -73,6 +87,28 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         finalizers: Finalizers | None = None,
         unpicklable: Unpicklable | None = None,
     ) -> None:
+        self._set_options(weakrefs, finalizers, unpicklable)
+        if protocol is None:
+            protocol = self._bound_options.get("protocol")
+        if protocol is None or protocol < 0:
+            protocol = pickle.HIGHEST_PROTOCOL
+        self._output = file if type(file) is Output else Output(file)
+        if buffer_callback is not None:
+            self._relay = BufferRelay(buffer_callback)
+        # cloudpickle's own constructor cannot pass fix_imports on; the two attributes are all that it sets.
+        pickle.Pickler.__init__(self, self._output, protocol, fix_imports=fix_imports, buffer_callback=self._relay)
+        self.proto = int(protocol)
+        self._dump = None
+        self._table = TypeTable()
+        self._table.own_dispatch_table = {}
+        if self.dispatch_table is _STANDARD_DISPATCH_TABLE:
+            # The type table knows what is in it. Without it the C pickler asks copyreg's plain dict, and an object of
+            # an ordinary class is spared a look-up in a ChainMap, which is written in Python.
+            _C_DISPATCH_TABLE.__delete__(self)
+
+    def _set_options(
+        self, weakrefs: WeakReferencePolicy | None, finalizers: Finalizers | None, unpicklable: Unpicklable | None
+    ) -> None:
         bound = self._bound_options
         self._weakrefs = bound.get("weakrefs", "relink") if weakrefs is None else weakrefs
         self._finalizers = bound.get("finalizers", "dead") if finalizers is None else finalizers
@@ -80,24 +116,6 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         check_weakrefs(self._weakrefs)
         check_finalizers(self._finalizers)
         check_unpicklable(self._unpicklable)
-        if protocol is None:
-            protocol = bound.get("protocol")
-        if protocol is None or protocol < 0:
-            protocol = pickle.HIGHEST_PROTOCOL
-        self._output = file if type(file) is Output else Output(file)
-        self._relay = None if buffer_callback is None else BufferRelay(buffer_callback)
-        # cloudpickle's own constructor cannot pass fix_imports on; the two attributes are all that it sets.
-        pickle.Pickler.__init__(self, self._output, protocol, fix_imports=fix_imports, buffer_callback=self._relay)
-        self.globals_ref: dict[int, Any] = {}
-        self.proto = int(protocol)
-        self._table = TypeTable()
-        self._dump: Dump | None = None
-        self._memo_is_empty = True
-        self._offender: object = None
-        if self.dispatch_table is _STANDARD_DISPATCH_TABLE:
-            # The type table knows what is in it. Without it the C pickler asks copyreg's plain dict, and an object of
-            # an ordinary class is spared a look-up in a ChainMap, which is written in Python.
-            _C_DISPATCH_TABLE.__delete__(self)
 
     @property
     def dispatch_table(self) -> Mapping[type, Any]:
@@ -108,6 +126,11 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
     def dispatch_table(self, table: Mapping[type, Any]) -> None:
         self._chosen_dispatch_table = table
         _C_DISPATCH_TABLE.__set__(self, table)
+
+    @functools.cached_property
+    def globals_ref(self) -> dict[int, Any]:
+        """The namespaces of functions that are pickled by value, for cloudpickle."""
+        return {}
 
     @property
     def own_dispatch_table(self) -> Mapping[type, Any]:
@@ -122,32 +145,21 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
             obj: The root.
             *announced: Warnings about what is written in place of something else.
         """
-        if "_output" not in self.__dict__:
-            raise pickle.PicklingError(f"Pickler.__init__() was not called by {type(self).__qualname__}.__init__()")
         if self._dump is not None:
-            # The C pickler would lose what the outer dump stands on, and end the process.
-            raise RuntimeError(
-                "this Pickler is in the middle of a dump, and was asked for another one, by an object that it is "
-                "pickling or by another thread: use a Pickler of its own for that, or safepickle.dumps()"
-            )
-        self._dump = known = self._new_dump()
-        memo = {} if self._memo_is_empty else self.memo.copy()
-        self._table.own_dispatch_table = self.own_dispatch_table
-        if self._relay is not None:
-            self._relay.begin_dump()
-            self._relay.is_certain = self._is_certain
-        self._output.begin()
+            raise self._misuse()
+        self._dump = NOTHING_MET
+        memo = self._begin() if self._is_shared else {}
         try:
             try:
-                self._walk_until_settled(obj, known, memo)
+                self._walk(obj)
+                if self._dump is not NOTHING_MET or self._is_shared:
+                    self._walk_until_settled(obj, memo)
             except RecursionError as error:
-                known = self._walk_deep(obj, memo, error)
-            for warning in (*announced, known.warning()):
-                if warning is not None:
-                    # Before anything is final: a filter may turn the warning into an error.
-                    warnings.warn(warning, stacklevel=level_of_caller())
-            self._output.commit()
-            self._memo_is_empty = False
+                self._walk_deep(obj, memo, error)
+            if self._dump is not NOTHING_MET or self._is_shared:
+                self._warn(*announced)
+                self._output.commit()
+                self._memo_is_empty = False
         except BaseException:
             self._offender = self._dump.offender
             self.memo = memo
@@ -157,6 +169,37 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
             self._dump = None
             if self._relay is not None:
                 self._relay.is_certain = None
+
+    def _misuse(self) -> Exception:
+        if self._dump is _NO_CONSTRUCTOR_CALLED:
+            return pickle.PicklingError(f"Pickler.__init__() was not called by {type(self).__qualname__}.__init__()")
+        # The C pickler would lose what the outer dump stands on, and end the process.
+        return RuntimeError(
+            "this Pickler is in the middle of a dump, and was asked for another one, by an object that it is "
+            "pickling or by another thread: use a Pickler of its own for that, or safepickle.dumps()"
+        )
+
+    def _begin(self) -> dict[int, Any]:
+        """Get ready for a dump, and return the memo to which a walk that is repeated goes back."""
+        self._table.own_dispatch_table = self.own_dispatch_table
+        if self._relay is not None:
+            self._relay.begin_dump()
+            self._relay.is_certain = self._is_certain
+        self._output.begin()
+        return {} if self._memo_is_empty else self.memo.copy()
+
+    def _warn(self, *announced: Warning | None) -> None:
+        """Warn before anything is final: a filter may turn the warning into an error."""
+        for warning in (*announced, self.begun().warning()):
+            if warning is not None:
+                warnings.warn(warning, stacklevel=level_of_caller())
+
+    def begun(self) -> Dump:
+        """Return what the dump knows, which is made when it is first asked for."""
+        if self._dump is NOTHING_MET:
+            self._dump = self._new_dump()
+        known: Dump = self._dump
+        return known
 
     def _new_dump(self) -> Dump:
         return Dump(self, self._weakrefs, self.proto, self._has_persistent_id, self._finalizers)
@@ -171,13 +214,18 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
         A subclass may override it. Where none does, a walk goes without the method.
         """
-        return _reducer_override(self._table, self._dump, self._reduce_cyclic)(obj)
+        table = self._table
+        table.known = self.begun()
+        try:
+            return table.reduce(obj)
+        finally:
+            table.known = None
 
     def reduce_value(self, obj: Any) -> Any:
         """Return the reduce value that the pickler uses for `obj`, which is no exact builtin."""
         reduce = self._table[type(obj)]
         if reduce is not None:
-            value = reduce(obj, self._dump)  # type: ignore[arg-type]
+            value = reduce(obj, self.begun())
             if value is not NotImplemented:
                 return value
         cls = type(obj)
@@ -206,8 +254,9 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
             # Whatever is wrong with it is reported if the walk comes to it.
             return False
 
-    def _walk_until_settled(self, obj: Any, known: Dump, memo: dict[int, Any]) -> None:
-        self._walk(obj)
+    def _walk_until_settled(self, obj: Any, memo: dict[int, Any]) -> None:
+        """Walk again for as long as the last walk was wrong about something."""
+        known = self.begun()
         while self._must_walk_again(known):
             known.begin_walk()
             self.memo = memo
@@ -218,25 +267,31 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
             self._walk(obj)
 
     def _walk(self, obj: object) -> None:
-        if type(self).reducer_override is not BasePickler.reducer_override or "reducer_override" in self.__dict__:
-            pickle.Pickler.dump(self, obj)
+        if self._is_shared and self._has_own_override():
+            _dump_in_c(self, obj)
             return
-        override: Any = _reducer_override(self._table, self._dump, self._reduce_cyclic)
-        self.reducer_override = override  # type: ignore[method-assign]
+        # An ordinary object must cost one look-up and no more, not even that of an attribute of the pickler.
+        table = self._table
+        table.known = self._dump
+        table.pickler = self
+        self.reducer_override = table.reduce  # type: ignore[method-assign]
         try:
-            pickle.Pickler.dump(self, obj)
+            _dump_in_c(self, obj)
         finally:
-            # It leads back to the pickler, whose memo would else wait for the cycle collector.
-            del self.reducer_override
+            # They lead back to the pickler, whose memo would else wait for the cycle collector.
+            del self.reducer_override, table.known, table.pickler
 
-    def _walk_deep(self, obj: Any, memo: dict[int, Any], error: RecursionError) -> Dump:
+    def _has_own_override(self) -> bool:
+        return type(self).reducer_override is not BasePickler.reducer_override or "reducer_override" in self.__dict__
+
+    def _walk_deep(self, obj: Any, memo: dict[int, Any], error: RecursionError) -> None:
         """Walk a graph that nests more deeply than the C pickler can follow, all over again and step by step."""
         from safepickle.dumping.deep import Unrolled, UnrolledTable
 
         if self._relay is not None and self._relay.has_asked:
             error.add_note("Buffers have been handed out already. " + _HOW_TO_NEST_LESS)
             raise error
-        self._dump = known = self._new_dump()
+        self._dump = self._new_dump()
         self.memo = memo
         self._output.rewind()
         if self._relay is not None:
@@ -245,13 +300,13 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         try:
             graph = Unrolled(obj, self)
             self._table = UnrolledTable(graph, table)
-            self._walk_until_settled(graph, known, memo)
+            self._walk(graph)
+            self._walk_until_settled(graph, memo)
         except RecursionError as again:
             again.add_note(_HOW_TO_NEST_LESS)
             raise
         finally:
             self._table = table
-        return known
 
     def _must_walk_again(self, known: Dump) -> bool:
         if known.dirty:
@@ -265,7 +320,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
                 return True
         return self._relay is not None and not self._relay.settle()
 
-    def _reduce_cyclic(self, obj: Any, known: Dump) -> Any:
+    def reduce_cyclic(self, obj: Any, known: Dump) -> Any:
         """Reduce an object that is, or might be, under construction when a reference to it must be made.
 
         Returns:
@@ -296,28 +351,6 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         return self._dump is not None and self._dump.certain and self._unpicklable == "raise"
 
 
-def _reducer_override(table: TypeTable, known: Any, reduce_cyclic: Callable[[Any, Dump], Any]) -> Callable[[Any], Any]:
-    """Make what the C pickler calls for every object but exact builtins.
-
-    An ordinary object must cost one look-up and no more, not even that of an attribute of the pickler.
-    """
-
-    def override(obj: Any) -> Any:
-        reduce = table[type(obj)]
-        if reduce is None:
-            visited = known.visited
-            if visited is not None:
-                visited.add(id(obj))
-            return NotImplemented
-        if known.tracking and reduce is not reduce_weakref:
-            if (obj is known.expected or known.cyclic) and (value := reduce_cyclic(obj, known)) is not None:
-                return value
-            known.enter(obj)
-        return reduce(obj, known)
-
-    return override
-
-
 def _shielded(persistent_id: Any) -> Callable[[Any, Any], Any]:
     """Keep proxies from a subclass's `persistent_id`, and note what it stores.
 
@@ -336,7 +369,7 @@ def _shielded(persistent_id: Any) -> Callable[[Any, Any], Any]:
             return None
         persistent = ask(self, obj)
         if persistent is not None and self._dump is not None:
-            self._dump.note_persisted(obj)
+            self.begun().note_persisted(obj)
         return persistent
 
     return shielded

@@ -53,6 +53,7 @@ def dump_partially(pickler: BasePickler, obj: Any) -> None:
     partial = _PartialDump(pickler, obj)
     try:
         # These shadow the methods: the C pickler asks the instance at the beginning of each walk.
+        pickler._is_shared = True
         pickler.reducer_override = partial.reduce  # type: ignore[method-assign]
         pickler.reduce_value = partial.reduce_value  # type: ignore[method-assign]
         pickler.is_replaced = partial.is_replaced  # type: ignore[method-assign]

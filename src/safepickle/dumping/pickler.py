@@ -6,16 +6,19 @@ imported only then.
 
 from __future__ import annotations
 
+import functools
 import io
+import pickle
 from typing import Any
 
 from safepickle.dumping.base_pickler import BasePickler
-from safepickle.dumping.buffers import BufferCallback
+from safepickle.dumping.buffers import BufferCallback, BufferRelay
 from safepickle.errors import NestingError
 from safepickle.options import Finalizers, Unpicklable, WeakReferencePolicy
 from safepickle.public import public
+from safepickle.reducers.table import TypeTable
 from safepickle.storage.atomic import replacing
-from safepickle.storage.files import FileOrPath, Output, is_path
+from safepickle.storage.files import FileOrPath, Output, OwnBytes, is_path
 
 __all__ = ["Pickler", "dump", "dumps"]
 
@@ -60,27 +63,48 @@ class Pickler(BasePickler):
             UnpicklableWarning: Objects that nothing can pickle were replaced by tombstones.
         """
         try:
-            self._dump_or_say_where(obj)
-        except RecursionError as error:
-            nesting = NestingError(*error.args)
-            nesting.__dict__.update(error.__dict__)
-            raise nesting from error
+            if self._unpicklable == "raise":
+                self.dump_whole(obj)
+            else:
+                from safepickle.dumping.partial import dump_partially
 
-    def _dump_or_say_where(self, obj: Any) -> None:
-        if self._unpicklable != "raise":
-            from safepickle.dumping.partial import dump_partially
-
-            dump_partially(self, obj)
-            return
-        try:
-            self.dump_whole(obj)
+                dump_partially(self, obj)
         except Exception as error:
-            from safepickle.tracing.error_paths import annotate
+            if self._unpicklable == "raise":
+                from safepickle.tracing.error_paths import annotate
 
-            annotate(error, obj, self)
+                annotate(error, obj, self)
+            if isinstance(error, RecursionError):
+                nesting = NestingError(*error.args)
+                nesting.__dict__.update(error.__dict__)
+                raise nesting from error
             raise
         finally:
             self._offender = None
+
+
+# The C pickler's own slot, which cloudpickle hides.
+_C_DISPATCH_TABLE: Any = pickle.Pickler.dispatch_table
+_forget_dispatch_table = _C_DISPATCH_TABLE.__delete__
+
+_NO_TABLE: dict[type, Any] = {}
+
+
+class _BytesPickler(Pickler):
+    """The pickler of `dumps`, which a small object is not to wait for.
+
+    Nobody else sees it, so that it needs no more than the C pickler's constructor, and `dumps` sets what is not as
+    usual.
+    """
+
+    __init__ = pickle.Pickler.__init__
+    dispatch_table = own_dispatch_table = _NO_TABLE
+    _dump = None
+    _is_shared = False
+
+    @functools.cached_property
+    def _output(self) -> OwnBytes:
+        return OwnBytes(self._file)
 
 
 @public
@@ -139,13 +163,20 @@ def dumps(
 ) -> bytes:
     """Return the pickle of `obj` as bytes. See `Pickler` for the arguments and the errors."""
     file = io.BytesIO()
-    Pickler(
-        file,
-        protocol,
-        fix_imports=fix_imports,
-        buffer_callback=buffer_callback,
-        weakrefs=weakrefs,
-        finalizers=finalizers,
-        unpicklable=unpicklable,
-    ).dump(obj)
+    if protocol is None or protocol < 0:
+        protocol = pickle.HIGHEST_PROTOCOL
+    relay = None if buffer_callback is None else BufferRelay(buffer_callback)
+    pickler = _BytesPickler(file, protocol, fix_imports, relay)
+    _forget_dispatch_table(pickler)
+    pickler._file = file
+    pickler._table = table = TypeTable()
+    table.own_dispatch_table = _NO_TABLE
+    if protocol != pickle.HIGHEST_PROTOCOL:
+        pickler.proto = int(protocol)
+    if relay is not None:
+        pickler._relay = relay
+        pickler._is_shared = True
+    if weakrefs != "relink" or finalizers != "dead" or unpicklable != "raise":
+        pickler._set_options(weakrefs, finalizers, unpicklable)
+    pickler.dump(obj)
     return file.getvalue()

@@ -20,7 +20,19 @@ from safepickle.options import Finalizers, OutsideFate, WeakReferencePolicy, che
 from safepickle.rebuild.recomputed import recipe_of, recipes_exist
 from safepickle.reducers.owners import owned_by
 
-__all__ = ["CYCLE", "DEAD", "OUTSIDE", "POLICY", "RECIPE", "RELINK", "STRONG", "Dump", "Walker", "dotted_name"]
+__all__ = [
+    "CYCLE",
+    "DEAD",
+    "NOTHING_MET",
+    "OUTSIDE",
+    "POLICY",
+    "RECIPE",
+    "RELINK",
+    "STRONG",
+    "Dump",
+    "Walker",
+    "dotted_name",
+]
 
 # The fates that `Dump.decide` answers with; all but the first three are a tombstone's reason.
 RELINK: Final = "relink"
@@ -92,42 +104,47 @@ class Dump:
         self.finalizers = finalizers
         self.tracking = False
         self.visited: set[int] | None = None
-        self.entered: set[int] = set()
-        self.expected: object = None
-        self.cyclic: set[int] = set()
+        self.linkable: set[int] = _NONE
         self.dirty = False
-        self.left_out: dict[type, int] = {}
-        self.cycles: dict[type, int] = {}
         self.dropped: dict[int, object] = {}
         self.functions_outside: dict[str, None] = {}
         self.offender: object = None
         self.scratch: dict[str, Any] = {}
         # Objects that a subclass's persistent_id stored, held so that their ids stay theirs.
         self.persisted: dict[int, object] = {}
-        self.linkable: set[int] = _NONE
         self._kept: set[int] | None = None
+        self._tombstones: dict[tuple[str, type], tuple[str, str]] = {}
+        self.cyclic: set[int] = set()
         # The memo of the walk that found out what is kept, so that the ids in `_kept` stay its objects'.
         self._kept_memo: dict[int, Any] = {}
+        # Types whose instances no module owns.
+        self._by_value: set[type] = set()
+        # What a policy callable answered, with the referent, so that its id stays its own.
+        self._fates: dict[int, tuple[object, OutsideFate]] = {}
+        self._has_tracked = False
+
+    def _begin_page(self) -> None:
+        """Make what is noted of one walk, from the first weak reference on: a dump that meets none goes without it."""
+        self._has_tracked = True
+        self.expected: object = None
+        self.entered: set[int] = set()
+        self.left_out: dict[type, int] = {}
+        self.cycles: dict[type, int] = {}
+        # What was met before the ids in `visited`, while kept referents are being discovered.
+        self._met: set[int] = set()
         # Live referents that no strong edge has led to yet, each with the first reference to it.
         self._pending: dict[int, tuple[object, object]] = {}
         # The pending hooks, one for each handle that refers to them.
         self._pending_hooks: list[object] = []
         # What hangs on a pending referent.
         self._dependents: dict[int, list[object]] = {}
-        # What was met before the ids in `visited`, while kept referents are being discovered.
-        self._met: set[int] = set()
-        # Types whose instances no module owns.
-        self._by_value: set[type] = set()
-        self._tombstones: dict[tuple[str, type], tuple[str, str]] = {}
-        # What a policy callable answered, with the referent, so that its id stays its own.
-        self._fates: dict[int, tuple[object, OutsideFate]] = {}
         # Each with whether it is linkable again afterwards.
         self._under_construction: dict[int, bool] = {}
 
     @property
     def certain(self) -> bool:
         """Whether what this walk has written so far is what the last walk will write, too."""
-        return not self._pending and not self.dirty
+        return not self.awaits and not self.dirty
 
     @property
     def final(self) -> bool:
@@ -136,6 +153,8 @@ class Dump:
 
     def warning(self) -> WeakReferenceWarning | None:
         """Return what has to be said of references that load dead though nobody asked for it, or None."""
+        if not self._has_tracked:
+            return None
         outside = self.left_out if self.policy == "relink" else {}
         if not outside and not self.cycles:
             return None
@@ -208,6 +227,8 @@ class Dump:
         In fast mode nothing is memoized, so no reference can be relinked.
         """
         self.tracking = True
+        if not self._has_tracked:
+            self._begin_page()
         if self.policy == "tombstone":
             # Nothing is linked, in a walk that is repeated for another reason either.
             return
@@ -230,18 +251,11 @@ class Dump:
         self.tracking = False
         self.visited = None
         self.linkable = _NONE
-        self.entered.clear()
-        self._met = set()
-        self.expected = None
         self.dirty = False
-        self.left_out.clear()
-        self.cycles.clear()
         self.functions_outside.clear()
         self.scratch.clear()
-        self._pending.clear()
-        self._pending_hooks.clear()
-        self._dependents.clear()
-        self._under_construction.clear()
+        if self._has_tracked:
+            self._begin_page()
 
     def note_persisted(self, obj: object) -> None:
         """Note that a subclass's ``persistent_id`` stored `obj`: it is kept, though it never enters the memo."""
@@ -252,7 +266,7 @@ class Dump:
     @property
     def awaits(self) -> bool:
         """Whether the first walk met a referent that may yet turn out to be kept, or may want a strong copy."""
-        return bool(self._pending)
+        return self._has_tracked and bool(self._pending)
 
     def discover(self, walk: Callable[[object], None]) -> bool:
         """Find every kept referent after a first walk, and learn the fate of the others.
@@ -426,6 +440,22 @@ class Dump:
             return self.pickler.reduces_to_a_global(referent)
         self._by_value.add(cls)
         return False
+
+
+class _NothingMet:
+    """What is known before the first object that has a reducer: many a small dump meets none."""
+
+    awaits = dirty = False
+    certain = True
+    offender = None
+
+    def __init__(self) -> None:
+        # Quicker than attributes of the class, and asked for every object.
+        self.tracking = False
+        self.visited = None
+
+
+NOTHING_MET: Final = _NothingMet()
 
 
 def dotted_name(cls: type) -> str:

@@ -12,7 +12,7 @@ import sys
 import types
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import cloudpickle
 from cloudpickle.cloudpickle import _PICKLE_BY_VALUE_MODULES, _class_setstate, _should_pickle_by_reference
@@ -21,7 +21,7 @@ from safepickle import rebuild
 from safepickle.public import public
 from safepickle.reducers import logging_types, resources, stdlib_types, weak, weak_containers
 from safepickle.reducers.classes import is_class_method, is_ordinary, is_written_in_c, leave_to_itself
-from safepickle.reducers.decisions import Dump
+from safepickle.reducers.decisions import NOTHING_MET, Dump, Walker
 
 __all__ = ["LAZY", "ReduceValue", "Reducer", "TypeTable", "find_reducer", "find_registered", "register"]
 
@@ -44,6 +44,16 @@ _BUILT_IN: Final[dict[type, Reducer]] = {**weak.REDUCERS, **weak_containers.REDU
 _decided: weakref.WeakKeyDictionary[type, Reducer | None] = weakref.WeakKeyDictionary()
 
 
+class DumpingWalker(Walker, Protocol):
+    """What the table asks of the pickler beside that."""
+
+    def begun(self) -> Dump:
+        """Return what the dump knows, which is made when it is first asked for."""
+
+    def reduce_cyclic(self, obj: Any, known: Dump) -> Any:
+        """Reduce an object that is, or might be, under construction, or return None for the usual way."""
+
+
 class TypeTable(dict[type, "Reducer | None"]):
     """One dump's view of the table: a plain dict for the types that it has met.
 
@@ -52,10 +62,35 @@ class TypeTable(dict[type, "Reducer | None"]):
 
     Attributes:
         own_dispatch_table: The reducers by exact type that the pickler's caller or subclass has set.
+        known: What the dump knows so far, for the length of a walk.
+        pickler: Who walks, and makes what `known` is to be in place of `NOTHING_MET`; as long.
     """
 
-    def __init__(self) -> None:
-        self.own_dispatch_table: Mapping[type, Any] = {}
+    __slots__ = ("known", "own_dispatch_table", "pickler")
+
+    known: Any
+    own_dispatch_table: Mapping[type, Any]
+    pickler: DumpingWalker
+
+    def reduce(self, obj: Any) -> Any:
+        """Return the reduce value of `obj`, or NotImplemented: what the C pickler calls for all but exact builtins."""
+        reduce = self[type(obj)]
+        if reduce is None:
+            visited = self.known.visited
+            if visited is not None:
+                visited.add(id(obj))
+            return NotImplemented
+        known = self.known
+        if known.tracking:
+            if reduce is not weak.reduce_weakref:
+                if obj is known.expected or known.cyclic:
+                    value = known.pickler.reduce_cyclic(obj, known)
+                    if value is not None:
+                        return value
+                known.enter(obj)
+        elif known is NOTHING_MET:
+            known = self.known = self.pickler.begun()
+        return reduce(obj, known)
 
     def __missing__(self, cls: type) -> Reducer | None:
         reducer = _decide(cls)

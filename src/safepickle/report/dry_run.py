@@ -90,9 +90,10 @@ class _DryRunPickler(BasePickler):
 
     def dry_run(self, root: Any) -> None:
         """Dump as `dump_whole` does, but for the output and the warnings."""
-        self._dump = known = self._new_dump()
+        self._dump = self._new_dump()
         try:
-            self._walk_until_settled(root, known, {})
+            self._walk(root)
+            self._walk_until_settled(root, {})
         except RecursionError as error:
             self._walk_deep(root, {}, error)
         finally:

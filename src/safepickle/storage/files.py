@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias
 if TYPE_CHECKING:
     from safepickle.storage.checksum import Digest
 
-__all__ = ["FileOrPath", "Output", "is_path", "write_all"]
+__all__ = ["FileOrPath", "Output", "OwnBytes", "is_path", "write_all"]
 
 FileOrPath: TypeAlias = "str | os.PathLike[str] | IO[bytes]"
 
@@ -122,6 +122,35 @@ class Output:
     def _end(self) -> None:
         self._sink = None
         self._write = _write_nowhere
+
+
+class OwnBytes:
+    """The bytes that `dumps` returns: nobody else sees them, so that nothing has to be held back from them.
+
+    The C pickler writes to the file itself, with no function of ours between.
+
+    Args:
+        file: Empty.
+    """
+
+    def __init__(self, file: io.BytesIO) -> None:
+        self._file = file
+
+    def begin(self) -> None:
+        """Begin where all dumps begin."""
+
+    def discard(self) -> None:
+        """Go on: what is written from now on is taken back with the rest."""
+
+    def rewind(self) -> None:
+        """Take back all that was written."""
+        self._file.seek(0)
+        self._file.truncate()
+
+    def commit(self) -> None:
+        """Leave the pickle to `dumps`."""
+
+    roll_back = rewind
 
 
 class _Sink(Protocol):
