@@ -30,6 +30,8 @@ def copy_followers(memo: Memo) -> bool:
     Returns:
         Whether there was one. What was copied on the way may let others lead into the graph.
     """
+    if not memo.followers and not memo.callbacks:
+        return False
     waiting = _not_copied(memo.followers, memo)
     callbacks = _not_copied(memo.callbacks, memo)
     if not waiting and not callbacks:

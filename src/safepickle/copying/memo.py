@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import FrameType, MappingProxyType
 from typing import Any, NamedTuple
 
-from safepickle.copying.interception import Copy, install, interceptor, uninstall
+from safepickle.copying.interception import Copy, Interceptor, install, interceptor, uninstall
 from safepickle.copying.stdlib_copy import ASKS_BY_CONTAINS, NOT_ASKED, asked_for
 from safepickle.options import Finalizers
 from safepickle.reducers.decisions import Dump
@@ -87,23 +87,24 @@ class Memo(dict[Any, Any]):
             where they are met, they might lead back into a `__deepcopy__` that is running.
         left_out: The callbacks that lead there and can't be copied, by their ids.
         without_callback: What was left out of each weak reference or finalizer, by the id of that.
-        is_intercepting: The calls of `copy.deepcopy` that no memo is handed to are intercepted during this walk.
-        dump: What the reducers of a dump ask about, in each walk anew.
+        intercept: Takes part in calls of `copy.deepcopy` without a memo, from the first `__deepcopy__` of this walk on.
+        finalizers: What becomes of finalizers.
         known_outside: How many entries of an outer memo this one has.
         handed_out: What `copy.deepcopy` was given for the parts that a running `__deepcopy__` asked for.
     """
 
     __slots__ = (
+        "_dump",
         "alive",
         "building",
         "callbacks",
         "copied_for_sure",
         "copy_apart",
-        "dump",
         "ephemerons",
+        "finalizers",
         "followers",
         "handed_out",
-        "is_intercepting",
+        "intercept",
         "known_outside",
         "later",
         "leading",
@@ -121,14 +122,14 @@ class Memo(dict[Any, Any]):
     def __init__(self, plans: Plans, copy_apart: Copy, finalizers: Finalizers) -> None:
         self.plans = plans
         self.copy_apart = copy_apart
-        self.dump = Dump(_NoPickler(), "relink", pickle.HIGHEST_PROTOCOL, False, finalizers)
+        self.finalizers = finalizers
         self.alive: list[Any] = []
         self.to_begin_with: list[Any] = []
         self.left_out: dict[int, Any] = {}
         self.without_callback: dict[int, Any] = {}
         self.copied_for_sure: frozenset[Any] = frozenset()
         self.known_outside = 0
-        self.is_intercepting = False
+        self.intercept: Interceptor | None = None
         self.keep(())
         self.forget_notes()
 
@@ -165,8 +166,15 @@ class Memo(dict[Any, Any]):
         self.followers: dict[int, Any] = {}
         self.callbacks: dict[int, Any] = {}
         self.leading: dict[int, Any] = {}
-        self.dump.scratch.clear()
+        self._dump: Dump | None = None
         self.handed_out: list[Any] = []
+
+    @property
+    def dump(self) -> Dump:
+        """What the reducers of a dump ask about, in each walk anew."""
+        if self._dump is None:
+            self._dump = Dump(_NoPickler(), "relink", pickle.HIGHEST_PROTOCOL, False, self.finalizers)
+        return self._dump
 
     def mark(self) -> list[int]:
         """Return how far the walk has come, for `roll_back`."""
@@ -219,11 +227,16 @@ class Memo(dict[Any, Any]):
 
     def call_method(self, method: Callable[[Any], Any]) -> Any:
         """Call a `__deepcopy__`, and take part in what it copies without handing the memo on."""
-        if not self.is_intercepting:
+        if self.intercept is None:
             install()
-            self.is_intercepting = True
-        outer = interceptor.get()
+            self.intercept = self._take_part_in(interceptor.get())
+        token = interceptor.set(self.intercept)
+        try:
+            return method(self)
+        finally:
+            interceptor.reset(token)
 
+    def _take_part_in(self, outer: Interceptor | None) -> Interceptor:
         def intercept(original: Any, memo: Any, caller: FrameType | None) -> Copy | None:
             if memo:
                 # The method's own: it says what is to be shared.
@@ -233,16 +246,12 @@ class Memo(dict[Any, Any]):
             # Who copies one object twice wants two copies.
             return self.copy_apart
 
-        token = interceptor.set(intercept)
-        try:
-            return method(self)
-        finally:
-            interceptor.reset(token)
+        return intercept
 
     def stop_intercepting(self) -> None:
         """Undo what `call_method` did to `copy.deepcopy`, now that the walk is over."""
-        if self.is_intercepting:
-            self.is_intercepting = False
+        if self.intercept is not None:
+            self.intercept = None
             uninstall()
 
     def copy_sealed(self, original: Any) -> Any:

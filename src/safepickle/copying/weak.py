@@ -206,7 +206,7 @@ def _copy_finalize(finalizer: Any, memo: Memo) -> Any:
     known = _known(finalizer, memo)
     if known is not MISSING:
         return known
-    alive = finalizer.peek() if memo.dump.finalizers == "rearm" else None
+    alive = finalizer.peek() if memo.finalizers == "rearm" else None
     if alive is None:
         return _copy_attributes(finalizer, rebuild_dead_finalize(type(finalizer)), (), memo)
     referent, function, args, keywords = alive
@@ -235,7 +235,7 @@ def _copy_finalize(finalizer: Any, memo: Memo) -> Any:
 
 def _copy_owning_finalize(finalizer: OwningFinalize, memo: Memo) -> Any:
     """The same for one that owns its object; rearmed, it says itself how."""
-    if memo.dump.finalizers == "rearm":
+    if memo.finalizers == "rearm":
         return copy_by_reduction(finalizer, memo)
     found = known_copy(memo, id(finalizer), MISSING)
     if found is MISSING:
