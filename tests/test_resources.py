@@ -79,20 +79,43 @@ gc.collect()
 """
 
 
-def load_elsewhere(path: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", LOADING, str(path)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert run.stderr == ""
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True, env=environment)
 
 
 def test_a_process_that_has_loaded_a_copy_leaves_the_resource_alone_when_it_ends(owned: Owned, tmp_path: Path) -> None:
     safepickle.dump(owned.holder, tmp_path / "dumped.pickle")
-    load_elsewhere(tmp_path / "dumped.pickle")
+    assert run_python("-c", LOADING, str(tmp_path / "dumped.pickle")).stderr == ""
+
+
+HANDING_OVER = """
+from multiprocessing import shared_memory
+from safepickle.integrations.multiprocessing import context
+
+
+def unlink(block):
+    block.unlink()
+
+
+if __name__ == "__main__":
+    block = shared_memory.SharedMemory(create=True, size=10)
+    process = context("spawn").Process(target=unlink, args=(block,))
+    process.start()
+    process.join()
+    block.close()
+    try:
+        shared_memory.SharedMemory(block.name)
+    except FileNotFoundError:
+        print("unlinked")
+"""
+
+
+def test_worker_may_unlink_a_block_that_it_was_handed(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(HANDING_OVER)
+    run = run_python(str(tmp_path / "script.py"))
+    # The resource tracker reports on stderr what it finds left over, and what it is told of that it does not know.
+    assert (run.stdout, run.stderr) == ("unlinked\n", "")
 
 
 @pytest.mark.parametrize("name", REFUSED)

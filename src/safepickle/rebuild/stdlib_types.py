@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 import threading
 import types
 from collections.abc import Callable, Iterable
@@ -99,11 +98,8 @@ def rebuild_shared_memory(cls: type[SharedMemory], name: str) -> SharedMemory:
     from multiprocessing import shared_memory
 
     block = cls.__new__(cls)
-    if sys.version_info >= (3, 13):
-        shared_memory.SharedMemory.__init__(block, name, track=False)
-    else:
-        # The constructor has no such argument yet.
-        _with_globals(shared_memory.SharedMemory.__init__, resource_tracker=_NoTracker)(block, name)
+    # Not ``track=False``, which is new in 3.13: then ``unlink()`` would not tell the tracker of the original either.
+    _with_globals(shared_memory.SharedMemory.__init__, resource_tracker=_NoTracker)(block, name)
     return block
 
 
