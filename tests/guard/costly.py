@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable
 
 from guard.assembler import PROTO4, STOP, Raw, build, call, name, new, pickled, text
+from guard.costly_calls import CALLS
 
 LARGE = 1 << 40
 
@@ -41,6 +42,7 @@ def _numbers_of_one_hash(count: int) -> bytes:
 
 
 COSTLY: dict[str, Callable[[], bytes]] = {
+    **CALLS,
     "a million nested tuples as a key": lambda: PROTO4 + b"}" + _nested_tuples(1_000_000) + b"Ns" + STOP,
     "a million nested tuples": lambda: pickled(_nested_tuples(1_000_000)),
     "a million nested tuples in a set": lambda: PROTO4 + b"\x8f(" + _nested_tuples(1_000_000) + b"\x90" + STOP,

@@ -7,6 +7,8 @@ import os
 import weakref
 from typing import Any, NamedTuple
 
+import numpy as np
+
 
 class Victim:
     """A class that users would allow."""
@@ -53,6 +55,10 @@ class PlainDict(dict):
     pass
 
 
+class Number(int):
+    pass
+
+
 class Slotted:
     __slots__ = ("a", "b")
 
@@ -86,6 +92,29 @@ class Color(enum.Enum):
 class Pair(NamedTuple):
     first: Any
     second: Any
+
+
+class Trapped(weakref.WeakSet):
+    """A weak container with a property that acts."""
+
+    @property
+    def trap(self) -> str:
+        return ""
+
+    @trap.setter
+    def trap(self, path: str) -> None:
+        os.mkdir(path)
+
+
+class Indexed:
+    """A number, whoever asks."""
+
+    def __index__(self) -> int:
+        raise AssertionError("asked to be a number")
+
+
+class Table(np.ndarray):
+    pass
 
 
 class Reference(weakref.ref):

@@ -28,6 +28,8 @@ from torch.utils.weak import TensorWeakRef, WeakIdKeyDictionary, WeakIdRef, _Wea
 
 import safepickle
 import safepickle.integrations.torch as torch_integration
+from guard.assembler import PROTO4, STOP, Raw, build, call, name, pickled, value
+from guard.costly_calls import get, put
 from pages import run_page
 from safepickle import rebuild
 
@@ -683,3 +685,146 @@ def test_flipped_bytes_raise_nothing_but_unpickling_errors():
 
 def test_examples_of_the_page_run_as_printed(tmp_path: Path):
     assert run_page("docs/guarded-loading.md", tmp_path) == 3
+
+
+STORAGE = call(name("safepickle.rebuild", "rebuild_torch_storage"), bytes(8))
+TYPED = call(name("safepickle.rebuild", "rebuild_torch_typed_storage"), STORAGE, "float32")
+QUANTIZED = call(name("safepickle.rebuild", "rebuild_torch_typed_storage"), STORAGE, "qint8")
+HOOKS = call(name("collections", "OrderedDict"))
+PLAIN = call(name("torch._utils", "_rebuild_tensor_v2"), TYPED, 0, (2,), (1,), False, HOOKS)
+HOOKED = {
+    "a tensor": lambda hooks: call(
+        name("torch._utils", "_rebuild_tensor_v2"), TYPED, 0, (2,), (1,), True, hooks
+    ),
+    "a tensor of its own dtype": lambda hooks: call(
+        name("torch._utils", "_rebuild_tensor_v3"), TYPED, 0, (2,), (1,), False, hooks, name("torch", "float32")
+    ),
+    "a parameter": lambda hooks: call(name("torch._utils", "_rebuild_parameter"), PLAIN, True, hooks),
+    "a parameter with attributes": lambda hooks: call(
+        name("torch._utils", "_rebuild_parameter_with_state"), PLAIN, True, hooks, {"tag": 1}
+    ),
+    "a tensor of a class": lambda hooks: call(
+        name("torch._tensor", "_rebuild_from_type_v2"),
+        name("torch._utils", "_rebuild_tensor_v2"),
+        name("torch", "Tensor"),
+        (TYPED, 0, (2,), (1,), True, hooks),
+        {"tag": 1},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["OrderedDict", "dict"])
+@pytest.mark.parametrize("title", HOOKED)
+def test_hooks_that_are_filled_later_are_not_those_of_the_tensor(title: str, kind: str):
+    hooks = Raw((HOOKS if kind == "OrderedDict" else b"}") + put(0))
+    program = PROTO4 + HOOKED[title](hooks) + get(0) + b"K\x00" + name("builtins", "ValueError") + b"s0" + STOP
+    assert safepickle.inspect(program).verdict == "safe"
+    assert not safepickle.loads(program, allow=())._backward_hooks
+
+
+LSTM = Raw(name("torch.nn.modules.rnn", "LSTM") + b")\x81")
+GRU = Raw(name("torch.nn.modules.rnn", "GRU") + b")\x81")
+SOFTPLUS = Raw(name("torch.nn.modules.activation", "Softplus") + b")\x81")
+WEIGHTS = {"_all_weights": [["w"]], "_flat_weights_names": ["w"], "_flat_weights": [None]}
+LYING_LAYERS: dict[str, Raw] = {
+    "layers without end": build(LSTM, {"_all_weights": [[None]], "num_layers": 10**9, "bidirectional": True}),
+    "layers without end, of an older version": build(
+        GRU, {"all_weights": [[None]], "num_layers": 10**9, "bidirectional": False}
+    ),
+    "no weights": build(GRU, {}),
+    "no names of weights": build(GRU, {**WEIGHTS, "_all_weights": []}),
+    "weights of numbers": build(LSTM, {**WEIGHTS, "_all_weights": [[1]]}),
+    "weights that are none": build(LSTM, {**WEIGHTS, "_flat_weights": [1]}),
+    "more names than weights": build(LSTM, {**WEIGHTS, "_flat_weights_names": ["w", "proj_size"]}),
+    "a table that is a number": build(SOFTPLUS, {"_parameters": 5}),
+    "a table that is a list": build(SOFTPLUS, {"_modules": ["a"]}),
+    "a table of numbers": build(SOFTPLUS, {"_buffers": {1: None}}),
+    "a parameter by the name of hooks": build(SOFTPLUS, {"_parameters": {"_forward_hooks": None}}),
+    "names of buffers in a list": build(SOFTPLUS, {"_non_persistent_buffers_set": ["a"]}),
+    "hooks that are none": build(SOFTPLUS, {"_forward_hooks": 1}),
+    "an attribute that is a number": build(SOFTPLUS, {1: 2}),
+    "a method that is hidden": build(SOFTPLUS, {"forward": name("builtins", "ValueError")}),
+    "a call that is hidden": build(SOFTPLUS, {"_compiled_call_impl": name("builtins", "ValueError")}),
+    "a state that is a list": build(SOFTPLUS, []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("title", LYING_LAYERS)
+def test_layer_whose_state_torch_could_not_read_is_refused(title: str):
+    program = pickled(LYING_LAYERS[title])
+    assert safepickle.inspect(program).verdict in ("refused", "damaged")
+    with pytest.raises(safepickle.GuardedLoadError, match=r"not allowed|damaged"):
+        safepickle.loads(program, allow=())
+
+
+def test_layer_keeps_an_attribute_by_the_name_of_a_method():
+    layer = nn.Sequential(nn.Linear(1, 1))
+    layer.type = "models.Sequential"
+    assert safepickle.loads(pickle.dumps(layer), allow=()).type == "models.Sequential"
+
+
+CHANNEL = (name("torch", "per_channel_affine"), PLAIN, PLAIN, 0)
+LYING_CALLS: dict[str, Raw] = {
+    "a quantized tensor by the function of others": call(
+        name("torch._utils", "_rebuild_tensor_v2"), QUANTIZED, 0, (2,), (1,), False, HOOKS
+    ),
+    "a quantized tensor that is expanded": call(
+        name("torch._utils", "_rebuild_qtensor"), QUANTIZED, 0, (1 << 30,), (0,),
+        (name("torch", "per_tensor_affine"), 1.0, 0), False, HOOKS,
+    ),
+    "a zero point that no tensor has": call(
+        name("torch._utils", "_rebuild_qtensor"), QUANTIZED, 0, (2,), (1,),
+        (name("torch", "per_tensor_affine"), 1.0, 1 << 70), False, HOOKS,
+    ),
+    "zero points of floats": call(
+        name("torch._utils", "_rebuild_qtensor"), QUANTIZED, 0, (2,), (1,), CHANNEL, False, HOOKS
+    ),
+    "a storage that knows no type": call(
+        name("torch._utils", "_rebuild_tensor_v2"), STORAGE, 0, (2,), (1,), False, HOOKS
+    ),
+    "a storage that knows its type": call(
+        name("safepickle.rebuild", "rebuild_torch_tensor"), TYPED, "float32", 0, (2,), (1,)
+    ),
+    "a typed storage of a typed storage": call(
+        name("safepickle.rebuild", "rebuild_torch_typed_storage"), TYPED, "float32"
+    ),
+    "a device beyond all": call(name("torch", "device"), "cuda:300"),
+    "a long version": call(name("torch.torch_version", "TorchVersion"), "1." * 1000),
+    "a copy of what is expanded": call(
+        name("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"),
+        call(name("torch._utils", "_rebuild_tensor_v2"), TYPED, 0, (1 << 30,), (0,), False, HOOKS),
+        name("torch", "complex128"), "cpu", False,
+    ),
+    "a storage of one payload, again and again": Raw(
+        value(bytes(1 << 20)) + b"\x85" + put(1) + b"0" + name("safepickle.rebuild", "rebuild_torch_storage") + put(2)
+        + b"0(" + (get(2) + get(1) + b"R") * 6_000 + b"l"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("title", LYING_CALLS)
+def test_call_that_torch_would_take_badly_is_refused(title: str):
+    program = pickled(LYING_CALLS[title])
+    assert safepickle.inspect(program).verdict in ("refused", "damaged")
+    with pytest.raises(safepickle.GuardedLoadError, match=r"not allowed|damaged|over a limit"):
+        safepickle.loads(program, allow=())
+
+
+@pytest.mark.parametrize("listed", [[], ["other"], ["0", "0"], [1], None])
+@pytest.mark.parametrize("module", [safepickle, safepickle.backend(allow=())], ids=["module", "backend"])
+def test_storages_that_an_older_file_does_not_list_are_missed(listed: Any, module: Any):
+    good = saved({"a": torch.arange(4.0)}, zipped=False)
+    file = io.BytesIO(good)
+    for _ in range(3):
+        pickle.load(file)
+    end = good.index(b"ctorch._utils", file.tell())
+    data = good[: good.index(b".\x80", end) + 1] + pickle.dumps(listed, 2)
+    for load in (
+        lambda: torch_integration.load(io.BytesIO(data)),
+        lambda: torch.load(
+            io.BytesIO(data), pickle_module=module, **({} if module is not safepickle else {"allow": ()})
+        ),
+    ):
+        with pytest.raises(safepickle.DamagedPickleError, match=r"storage"):
+            load()
+    assert safepickle.inspect(data).verdict == "damaged"

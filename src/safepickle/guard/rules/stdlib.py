@@ -242,7 +242,7 @@ def _decimal(judge: Judge, arguments: tuple[Any, ...]) -> None:
     text = arguments[0]
     if len(text) > DIGITS:
         raise Excess(f"the number has more than {DIGITS:,} digits")
-    judge.spend(len(text))
+    judge.spend(4 * len(text))
     found = _DECIMAL.fullmatch(text)
     if found is None:
         raise Damage("the text is no decimal number")

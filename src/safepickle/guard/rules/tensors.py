@@ -165,6 +165,8 @@ def _rebuild_tensor_v3(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
         raise Refusal(f"it is called with {len(arguments)} arguments")
     storage, offset, size, stride = arguments[:4]
     facts = _gradient(_tensor(judge, storage, offset, size, stride, _dtype(judge, arguments[6])), *arguments[4:6])
+    if arguments[4]:
+        raise Damage("torch makes no tensor that requires gradients by this function")
     _check_bits(facts, arguments[7] if len(arguments) == 8 else None)
     return facts
 
