@@ -578,3 +578,30 @@ def test_referent_that_is_imported_is_shown_by_its_name() -> None:
         "$.own": "$",
     }
     assert "weak reference to posixpath.join" in str(safepickle.explain({"hook": weakref.ref(os.path.join)}))
+
+
+def test_keys_that_are_the_id_of_an_object_are_named() -> None:
+    nodes = [Node(), Node()]
+    root = Node(nodes=nodes, watchers={id(node): weakref.ref(node) for node in nodes}, numbers={1: 2, 2**40: 3})
+    root.methods = {(id(Node.method), id(nodes[0])): "method"}
+    root.seen = {0, id(root)}
+    root.by_id = weakref.WeakValueDictionary({id(nodes[1]): nodes[1]})
+    explanation = safepickle.explain(root)
+    found = {(entry.path, entry.object_path) for entry in explanation.identity_keys}
+    assert found == {
+        ("$.watchers", "$.nodes[0]"),
+        ("$.watchers", "$.nodes[1]"),
+        ("$.methods", "$.nodes[0]"),
+        ("$.seen", "$"),
+        ("$.by_id", "$.nodes[1]"),
+    }
+    assert {entry.object_type for entry in explanation.identity_keys} == {"test_explain.Node"}
+    [line] = [line for line in str(explanation).splitlines() if line.startswith("  $.watchers ") and "Node" in line]
+    assert "$.nodes[0] and 1 more" in line
+    with pytest.warns(safepickle.WeakReferenceWarning, match=r"5 integer keys are the id\(\) of an object") as caught:
+        safepickle.dumps(root)
+    assert caught[0].message.identity_keys == {"test_explain.Node": 5}  # type: ignore[union-attr]
+    assert "will load dead" not in str(caught[0].message)
+    root.__dict__ = {"nodes": nodes, "first": weakref.ref(nodes[0]), "numbers": {1: 2, 2**40: 3}}
+    safepickle.dumps(root)
+    assert safepickle.explain(root).identity_keys == ()

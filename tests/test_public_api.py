@@ -53,6 +53,7 @@ EXAMPLES: list[BaseException] = [
     errors.WeakReferenceError("$.hook", "builtins.function", "outside", "__main__.on_save"),
     errors.WeakReferenceWarning({"app.nn.Encoder": 2}, {"app.Tree": 1}),
     errors.WeakReferenceWarning({"builtins.function": 1}, None, ("__main__.on_save",)),
+    errors.WeakReferenceWarning({}, None, (), {"app.nn.Encoder": 2}),
 ]
 
 

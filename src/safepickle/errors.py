@@ -125,23 +125,43 @@ class StateDictWarning(UserWarning):
 
 @public
 class WeakReferenceWarning(UserWarning):
-    """Weak references that will load dead though their referents live; one warning for each dump.
+    """Weak references that will load dead though their referents live, or not be found; one warning for each dump.
 
     Attributes:
         counts: How many references point outside the pickle, by the dotted name of the referent's type.
         cycles: How many point at an object that is built from arguments which lead back to the reference.
         functions: Dotted names of the functions and classes among the referents outside: they travel by value.
+        identity_keys: How many integer keys are the `id` of an object in the pickle, by the dotted name of its type:
+            its copy has another.
     """
 
     def __init__(
-        self, counts: dict[str, int], cycles: dict[str, int] | None = None, functions: tuple[str, ...] = ()
+        self,
+        counts: dict[str, int],
+        cycles: dict[str, int] | None = None,
+        functions: tuple[str, ...] = (),
+        identity_keys: dict[str, int] | None = None,
     ) -> None:
-        super().__init__(counts, cycles, functions)
+        super().__init__(counts, cycles, functions, identity_keys)
         self.counts = counts
         self.cycles = cycles or {}
         self.functions = functions
+        self.identity_keys = identity_keys or {}
 
     def __str__(self) -> str:
+        said = [self._on_dead()] if self.counts or self.cycles else []
+        if self.identity_keys:
+            count = sum(self.identity_keys.values())
+            keys = "1 integer key is" if count == 1 else f"{count} integer keys are"
+            of = ", ".join(f"{count} of {name}" for name, count in self.identity_keys.items())
+            said.append(
+                f"{keys} the id() of an object in the pickle ({of}), and its copy has another: nothing is found under "
+                "the old one. Key by the object itself, in a weakref.WeakKeyDictionary if it must not be kept, or make "
+                "the keys anew in __setstate__."
+            )
+        return " ".join([*said, "safepickle.explain(obj) lists every such reference."])
+
+    def _on_dead(self) -> str:
         total = sum(self.counts.values()) + sum(self.cycles.values())
         reasons, advice = [], []
         if self.counts:
@@ -154,10 +174,7 @@ class WeakReferenceWarning(UserWarning):
                 'from the reduce arguments into the state, or pass weakrefs="tombstone" to silence this, '
                 'weakrefs="strict" to make it an error.'
             )
-        return (
-            f"{total} weak reference{'s' * (total != 1)} will load dead: {'; '.join(reasons)}. {' '.join(advice)} "
-            "safepickle.explain(obj) lists every such reference."
-        )
+        return f"{total} weak reference{'s' * (total != 1)} will load dead: {'; '.join(reasons)}. {' '.join(advice)}"
 
     def _advice_on_outside(self) -> list[str]:
         options = (

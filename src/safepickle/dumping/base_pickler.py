@@ -30,6 +30,7 @@ from safepickle.reducers.classes import leave_to_itself, new_object
 from safepickle.reducers.decisions import NOTHING_MET, Dump
 from safepickle.reducers.table import TypeTable
 from safepickle.storage.files import Output
+from safepickle.tracing.identity_keys import count_identity_keys
 from safepickle.weak_types import PROXIES
 
 __all__ = ["BasePickler"]
@@ -40,6 +41,8 @@ _C_DISPATCH_TABLE: Any = pickle.Pickler.dispatch_table
 _dump_in_c = pickle.Pickler.dump
 _NO_CONSTRUCTOR_CALLED = object()
 _PLACEHOLDER = (object, ())
+_MOST_LOOKED_AT = 10_000
+"""A dump of no more objects than this looks for keys that are an `id`; `explain` does so in any graph."""
 _HOW_TO_NEST_LESS = (
     "The objects nest too deeply to be pickled. Break the chain: keep them in one list, and let each know its "
     "neighbours by index or by weak reference, or write a __getstate__ that does not lead to the next one."
@@ -190,7 +193,10 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _warn(self, *announced: Warning | None) -> None:
         """Warn before anything is final: a filter may turn the warning into an error."""
-        for warning in (*announced, self.begun().warning()):
+        known = self.begun()
+        if known.tracking and known.policy != "tombstone" and known.count_met() <= _MOST_LOOKED_AT:
+            known.identity_keys = count_identity_keys(self.memo.copy())
+        for warning in (*announced, known.warning()):
             if warning is not None:
                 warnings.warn(warning, stacklevel=level_of_caller())
 

@@ -23,6 +23,7 @@ RECORDS: Final[dict[str, str]] = {
     "GlobalUse": "report.inspection",
     "Graph": "report.graph",
     "Hazard": "report.explanation",
+    "IdentityKey": "report.explanation",
     "Inspection": "report.inspection",
     "LeftOut": "integrations.torch.proxies",
     "LoadReport": "integrations.torch.report",

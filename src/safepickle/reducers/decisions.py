@@ -85,6 +85,7 @@ class Dump:
         cycles: The same for references to what is still under construction.
         dropped: Hooks whose owner is in the pickle without them, by their ids.
         functions_outside: Names of functions and classes among what is outside, all of which travel by value.
+        identity_keys: Keys in the pickle that are the `id` of an object in it, counted by the object's dotted type.
         offender: The reference that an error is about.
         scratch: What a room of reducers remembers of this walk, under a name of its own.
     """
@@ -108,6 +109,7 @@ class Dump:
         self.dirty = False
         self.dropped: dict[int, object] = {}
         self.functions_outside: dict[str, None] = {}
+        self.identity_keys: dict[str, int] = {}
         self.offender: object = None
         self.scratch: dict[str, Any] = {}
         # Objects that a subclass's persistent_id stored, held so that their ids stay theirs.
@@ -151,15 +153,23 @@ class Dump:
         """Whether the kept referents are known, so that every fate that is decided now stands."""
         return self._kept is not None
 
+    def count_met(self) -> int:
+        """Return how many objects are known to be in the pickle, exact builtins not counted."""
+        return max(map(len, (self._kept or (), self._met, self.visited or ())))
+
     def warning(self) -> WeakReferenceWarning | None:
-        """Return what has to be said of references that load dead though nobody asked for it, or None."""
+        """Return what has to be said of references that load dead though nobody asked for it, or None.
+
+        Also of keys that are an `id`, which mostly belong to weak references.
+        """
         if not self._has_tracked:
             return None
         outside = self.left_out if self.policy == "relink" else {}
-        if not outside and not self.cycles:
+        if not outside and not self.cycles and not self.identity_keys:
             return None
         functions = tuple(self.functions_outside) if outside else ()
-        return WeakReferenceWarning(_by_dotted_name(outside), _by_dotted_name(self.cycles), functions)
+        counts, cycles = _by_dotted_name(outside), _by_dotted_name(self.cycles)
+        return WeakReferenceWarning(counts, cycles, functions, self.identity_keys)
 
     def decide(self, reference: object, referent: object, *dependents: object) -> str:
         """Decide what becomes of a weak reference.

@@ -10,7 +10,7 @@ import enum
 import io
 import types
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from safepickle import rebuild
@@ -28,11 +28,20 @@ from safepickle.options import (
 from safepickle.public import public
 from safepickle.reducers.decisions import CYCLE, DEAD, OUTSIDE, RELINK, STRONG, dotted_name
 from safepickle.report.dry_run import Fates, dry_run
-from safepickle.report.explanation import Explanation, Hazard, Omission, Subtree, UnpicklableObject, WeakReference
+from safepickle.report.explanation import (
+    Explanation,
+    Hazard,
+    IdentityKey,
+    Omission,
+    Subtree,
+    UnpicklableObject,
+    WeakReference,
+)
 from safepickle.report.graph import Graph, WeakEdge
 from safepickle.report.omissions import left_out_by, names_left_out
 from safepickle.report.progress import following
 from safepickle.tracing.expand import ENVELOPE, Expansion, fetch_size
+from safepickle.tracing.identity_keys import identity_keys
 from safepickle.tracing.naming import NEAREST
 from safepickle.tracing.recording import Question
 from safepickle.tracing.traversal import Traversal
@@ -129,6 +138,7 @@ class _Inquiry:
             complete=traversal.complete,
             graph=graph,
             omissions=tuple(self._omission(number, names) for number, names in self._omissions),
+            identity_keys=tuple(self._identity_keys(inside)),
         )
 
     def _fate(self, referent: Any) -> OutsideFate:
@@ -187,6 +197,13 @@ class _Inquiry:
     def _omission(self, number: int, names: tuple[str, ...]) -> Omission:
         obj = self._traversal.walk.objects[number]
         return Omission(self._traversal.walk.path(number), dotted_name(type(obj)), names, left_out_by(obj))
+
+    def _identity_keys(self, numbers: Iterable[int]) -> Iterator[IdentityKey]:
+        walk = self._traversal.walk
+        for number in numbers:
+            for key in identity_keys(walk.objects[number], walk.numbers):
+                target = walk.numbers[key]
+                yield IdentityKey(walk.path(number), walk.path(target), dotted_name(type(walk.objects[target])))
 
     def _is_dead_finalizer(self, obj: Any, expansion: Expansion) -> bool:
         """Tell whether an object is a finalizer that comes back dead wherever its object is."""

@@ -12,7 +12,7 @@ from typing import Any
 from safepickle.rebuild.records import record
 from safepickle.report.graph import Graph
 
-__all__ = ["Explanation", "Hazard", "Omission", "Subtree", "UnpicklableObject", "WeakReference"]
+__all__ = ["Explanation", "Hazard", "IdentityKey", "Omission", "Subtree", "UnpicklableObject", "WeakReference"]
 
 
 @record
@@ -102,6 +102,22 @@ class Omission:
 
 @record
 @dataclass(frozen=True, slots=True)
+class IdentityKey:
+    """An integer key that is the `id` of an object in the graph. Its copy has another id.
+
+    Attributes:
+        path: Where the dictionary or the set is that holds the key.
+        object_path: Where the object is.
+        object_type: Dotted name of its type.
+    """
+
+    path: str
+    object_path: str
+    object_type: str
+
+
+@record
+@dataclass(frozen=True, slots=True)
 class Subtree:
     """An object with all that hangs on it, every object counted once: on the shortest path from the root.
 
@@ -141,6 +157,7 @@ class Explanation:
         complete: Whether the whole graph was seen.
         graph: The objects as numbers, names and sizes.
         omissions: What the classes of objects leave out themselves.
+        identity_keys: Keys that are the `id` of an object.
     """
 
     type: str
@@ -158,6 +175,7 @@ class Explanation:
     complete: bool
     graph: Graph
     omissions: tuple[Omission, ...] = ()
+    identity_keys: tuple[IdentityKey, ...] = ()
 
     @property
     def picklable(self) -> bool:
@@ -170,7 +188,7 @@ class Explanation:
         facts = ["type", "protocol", "weakrefs", "on_unpicklable", "picklable", "objects", "bytes"]
         facts += ["strong_adds_bytes", "strong_adds_objects", "complete"]
         plain = {name: getattr(self, name) for name in facts}
-        for name in ("weak_references", "unpicklable", "hazards", "omissions", "subtrees"):
+        for name in ("weak_references", "unpicklable", "hazards", "omissions", "identity_keys", "subtrees"):
             plain[name] = [asdict(entry) for entry in getattr(self, name)]
         return plain
 

@@ -122,6 +122,8 @@ def explanation_document(explanation: Explanation, rows: int = _ROWS) -> Documen
                 left_out(len(explanation.hazards), rows),
             )
         )
+    if explanation.identity_keys:
+        made.append(_identity_keys(explanation, rows))
     if explanation.omissions:
         made.append(_omissions(explanation, rows))
     if len(explanation.subtrees) > 1:
@@ -223,6 +225,19 @@ def _weak_references(explanation: Explanation, rows: int) -> Table:
     if explanation.weakrefs == "callable":
         title = f"Weak references under a callable policy: {summary}"
     return Table(title, ("path", "kind", "referent", "of type", "becomes"), lines, left_out(len(groups), rows))
+
+
+def _identity_keys(explanation: Explanation, rows: int) -> Table:
+    """One row for all keys of a registry."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for entry in explanation.identity_keys:
+        alike.setdefault((entry.path, entry.object_type), []).append(entry.object_path)
+    lines = []
+    for (path, kind), objects in list(alike.items())[:rows]:
+        of = readable_path(objects[0]) + (f" and {len(objects) - 1:,} more" if len(objects) > 1 else "")
+        lines.append((readable_path(path), of, _type(kind)))
+    title = "Keys that are the id() of an object: its copy has another, so nothing is found under them"
+    return Table(title, ("path", "id of", "of type"), lines, left_out(len(alike), rows))
 
 
 def _omissions(explanation: Explanation, rows: int) -> Table:
