@@ -186,3 +186,31 @@ def test_functions_of_a_script_and_of_a_session_go_by_value(tmp_path: Path) -> N
         """
     subprocess.run([sys.executable, "-W", "error", "-c", textwrap.dedent(program), str(target)], check=True)
     assert elsewhere(target.read_bytes(), "loaded()") == "(2, True)"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations are computed where the function is defined")
+def test_annotations_that_only_a_type_checker_can_compute_are_left_for_later() -> None:
+    namespace: dict[str, Any] = {"__name__": "elsewhere"}
+    source = """
+def make(captured):
+    def function(first: Nowhere, /, *, second: Hidden = 2) -> "Result":
+        'A docstring.'
+        return function if first is None else (first, second, captured)
+    class Local:
+        attribute: Nowhere
+        def method(self, other: Nowhere) -> Local:
+            return other
+    function.label = "label"
+    return function, Local
+"""
+    exec(compile(source, "elsewhere", "exec", dont_inherit=True), namespace)
+    function, cls = safepickle.loads(safepickle.dumps(namespace["make"]("captured")))
+    assert function(1) == (1, 2, "captured")
+    assert function(None) is function
+    assert (function.label, function.__doc__, function.__module__) == ("label", "A docstring.", "elsewhere")
+    assert cls().method(3) == 3
+    for annotated in (function, cls, cls.method):
+        with pytest.raises(NameError, match="Nowhere"):
+            annotated.__annotations__  # noqa: B018 (it computes them)
+    function.__globals__["Nowhere"] = function.__globals__["Hidden"] = int
+    assert function.__annotations__ == {"first": int, "second": int, "return": "Result"}

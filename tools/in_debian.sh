@@ -8,7 +8,10 @@
 # and the machine's way to the network. What it exits with, this exits with; 69 stands for "cannot be done here".
 set -eu
 
-packages=make,python3.14,python3.14-venv,python3.15,python3.15-venv
+packages=make
+for version in 3.14 3.15; do
+    packages=$packages,python$version,python$version-venv,libpython$version-testsuite
+done
 checkout=$(cd "$(dirname "$0")/.." && pwd -P)
 
 unavailable() {

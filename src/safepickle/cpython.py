@@ -9,16 +9,19 @@ import builtins
 import gc
 import itertools
 import sys
+import types
 import weakref
 from typing import Any, Final
 
 __all__ = [
     "FROZENDICT",
+    "annotate_of_undefined",
     "class_of_descriptor",
     "count_notes_of_pickle",
     "drop_notes_of_pickle",
     "initializer_of_thread_pool",
     "items_of_simple_queue",
+    "without_annotations",
 ]
 
 FROZENDICT: Final[type | None] = getattr(builtins, "frozendict", None)
@@ -70,6 +73,32 @@ def class_of_descriptor(descriptor: Any) -> type:
         # Every class written in Python has both, and this one has its name in every version.
         return weakref.WeakSet
     return cls
+
+
+def annotate_of_undefined(function: types.FunctionType) -> Any:
+    """Return what would compute the annotations of a function, if it fails to; else None.
+
+    From 3.14 on annotations are computed when they are asked for, and may name what only type checkers import.
+    """
+    annotate = getattr(function, "__annotate__", None)
+    if annotate is not None:
+        try:
+            function.__annotations__  # noqa: B018 (it computes them)
+        except Exception:
+            return annotate
+    return None
+
+
+def without_annotations(function: types.FunctionType) -> types.FunctionType:
+    """Return the same function, but for its annotations."""
+    bare = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    bare.__kwdefaults__ = function.__kwdefaults__
+    bare.__dict__.update(function.__dict__)
+    for name in ("__qualname__", "__module__", "__doc__"):
+        setattr(bare, name, getattr(function, name))
+    return bare
 
 
 def count_notes_of_pickle(error: BaseException) -> int:

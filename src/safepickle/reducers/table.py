@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import cloudpickle
 from cloudpickle.cloudpickle import _PICKLE_BY_VALUE_MODULES, _class_setstate, _should_pickle_by_reference
 
-from safepickle import rebuild
+from safepickle import cpython, rebuild
 from safepickle.public import public
 from safepickle.reducers import logging_types, resources, stdlib_types, weak, weak_containers
 from safepickle.reducers.classes import is_class_method, is_ordinary, is_written_in_c, leave_to_itself
@@ -148,6 +148,12 @@ def _reduce_function_or_class(obj: Any, dump: Dump) -> Any:
         return NotImplemented
     if _is_found_by_name(obj):
         return NotImplemented
+    annotate = cpython.annotate_of_undefined(obj) if cls is types.FunctionType else None
+    if annotate is not None and not _should_pickle_by_reference(obj):
+        value = cloudpickle.Pickler.reducer_override(dump.pickler, cpython.without_annotations(obj))
+        # The last of them: it takes the place of annotations.
+        value[2][1]["__annotate__"] = annotate
+        return value
     value = cloudpickle.Pickler.reducer_override(dump.pickler, obj)
     # By value, a class that is written in C gives a pickle that cannot be loaded.
     if value is NotImplemented or not issubclass(cls, type):
