@@ -378,7 +378,8 @@ def _reconstructor(judge: Judge, arguments: tuple[Any, ...]) -> None:
     base, value = arguments[1:]
     if base is object and value is None:
         return
-    if base not in (int, float, str, bytes, list, tuple, dict, set, frozenset) or type(value) is not base:
+    known = any(base is kind for kind in (int, float, str, bytes, list, tuple, dict, set, frozenset))
+    if not known or type(value) is not base:
         raise Refusal("the base is no builtin type, or the value is not of that type")
     if base is int:
         allocate(judge, value.bit_length() >> 3)

@@ -159,7 +159,8 @@ def _empty(judge: Judge, arguments: tuple[Any, ...]) -> None:
 
 def _container(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
     grant = judge.grant(arguments[0]) if len(arguments) == 1 else None
-    if grant is None or not (arguments[0] in _CONTAINERS or grant.listed != "built-in"):
+    standard = grant is not None and any(arguments[0] is cls for cls in _CONTAINERS)
+    if grant is None or not (standard or grant.listed != "built-in"):
         raise Refusal("its class is no allowed weak container")
     if not is_a(grant, _CONTAINERS):
         raise Refusal("its class is no weak container")
@@ -170,7 +171,9 @@ def _entries(judge: Judge, arguments: tuple[Any, ...]) -> None:
     container, entries, _ = check_parts(arguments)
     plain = type(container) in _CONTAINERS
     grant = judge.kind(container)
-    if not plain and (grant is None or not (grant.listed != "built-in" or grant.target in _CONTAINERS)):
+    if not plain and (
+        grant is None or not (grant.listed != "built-in" or any(grant.target is cls for cls in _CONTAINERS))
+    ):
         raise Refusal("the object to fill is no allowed weak container")
     if grant is not None and not is_a(grant, _CONTAINERS):
         raise Refusal("the object to fill is no weak container")
