@@ -53,7 +53,15 @@ def test_it_survives_pickling(pickler):
 
 
 def test_unknown_options_and_values_are_refused():
-    with pytest.raises(TypeError, match="unknown options: weakref"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'weakref'"):
         safepickle.backend(weakref="strong")
     with pytest.raises(ValueError, match="is no weak-reference policy"):
         safepickle.backend(weakrefs="weak")
+
+
+def test_a_bound_protocol_gives_way_to_a_positional_one():
+    assert safepickle.backend(weakrefs="strong").dumps([], 2)[:2] == b"\x80\x02"
+    assert safepickle.backend(protocol=3).dumps([])[:2] == b"\x80\x03"
+    file = io.BytesIO()
+    safepickle.backend(protocol=3).Pickler(file).dump([])
+    assert file.getvalue()[:2] == b"\x80\x03"

@@ -1,22 +1,24 @@
-"""backend(**options): a module-shaped object with options bound, for ``pickle_module=``."""
+"""backend(...): a module-shaped object with options bound, for ``pickle_module=``."""
 
 from __future__ import annotations
 
 import functools
 import pickle
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 from safepickle.dumping import pickler
 from safepickle.guard.allowing import allow_list
 from safepickle.loading import unpickler
-from safepickle.loading.aliases import names
-from safepickle.options import check_finalizers, check_unpicklable, check_weakrefs
+from safepickle.loading.aliases import Aliases, Missing, names
+from safepickle.options import DumpOptions, Finalizers, Unpicklable, WeakReferencePolicy
 from safepickle.public import public
 
-__all__ = ["Backend", "backend"]
+if TYPE_CHECKING:
+    from safepickle.guard.allow_list import AllowItem
 
-_DUMP_OPTIONS = ("protocol", "weakrefs", "finalizers", "unpicklable")
-_LOAD_OPTIONS = ("allow", "aliases", "missing")
+__all__ = ["Backend", "backend"]
 
 
 class Backend:
@@ -34,28 +36,42 @@ class Backend:
     HIGHEST_PROTOCOL = pickle.HIGHEST_PROTOCOL
     DEFAULT_PROTOCOL = pickle.HIGHEST_PROTOCOL
 
-    def __init__(self, **options: Any) -> None:
-        known = (*_DUMP_OPTIONS, *_LOAD_OPTIONS)
-        unknown = sorted(options.keys() - set(known))
-        if unknown:
-            raise TypeError(f"backend() got unknown options: {', '.join(unknown)}. Known: {', '.join(known)}")
-        check_weakrefs(options.get("weakrefs", "relink"))
-        check_finalizers(options.get("finalizers", "dead"))
-        check_unpicklable(options.get("unpicklable", "raise"))
+    # For type checkers; each instance has its own.
+    dump = staticmethod(pickler.dump)
+    dumps = staticmethod(pickler.dumps)
+    load = staticmethod(unpickler.load)
+    loads = staticmethod(unpickler.loads)
+    Pickler = pickler.Pickler
+    Unpickler = unpickler.Unpickler
+
+    def __init__(
+        self,
+        dumping: DumpOptions,
+        allow: Iterable[AllowItem] | None,
+        aliases: Aliases | None,
+        missing: Missing | None,
+    ) -> None:
         self.__name__ = "safepickle"
-        self._options = options
-        dumping = {name: value for name, value in options.items() if name in _DUMP_OPTIONS}
-        loading = {name: value for name, value in options.items() if name in _LOAD_OPTIONS}
-        allow = options.get("allow")
+        bound = {field.name: getattr(dumping, field.name) for field in fields(dumping)}
+        dump_keywords = {name: value for name, value in bound.items() if value != getattr(DumpOptions(), name)}
+        given = {"allow": allow, "aliases": aliases, "missing": missing}
+        load_keywords: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         allow_list(allow)
-        renaming = names(options.get("aliases"), options.get("missing"))
-        self.Pickler = type("Pickler", (pickler.Pickler,), {"_bound_options": dumping, "__module__": "safepickle"})
-        bound = {"_bound_allow": allow, "_bound_names": renaming, "__module__": "safepickle"}
-        self.Unpickler: Any = type("Unpickler", (unpickler.Unpickler,), bound)
-        self.dump = functools.partial(pickler.dump, **dumping)
-        self.dumps = functools.partial(pickler.dumps, **dumping)
-        self.load = functools.partial(unpickler.load, **loading)
-        self.loads = functools.partial(unpickler.loads, **loading)
+        renaming = names(aliases, missing)
+        self._options = {**dump_keywords, **load_keywords}
+        own: dict[str, Any] = {
+            "Pickler": type("Pickler", (pickler.Pickler,), {"dump_options": dumping, "__module__": "safepickle"}),
+            "Unpickler": type(
+                "Unpickler",
+                (unpickler.Unpickler,),
+                {"_bound_allow": allow, "_bound_names": renaming, "__module__": "safepickle"},
+            ),
+            "dump": functools.partial(pickler.dump, **dump_keywords),
+            "dumps": functools.partial(pickler.dumps, **dump_keywords),
+            "load": functools.partial(unpickler.load, **load_keywords),
+            "loads": functools.partial(unpickler.loads, **load_keywords),
+        }
+        self.__dict__.update(own)
 
     def __reduce__(self) -> Any:
         return functools.partial(backend, **self._options), ()
@@ -65,17 +81,34 @@ class Backend:
 
 
 @public
-def backend(**options: Any) -> Backend:
+def backend(
+    *,
+    protocol: int | None = None,
+    weakrefs: WeakReferencePolicy = "relink",
+    finalizers: Finalizers = "dead",
+    unpicklable: Unpicklable = "raise",
+    allow: Iterable[AllowItem] | None = None,
+    aliases: Aliases | None = None,
+    missing: Missing | None = None,
+) -> Backend:
     """Return a module-shaped object with options bound.
 
     ``torch.save(model, f, pickle_module=safepickle.backend(weakrefs="strong"))``
 
     Args:
-        **options: ``protocol``, ``weakrefs``, ``finalizers`` and ``unpicklable`` as for `dumps`, ``allow``,
-            ``aliases`` and ``missing`` as for `loads`.
+        protocol: As for `dumps`.
+        weakrefs: As for `dumps`.
+        finalizers: As for `dumps`.
+        unpicklable: As for `dumps`.
+        allow: As for `loads`.
+        aliases: As for `loads`.
+        missing: As for `loads`.
+
+    Returns:
+        An object with the names of the module `pickle`.
 
     Raises:
-        TypeError: There is no such option.
+        TypeError: An item of `allow` or `aliases` is of the wrong kind.
         ValueError: An option has no such value.
     """
-    return Backend(**options)
+    return Backend(DumpOptions(protocol, weakrefs, finalizers, unpicklable), allow, aliases, missing)

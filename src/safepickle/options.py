@@ -6,9 +6,12 @@ It knows the words of the policies, not how they are carried out.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, TypeAlias
 
 __all__ = [
+    "DEFAULTS",
+    "DumpOptions",
     "Finalizers",
     "OutsideFate",
     "Unpicklable",
@@ -62,3 +65,35 @@ def check_fate(fate: Any) -> OutsideFate:
         f"the weakrefs callable returned an object of type {type(fate).__qualname__}, which is no answer: "
         f"return one of {', '.join(map(repr, _FATES))}"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class DumpOptions:
+    """What a caller asks of a dump. See `safepickle.Pickler` for the meaning of each.
+
+    Raises:
+        ValueError: An option has no such value.
+    """
+
+    protocol: int | None = None
+    weakrefs: WeakReferencePolicy = "relink"
+    finalizers: Finalizers = "dead"
+    unpicklable: Unpicklable = "raise"
+
+    def __post_init__(self) -> None:
+        check_weakrefs(self.weakrefs)
+        check_finalizers(self.finalizers)
+        check_unpicklable(self.unpicklable)
+
+    @property
+    def may_copy(self) -> bool:
+        """Whether an outside referent may be carried along as a strong copy."""
+        return callable(self.weakrefs) or self.weakrefs == "strong"
+
+    def given(self, **options: Any) -> DumpOptions:
+        """Return these options with those replaced that are not None."""
+        chosen = {name: value for name, value in options.items() if value is not None}
+        return replace(self, **chosen) if chosen else self
+
+
+DEFAULTS: Final = DumpOptions()

@@ -18,14 +18,7 @@ import cloudpickle
 from safepickle import rebuild
 from safepickle.dumping.buffers import BufferCallback, BufferRelay
 from safepickle.errors import level_of_caller
-from safepickle.options import (
-    Finalizers,
-    Unpicklable,
-    WeakReferencePolicy,
-    check_finalizers,
-    check_unpicklable,
-    check_weakrefs,
-)
+from safepickle.options import DEFAULTS, DumpOptions, Finalizers, Unpicklable, WeakReferencePolicy
 from safepickle.reducers.classes import leave_to_itself, new_object
 from safepickle.reducers.decisions import NOTHING_MET, Dump
 from safepickle.reducers.table import TypeTable
@@ -52,16 +45,12 @@ _HOW_TO_NEST_LESS = (
 class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
     """The walks of a dump. See `safepickle.Pickler` for the arguments."""
 
-    # Keywords that `backend` binds.
-    _bound_options: ClassVar[Mapping[str, Any]] = {}
     _has_persistent_id: ClassVar[bool] = False
     _chosen_dispatch_table: Mapping[type, Any] = _STANDARD_DISPATCH_TABLE
     memo: Any  # of the C pickler
 
     # As they mostly are: `dumps` calls no constructor but the C pickler's.
-    _weakrefs: WeakReferencePolicy = "relink"
-    _finalizers: Finalizers = "dead"
-    _unpicklable: Unpicklable = "raise"
+    dump_options: DumpOptions = DEFAULTS
     _output: Any
     _table: TypeTable
     _relay: BufferRelay | None = None
@@ -90,9 +79,10 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         finalizers: Finalizers | None = None,
         unpicklable: Unpicklable | None = None,
     ) -> None:
-        self._set_options(weakrefs, finalizers, unpicklable)
+        # What `backend` binds stands in its class.
+        self.dump_options = self.dump_options.given(weakrefs=weakrefs, finalizers=finalizers, unpicklable=unpicklable)
         if protocol is None:
-            protocol = self._bound_options.get("protocol")
+            protocol = self.dump_options.protocol
         if protocol is None or protocol < 0:
             protocol = pickle.HIGHEST_PROTOCOL
         self._output = file if type(file) is Output else Output(file)
@@ -108,17 +98,6 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
             # The type table knows what is in it. Without it the C pickler asks copyreg's plain dict, and an object of
             # an ordinary class is spared a look-up in a ChainMap, which is written in Python.
             _C_DISPATCH_TABLE.__delete__(self)
-
-    def _set_options(
-        self, weakrefs: WeakReferencePolicy | None, finalizers: Finalizers | None, unpicklable: Unpicklable | None
-    ) -> None:
-        bound = self._bound_options
-        self._weakrefs = bound.get("weakrefs", "relink") if weakrefs is None else weakrefs
-        self._finalizers = bound.get("finalizers", "dead") if finalizers is None else finalizers
-        self._unpicklable = bound.get("unpicklable", "raise") if unpicklable is None else unpicklable
-        check_weakrefs(self._weakrefs)
-        check_finalizers(self._finalizers)
-        check_unpicklable(self._unpicklable)
 
     @property
     def dispatch_table(self) -> Mapping[type, Any]:
@@ -208,7 +187,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         return known
 
     def _new_dump(self) -> Dump:
-        return Dump(self, self._weakrefs, self.proto, self._has_persistent_id, self._finalizers)
+        return Dump(self, self.dump_options.weakrefs, self.proto, self._has_persistent_id, self.dump_options.finalizers)
 
     def clear_memo(self) -> None:
         """Forget the objects that earlier dumps have written."""
@@ -354,7 +333,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _is_certain(self) -> bool:
         # Nothing is certain where an object may yet turn out to be unpicklable.
-        return self._dump is not None and self._dump.certain and self._unpicklable == "raise"
+        return self._dump is not None and self._dump.certain and self.dump_options.unpicklable == "raise"
 
 
 def _shielded(persistent_id: Any) -> Callable[[Any, Any], Any]:

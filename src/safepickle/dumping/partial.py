@@ -160,7 +160,7 @@ class _PartialDump:
         return found
 
     def _fate(self, referent: Any) -> OutsideFate:
-        weakrefs = self._pickler._weakrefs
+        weakrefs = self._pickler.dump_options.weakrefs
         if callable(weakrefs):
             return weakrefs(referent)
         return "strong" if weakrefs == "strong" else "tombstone"
@@ -193,7 +193,7 @@ class _PartialDump:
         return False
 
     def _replace(self, obj: Any, path: str, cause: str) -> None:
-        wanted: Any = self._pickler._unpicklable
+        wanted: Any = self._pickler.dump_options.unpicklable
         if callable(wanted):
             wanted = wanted(obj)
             if type(wanted) is not str or wanted not in ("raise", "tombstone"):

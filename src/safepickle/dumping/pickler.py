@@ -14,7 +14,7 @@ from typing import Any
 from safepickle.dumping.base_pickler import BasePickler
 from safepickle.dumping.buffers import BufferCallback, BufferRelay
 from safepickle.errors import NestingError
-from safepickle.options import Finalizers, Unpicklable, WeakReferencePolicy
+from safepickle.options import DumpOptions, Finalizers, Unpicklable, WeakReferencePolicy
 from safepickle.public import public
 from safepickle.reducers.table import TypeTable
 from safepickle.storage.atomic import replacing
@@ -63,14 +63,14 @@ class Pickler(BasePickler):
             UnpicklableWarning: Objects that nothing can pickle were replaced by tombstones.
         """
         try:
-            if self._unpicklable == "raise":
+            if self.dump_options.unpicklable == "raise":
                 self.dump_whole(obj)
             else:
                 from safepickle.dumping.partial import dump_partially
 
                 dump_partially(self, obj)
         except Exception as error:
-            if self._unpicklable == "raise":
+            if self.dump_options.unpicklable == "raise":
                 from safepickle.tracing.error_paths import annotate
 
                 annotate(error, obj, self)
@@ -177,6 +177,6 @@ def dumps(
         pickler._relay = relay
         pickler._is_shared = True
     if weakrefs != "relink" or finalizers != "dead" or unpicklable != "raise":
-        pickler._set_options(weakrefs, finalizers, unpicklable)
+        pickler.dump_options = DumpOptions(None, weakrefs, finalizers, unpicklable)
     pickler.dump(obj)
     return file.getvalue()

@@ -83,7 +83,7 @@ class _DryRunPickler(BasePickler):
         return super().reduce_value(obj)
 
     def _new_dump(self) -> Dump:
-        known = _Listening(self, self._weakrefs, self.proto, False, self._finalizers)
+        known = _Listening(self, self.dump_options.weakrefs, self.proto, False, self.dump_options.finalizers)
         known.fates = self.fates
         self.fates.dropped = known.dropped
         return known

@@ -209,7 +209,7 @@ class _Inquiry:
         """Tell whether an object is a finalizer that comes back dead wherever its object is."""
         if type(expansion.value) is not tuple or expansion.value[0] is not rebuild.rebuild_dead_finalize:
             return False
-        may_rearm = self._pickler._finalizers == "rearm" and issubclass(type(obj), weakref.finalize)
+        may_rearm = self._pickler.dump_options.finalizers == "rearm" and issubclass(type(obj), weakref.finalize)
         return not may_rearm or obj.peek() is None
 
     def _dry_run(self) -> tuple[Fates, Exception | None]:
@@ -219,7 +219,7 @@ class _Inquiry:
             policy = self._rehearsed_answer
         elif policy == "strict":
             policy = "relink"
-        return dry_run(self._root, self._pickler.proto, policy, self._pickler._finalizers, passed_over)
+        return dry_run(self._root, self._pickler.proto, policy, self._pickler.dump_options.finalizers, passed_over)
 
     def _rehearsed_answer(self, referent: Any) -> OutsideFate:
         fate = self._fate(referent)

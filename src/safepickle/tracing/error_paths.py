@@ -68,7 +68,7 @@ def _find_failure(root: Any, error: BaseException, pickler: BasePickler | None) 
     """Return the path of the object over which a dump has failed, and what it raises alone, where that is known."""
     pickler = _new_pickler() if pickler is None else pickler
     similar: tuple[str | None, Exception | None] = (None, None)
-    traversal = Traversal(root, pickler, _copy if _makes_strong_copies(pickler) else leave_outside)
+    traversal = Traversal(root, pickler, _copy if pickler.dump_options.may_copy else leave_outside)
     for number, expansion in traversal:
         if type(expansion.error) is type(error):
             path = traversal.walk.whole_path(number)
@@ -151,10 +151,6 @@ def _deepest_path(root: Any, pickler: BasePickler) -> str:
             if len(edges) > len(deepest):
                 deepest = edges.copy()
         return join(deepest)
-
-
-def _makes_strong_copies(pickler: BasePickler) -> bool:
-    return callable(pickler._weakrefs) or pickler._weakrefs == "strong"
 
 
 def _new_pickler() -> BasePickler:

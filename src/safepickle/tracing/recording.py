@@ -36,7 +36,7 @@ class Recorder(Dump):
     """Takes down what the reducers ask, with the same answer for all."""
 
     def __init__(self, pickler: BasePickler) -> None:
-        super().__init__(pickler, "relink", pickler.proto, pickler._has_persistent_id, pickler._finalizers)
+        super().__init__(pickler, "relink", pickler.proto, pickler._has_persistent_id, pickler.dump_options.finalizers)
         self._questions: list[Question] = []
 
     def decide(self, reference: object, referent: object, *dependents: object) -> str:

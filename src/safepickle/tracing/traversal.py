@@ -61,7 +61,7 @@ class Traversal:
         self.complete = True
         self._pickler = pickler
         # Where nothing is relinked, nothing that hangs on a kept referent is pickled either.
-        self._relinks = callable(pickler._weakrefs) or pickler._weakrefs != "tombstone"
+        self._relinks = pickler.dump_options.weakrefs != "tombstone"
         self._fate = fate
         self._outside = outside
 
