@@ -3,7 +3,7 @@
 `copy.deepcopy` looks up how to copy an object in ``copy._deepcopy_dispatch``. While somebody intercepts, a table stands
 in front of it that asks the current context first; to a thread or a task that does not intercept it answers as the
 table behind it does. The function itself is never replaced, so that ``from copy import deepcopy`` may come before. When
-nobody intercepts any more, the module is as it was.
+nobody intercepts any more, the table behind is in its place again.
 
 Source:
     ``deepcopy`` in CPython Lib/copy.py: the look-up comes after that in the memo.
@@ -89,5 +89,6 @@ class _Front(MutableMapping[type, Any]):
 
 
 _module: Final[Any] = copy
-_ATOMIC: Final = getattr(copy, "_deepcopy_atomic", None)
+# From 3.14 on what is shared is not looked up.
+_ATOMIC: Final = getattr(copy, "_deepcopy_atomic", object())
 _DEEPCOPY_CODE: Final = copy.deepcopy.__code__
