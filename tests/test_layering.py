@@ -33,7 +33,7 @@ ORDER = [
     ["rebuild", "storage"],
     ["options"],
     ["errors", "weak_types"],
-    ["public", "cpython"],
+    ["public", "cpython", "torch_internals"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 
