@@ -24,6 +24,7 @@ from safepickle.reducers.decisions import NOTHING_MET, Dump
 from safepickle.reducers.table import TypeTable
 from safepickle.storage.files import Output
 from safepickle.tracing.identity_keys import count_identity_keys
+from safepickle.tracing.made import EndlessError
 from safepickle.weak_types import PROXIES
 
 __all__ = ["BasePickler"]
@@ -287,6 +288,8 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
             self._table = UnrolledTable(graph, table)
             self._walk(graph)
             self._walk_until_settled(graph, memo)
+        except EndlessError:
+            raise
         except RecursionError as again:
             again.add_note(_HOW_TO_NEST_LESS)
             raise

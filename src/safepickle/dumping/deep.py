@@ -20,6 +20,7 @@ from safepickle import rebuild
 from safepickle.reducers.classes import new_object
 from safepickle.reducers.decisions import Dump
 from safepickle.reducers.table import Reducer, TypeTable
+from safepickle.tracing.made import EndlessError, Made
 from safepickle.weak_types import find_weak_type
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ class Unrolled:
     Args:
         root: The object that is dumped.
         pickler: Who dumps it.
+
+    Raises:
+        EndlessError: Each object leads to another one that is made only then.
     """
 
     def __init__(self, root: Any, pickler: BasePickler) -> None:
@@ -51,7 +55,8 @@ class Unrolled:
         self._bare: dict[int, Any] = {}
         self._finished: list[Any] = []
         # What was made for the walk alone, kept so that no other object gets its id.
-        self._made: list[Any] = []
+        self._kept: list[Any] = []
+        self._made = Made()
         self._root = root
         self._walk(root)
 
@@ -70,13 +75,13 @@ class Unrolled:
     def _walk(self, root: Any) -> None:
         """Visit all that `root` leads to, and note as a step what has been left."""
         met: set[int] = set()
-        stack = [_Visit(None, (root,))]
+        stack = [_Visit(None, (root,), 0)]
         while stack:
             visit = stack[-1]
             for child in visit.children:
                 if id(child) not in met:
                     met.add(id(child))
-                    below = self._enter(child)
+                    below = self._enter(child, visit.made)
                     if below is not None:
                         stack.append(below)
                         break
@@ -86,24 +91,30 @@ class Unrolled:
                 if stack:
                     stack[-1].height = max(stack[-1].height, height)
 
-    def _enter(self, obj: Any) -> _Visit | None:
+    def _enter(self, obj: Any, made: int) -> _Visit | None:
         """Begin to visit an object, or return None if it leads nowhere."""
         cls = type(obj)
         if cls in _CONTAINERS:
-            return _Visit(obj, [*obj, *obj.values()] if cls is dict else list(obj))
-        # No weak reference is followed here: what becomes of it is decided while the graph is written.
-        if issubclass(cls, _LEAVES) or find_weak_type(cls) is not None or self._is_persistent(obj):
+            return _Visit(obj, [*obj, *obj.values()] if cls is dict else list(obj), made)
+        if issubclass(cls, _LEAVES) or self._is_persistent(obj):
             return None
+        made = self._made.count(obj, made)
+        if self._made.is_endless(made):
+            raise EndlessError(
+                f"pickling has no end: {made - 1:,} objects in a row were not there before, each was made by the "
+                f"reduce function or the __getstate__ of the one before it, the last one is a {cls.__module__}."
+                f"{cls.__qualname__}. Let them return what the object holds rather than new objects of such classes."
+            )
         if self._table[cls] is None and not self._pickler.is_replaced(obj):
             self._bare[id(obj)] = obj
             state = obj.__reduce_ex__(2)[2]
-            return None if state is None else _Visit(_State(obj, state), (state,))
+            return None if state is None else _Visit(_State(obj, state), (state,), made)
         value = self._pickler.reduce_value(obj)
         if type(value) is str:
             return None
         parts = list(_parts(value))
-        self._made.append((value, parts))
-        return _Visit(obj, parts)
+        self._kept.append((value, parts))
+        return _Visit(obj, parts, made)
 
     def _leave(self, visit: _Visit) -> int:
         """Note a step, unless it is small enough to go with what holds it; return how high what is no step stands."""
@@ -133,13 +144,14 @@ class UnrolledTable(TypeTable):
 
 
 class _Visit:
-    """One level of the walk: what is written when it is left, and what is still to be visited below it."""
+    """One level of the walk: what is written when it is left, what is still to be visited below it, and `Made.count`."""
 
-    __slots__ = ("children", "height", "step")
+    __slots__ = ("children", "height", "made", "step")
 
-    def __init__(self, step: Any, children: Iterable[Any]) -> None:
+    def __init__(self, step: Any, children: Iterable[Any], made: int) -> None:
         self.step = step
         self.children = iter(children)
+        self.made = made
         self.height = 0
 
 

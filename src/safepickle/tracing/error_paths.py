@@ -13,6 +13,7 @@ from safepickle.cpython import count_notes_of_pickle, drop_notes_of_pickle
 from safepickle.errors import WeakReferenceError
 from safepickle.options import OutsideFate
 from safepickle.tracing.expand import Expander
+from safepickle.tracing.made import EndlessError
 from safepickle.tracing.naming import Edge, join, shorten
 from safepickle.tracing.recording import recording
 from safepickle.tracing.traversal import MAX_OBJECTS, Traversal, leave_outside
@@ -67,6 +68,8 @@ def locate_failure(root: Any, error: BaseException, pickler: BasePickler | None 
 def _find_failure(root: Any, error: BaseException, pickler: BasePickler | None) -> tuple[str | None, Exception | None]:
     """Return the path of the object over which a dump has failed, and what it raises alone, where that is known."""
     pickler = _new_pickler() if pickler is None else pickler
+    if isinstance(error, EndlessError):
+        return _deepest_path(root, pickler), None
     similar: tuple[str | None, Exception | None] = (None, None)
     traversal = Traversal(root, pickler, _copy if pickler.dump_options.may_copy else leave_outside)
     for number, expansion in traversal:
@@ -112,6 +115,7 @@ def annotate(error: BaseException, root: Any, pickler: BasePickler) -> None:
 _NOTE: Final = "The object that cannot be pickled is at {}"
 _NOTES: Final[dict[type[BaseException], str]] = {
     RecursionError: "Pickling recurses too deeply at {}",
+    EndlessError: "Pickling has no end at {}",
 }
 _ADVICE: Final = "\nsafepickle.explain(obj) lists everything that cannot be pickled, and where it is."
 

@@ -45,7 +45,7 @@ class Traversal:
         questions: What the reducers have asked, each with the number of the object over which they asked.
         copied_from: The lowest number that a strong copy has brought in.
         outside_from: The lowest number that stays outside.
-        complete: Whether the traversal came to an end before `MAX_OBJECTS`.
+        complete: Whether the traversal came to an end before `MAX_OBJECTS`, and nothing was passed over.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class Traversal:
                     due = waiting
                     self.outside_from = min(self.outside_from, len(walk.objects))
                 if not due:
+                    self.complete = walk.whole
                     return
                 entered = {id(question) for _, question in due}
                 waiting = [entry for entry in waiting if id(entry[1]) not in entered]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from safepickle.tracing.expand import Expander, Expansion
+from safepickle.tracing.made import Made
 from safepickle.tracing.naming import NEAREST, Edge
 from safepickle.tracing.path_table import PathTable
 
@@ -36,12 +37,16 @@ class Walk:
         objects: Every object visited so far, held so that its id stays its own. The root is number 0.
         book: How each was reached. What led to an object has a lower number.
         numbers: The number of each object, by id.
+        whole: False once something was passed over, because the reduce functions make new objects without end.
     """
 
     def __init__(self, root: Any, expander: Expander) -> None:
         self.objects: list[Any] = []
         self.book = PathTable()
         self.numbers: dict[int, int] = {}
+        self.whole = True
+        self._made = Made()
+        self._made_in_a_row: list[int] = []
         self._distances: list[int] = []
         self._expander = expander
         self._entered = 1
@@ -58,6 +63,11 @@ class Walk:
             self.objects.append(obj)
             self.book.add(parent, edge)
             self._distances.append(distance)
+            made = self._made.count(obj, self._made_in_a_row[parent] if parent >= 0 else 0)
+            self._made_in_a_row.append(made)
+            if self._made.is_endless(made):
+                self.whole = False
+                continue
             expansion = self._expander.expand(obj)
             for position, (edge, child) in enumerate(expansion.children):
                 self.enter(number, edge, child, shortcut=position < expansion.shortcuts)

@@ -1,0 +1,72 @@
+"""Tell objects that were there from those that reduce functions make, so that a walk over objects without end ends.
+
+A ``__reduce__`` or ``__getstate__`` that returns a new instance each time leads to one more for every one that is
+walked. The C pickler meets the end of its stack there. A walk with a stack of its own asks here instead.
+"""
+
+from __future__ import annotations
+
+import gc
+import types
+from typing import Any, Final
+
+__all__ = ["EndlessError", "Made"]
+
+_IN_A_ROW: Final = 1_000
+"""How many objects in a row, each reached from the one before, may have been made on the way."""
+
+_MANY: Final = 5_000
+"""How many may have been made on the way before a walk that goes the nearest first, and so meets no long row, looks at
+`_SEVERAL` in a row already: each object may make two."""
+
+_SEVERAL: Final = 10
+
+# What no chain can do without an instance between. Of these there are the most.
+_PASSIVE: Final = frozenset(
+    {dict, list, tuple, set, frozenset, type(gc), *(value for value in vars(types).values() if isinstance(value, type))}
+)
+
+
+class EndlessError(RecursionError):
+    """Each object was made by the reduce function of the one before."""
+
+
+class Made:
+    """Counts, along each way that a walk takes, the objects in a row that were made on the way.
+
+    What exists is looked up only once some way is long, or many objects were met, so that most walks pay for nothing
+    but the counting.
+
+    """
+
+    def __init__(self) -> None:
+        self._met = 0
+        self._in_all = 0
+        self._existing: set[int] | None = None
+
+    def count(self, obj: Any, before: int) -> int:
+        """Return how many objects in a row were, or may have been, made on the way, `obj` the last of them.
+
+        Args:
+            obj: What is met now, for the first time.
+            before: What was returned for the object that led here; 0 for the root.
+        """
+        if type(obj) in _PASSIVE:
+            return before
+        if self._existing is None:
+            self._met += 1
+            if before < _IN_A_ROW and self._met < _MANY:
+                return before + 1
+            self._existing = {id(there) for there in gc.get_objects() if type(there) not in _PASSIVE}
+            return 0
+        if id(obj) in self._existing:
+            # Once only: another object may get the id of one that has died.
+            self._existing.remove(id(obj))
+            return 0
+        self._in_all += gc.is_tracked(obj)
+        return before + 1
+
+    def is_endless(self, count: int) -> bool:
+        """Tell whether a count is beyond what can be. What was frozen cannot be told from what was made."""
+        most = _SEVERAL if self._in_all > _MANY else _IN_A_ROW
+        return count > most and count > most + gc.get_freeze_count()
