@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import itertools
 import pickle
@@ -279,3 +280,127 @@ def test_a_raised_recursion_limit_is_left_alone() -> None:
     limit = sys.getrecursionlimit()
     safepickle.dumps(chain(Node, DEPTH))
     assert sys.getrecursionlimit() == limit
+
+
+class Endless:
+    """Leads to a new instance each time: by what is said when it is made."""
+
+    def __init__(self, way: str) -> None:
+        self.way = way
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        new = Endless(self.way)
+        return {
+            "arguments": lambda: (Endless, (new,)),
+            "nested arguments": lambda: (Endless, ([[{"next": (new,)}]],)),
+            "state": lambda: (object, (), {"next": new}),
+            "items": lambda: (list, (), None, iter([new])),
+            "pairs": lambda: (dict, (), None, None, iter([(1, new)])),
+            "keys": lambda: (dict, (), None, None, iter([(new, 1)])),
+            "two": lambda: (list, (), None, iter([new, Endless(self.way)])),
+            "something old": lambda: (Endless, (OLD, new)),
+        }[self.way]()
+
+
+OLD = Node(0)
+
+
+class EndlessState:
+    def __getstate__(self) -> Any:
+        return {"next": EndlessState()}
+
+
+class EndlessArguments:
+    def __new__(cls, *arguments: Any) -> Any:
+        return object.__new__(cls)
+
+    def __getnewargs__(self) -> Any:
+        return (EndlessArguments(),)
+
+
+class Materialised:
+    """Makes the next one when it is first asked for, and holds it."""
+
+    next: Any = None
+
+    def __reduce__(self) -> Any:
+        if self.next is None:
+            self.next = Materialised()
+        return Materialised, (), {"next": self.next}
+
+
+ENDLESS = [
+    *(
+        Endless(way)
+        for way in ("arguments", "nested arguments", "state", "items", "pairs", "keys", "two", "something old")
+    ),
+    *(EndlessState(), EndlessArguments(), Materialised()),
+]
+
+
+@pytest.mark.parametrize("options", [{}, {"unpicklable": "tombstone"}, {"weakrefs": "strong"}])
+@pytest.mark.parametrize("endless", ENDLESS, ids=lambda obj: getattr(obj, "way", type(obj).__name__))
+def test_what_makes_a_new_object_each_time_has_a_bound(endless: Any, options: Any) -> None:
+    file = io.BytesIO()
+    with pytest.raises(safepickle.NestingError, match=r"pickling has no end: .*(Endless|Materialised)"):
+        safepickle.dump([OLD, endless], file, **options)
+    assert file.getvalue() == b""
+
+
+@pytest.mark.parametrize(
+    "endless", [Endless("two"), EndlessState(), Materialised()], ids=lambda obj: type(obj).__name__
+)
+def test_explain_ends_on_what_makes_a_new_object_each_time(endless: Any) -> None:
+    explanation = safepickle.explain({"endless": endless})
+    assert not explanation.complete
+    assert "has no end" in str(explanation)
+
+
+def test_endless_reducers_of_a_subclass_and_of_a_table_have_a_bound() -> None:
+    class Plain:
+        pass
+
+    class Overriding(safepickle.Pickler):
+        def reducer_override(self, obj: Any) -> Any:
+            return (list, (), None, iter([Plain()])) if type(obj) is Plain else super().reducer_override(obj)
+
+    tabled = safepickle.Pickler(io.BytesIO())
+    tabled.dispatch_table = {Plain: lambda obj: (list, (), None, iter([Plain()]))}
+    for pickler in (Overriding(io.BytesIO()), tabled):
+        with pytest.raises(RecursionError, match=r"maximum recursion depth|pickling has no end"):
+            pickler.dump(Plain())
+
+
+class Wrapped:
+    """Pickles what it holds in a new wrapper, as many adapters do."""
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+    def __reduce__(self) -> Any:
+        return Wrapped, (Held(self.held),)
+
+
+class Held:
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+
+def test_new_objects_between_those_that_were_there_may_be_as_many_as_these() -> None:
+    wrapped: Any = None
+    for _ in range(5_000):
+        wrapped = Wrapped(wrapped)
+    copy, depth = safepickle.loads(safepickle.dumps(wrapped)), 0
+    while copy is not None:
+        copy, depth = copy.held.held, depth + 1
+    assert depth == 5_000
+
+
+def test_objects_that_are_frozen_are_no_new_ones() -> None:
+    """The collector does not show them, in servers that froze what they had loaded before they forked."""
+    head = chain(Node, DEPTH)
+    gc.freeze()
+    try:
+        assert len(list(along(safepickle.loads(safepickle.dumps(head))))) == DEPTH
+    finally:
+        gc.unfreeze()

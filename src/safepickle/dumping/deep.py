@@ -96,7 +96,8 @@ class Unrolled:
         cls = type(obj)
         if cls in _CONTAINERS:
             return _Visit(obj, [*obj, *obj.values()] if cls is dict else list(obj), made)
-        if issubclass(cls, _LEAVES) or self._is_persistent(obj):
+        # No weak reference is followed here: what becomes of it is decided while the graph is written.
+        if issubclass(cls, _LEAVES) or find_weak_type(cls) is not None or self._is_persistent(obj):
             return None
         made = self._made.count(obj, made)
         if self._made.is_endless(made):
@@ -144,7 +145,7 @@ class UnrolledTable(TypeTable):
 
 
 class _Visit:
-    """One level of the walk: what is written when it is left, what is still to be visited below it, and `Made.count`."""
+    """One level of the walk: what is written when it is left, what is still below it, and what `Made` counted there."""
 
     __slots__ = ("children", "height", "made", "step")
 

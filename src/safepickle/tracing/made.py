@@ -15,11 +15,12 @@ __all__ = ["EndlessError", "Made"]
 _IN_A_ROW: Final = 1_000
 """How many objects in a row, each reached from the one before, may have been made on the way."""
 
-_MANY: Final = 5_000
-"""How many may have been made on the way before a walk that goes the nearest first, and so meets no long row, looks at
-`_SEVERAL` in a row already: each object may make two."""
+_FEW: Final = 64
+"""How many objects are met before it is looked up what exists: small graphs pay for nothing but the counting."""
 
-_SEVERAL: Final = 10
+_MANY, _SEVERAL = 2_000, 6
+"""A walk that goes the nearest first meets no long row before it has met far too many objects: once so many were made
+on the way, so many in a row are enough for it."""
 
 # What no chain can do without an instance between. Of these there are the most.
 _PASSIVE: Final = frozenset(
@@ -43,6 +44,7 @@ class Made:
         self._met = 0
         self._in_all = 0
         self._existing: set[int] | None = None
+        self._frozen = 0
 
     def count(self, obj: Any, before: int) -> int:
         """Return how many objects in a row were, or may have been, made on the way, `obj` the last of them.
@@ -55,8 +57,10 @@ class Made:
             return before
         if self._existing is None:
             self._met += 1
-            if before < _IN_A_ROW and self._met < _MANY:
+            if self._met < _FEW:
                 return before + 1
+            # What is frozen is not shown, and cannot be told from what was made.
+            self._frozen = gc.get_freeze_count()
             self._existing = {id(there) for there in gc.get_objects() if type(there) not in _PASSIVE}
             return 0
         if id(obj) in self._existing:
@@ -67,6 +71,9 @@ class Made:
         return before + 1
 
     def is_endless(self, count: int) -> bool:
-        """Tell whether a count is beyond what can be. What was frozen cannot be told from what was made."""
-        most = _SEVERAL if self._in_all > _MANY else _IN_A_ROW
-        return count > most and count > most + gc.get_freeze_count()
+        """Tell whether a count is beyond what can be."""
+        return count > _IN_A_ROW + self._frozen
+
+    def is_broad(self, count: int) -> bool:
+        """Tell whether so much was made, all along the way to this count, that there seems to be no end."""
+        return count > _SEVERAL + self._frozen and self._in_all > _MANY

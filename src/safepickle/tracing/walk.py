@@ -65,7 +65,7 @@ class Walk:
             self._distances.append(distance)
             made = self._made.count(obj, self._made_in_a_row[parent] if parent >= 0 else 0)
             self._made_in_a_row.append(made)
-            if self._made.is_endless(made):
+            if self._made.is_endless(made) or self._made.is_broad(made):
                 self.whole = False
                 continue
             expansion = self._expander.expand(obj)
