@@ -367,6 +367,129 @@ def test_a_system_without_nameless_files_replaces_all_the_same(
     assert os.listdir(tmp_path) == ["file"]
 
 
+class LooksAround:
+    """Notes the permissions of all files of a folder while it is pickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> Any:
+        return list, ([stat.S_IMODE(path.stat().st_mode) for path in self.folder.iterdir()],)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o400 | 0o200, 0o666])
+def test_what_replaces_a_file_is_nobody_elses_while_it_is_written(
+    mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    path = tmp_path / "file"
+    path.touch()
+    path.chmod(mode)
+    safepickle.dump(LooksAround(tmp_path), path)
+    assert sorted(safepickle.load(path)) == sorted([0o600, mode])
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_a_copy_that_takes_the_place_of_a_file_is_nobody_elses_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where links are forbidden, what is whole is copied into a file that has a name."""
+    modes: list[int] = []
+
+    def forbidden(*arguments: object, **keywords: object) -> None:
+        raise PermissionError("links are forbidden here")
+
+    def noted_fsync(descriptor: int) -> None:
+        modes.extend(stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob(".safepickle-*"))
+
+    umask = os.umask(0)
+    try:
+        path = tmp_path / "file"
+        path.touch(0o600)
+        monkeypatch.setattr(os, "link", forbidden)
+        monkeypatch.setattr(os, "fsync", noted_fsync)
+        safepickle.dump(PAYLOAD, path)
+    finally:
+        os.umask(umask)
+    assert set(modes) == {0o600}
+
+
+def test_no_other_group_may_what_the_group_of_a_replaced_file_might(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*arguments: object) -> None:
+        raise PermissionError("owners are kept here")
+
+    path = tmp_path / "file"
+    path.touch()
+    os.chown(path, -1, 4321)
+    monkeypatch.setattr(os, "fchown", forbidden)
+    for before, after in ((0o660, 0o600), (0o664, 0o644), (0o606, 0o606)):
+        path.chmod(before)
+        os.chown(path, -1, 4321)
+        safepickle.dump(PAYLOAD, path)
+        assert stat.S_IMODE(path.stat().st_mode) == after
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "message"),
+    [
+        ("", FileNotFoundError, "the path is empty"),
+        ("new/", IsADirectoryError, "the path is that of a folder"),
+        ("new//", IsADirectoryError, "the path is that of a folder"),
+        ("folder/new/", IsADirectoryError, "the path is that of a folder"),
+        ("new/.", IsADirectoryError, "the path is that of a folder"),
+        ("folder/", IsADirectoryError, "Is a directory"),
+        (".", IsADirectoryError, "Is a directory"),
+        ("new/..", IsADirectoryError, "the path is that of a folder"),
+        ("new/../file", FileNotFoundError, "cannot make a file in this folder"),
+        ("old/", NotADirectoryError, "Not a directory"),
+        ("old/file", NotADirectoryError, "Not a directory"),
+        ("link to a new folder", IsADirectoryError, "the path is that of a folder"),
+        ("link into nowhere", FileNotFoundError, "cannot make a file in this folder"),
+        ("link to itself", OSError, "Too many levels of symbolic links"),
+        ("link to the folder", IsADirectoryError, "Is a directory"),
+    ],
+)
+def test_what_can_name_no_file_is_refused_and_nothing_is_made(
+    path: str, error: type[OSError], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "old").write_bytes(b"old")
+    for name, target in (("a new folder", "new/"), ("itself", "link to itself"), ("the folder", "folder")):
+        (tmp_path / f"link to {name}").symlink_to(target)
+    (tmp_path / "link into nowhere").symlink_to("nowhere/file")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(error, match=message):
+        safepickle.dump(PAYLOAD, path)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "old").read_bytes() == b"old"
+
+
+def test_links_that_lead_to_a_new_file_make_it(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "first").symlink_to("folder/second")
+    (tmp_path / "folder" / "second").symlink_to("../third")
+    safepickle.dump(PAYLOAD, tmp_path / "first")
+    assert safepickle.load(tmp_path / "third") == PAYLOAD
+    assert (tmp_path / "first").is_symlink()
+    assert (tmp_path / "folder" / "second").is_symlink()
+
+
+def test_a_path_of_an_open_descriptor_is_written_to(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    safepickle.dump(1, f"/dev/fd/{writing}")
+    os.close(writing)
+    with open(reading, "rb") as file:
+        assert safepickle.load(file) == 1
+    with open(tmp_path / "file", "w+b") as nameless:
+        os.unlink(tmp_path / "file")
+        safepickle.dump(PAYLOAD, f"/dev/fd/{nameless.fileno()}")
+        assert safepickle.load(nameless) == PAYLOAD
+    assert os.listdir(tmp_path) == []
+
+
 def test_the_file_is_on_disk_before_it_is_put_in_place_and_the_folder_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,11 @@ from safepickle.storage.files import write_all
 __all__ = ["replacing"]
 
 _COPY_BYTES = 2**20
+_MOST_LINKS = 40
+
+_USUAL, _PRIVATE = 0o666, 0o600
+"""With which permissions a file is made. What takes the place of another is nobody else's until it has its permissions:
+it may hold what that one hid."""
 
 
 @contextlib.contextmanager
@@ -28,25 +33,32 @@ def replacing(path: str | os.PathLike[str], *, fsync: bool = True) -> Iterator[i
     process may set it, the owner of an existing file are kept.
 
     Args:
-        path: What to replace. What is no regular file (a device, a named pipe) is written to instead.
+        path: What to replace, or to make. What is no regular file (a device, a named pipe) is written to instead.
         fsync: Wait until the file and its folder's entry are on disk.
 
     Raises:
-        OSError: The file cannot be made, written or put in place; what was there is left as it was.
+        OSError: The file cannot be made, written or put in place; what was there is left as it was. The path is a
+            folder's, as one that ends in a slash is, or is empty.
     """
-    target = os.path.realpath(path)
+    path = os.fsdecode(path)
     try:
-        existing = os.stat(target)
+        existing = os.stat(path)
     except FileNotFoundError:
         existing = None
     if existing is not None and not stat.S_ISREG(existing.st_mode):
-        with open(target, "wb", buffering=0) as device:
+        with open(path, "wb", buffering=0) as device:
             yield device
+        return
+    target = _resolve(path)
+    if existing is not None and not _is_same(target, existing):
+        # A descriptor's path, such as /dev/stdout, of a file that has lost its name: there is nothing to replace.
+        with open(path, "wb", buffering=0) as nameless:
+            yield nameless
         return
     try:
         if existing is not None and not _is_writable(target):
             raise PermissionError(errno.EACCES, "the file is read-only", target)
-        with _Replacement(target) as replacement:
+        with _Replacement(target, _PRIVATE if existing is not None else _USUAL) as replacement:
             yield replacement.file
             replacement.publish(existing, fsync)
     except OSError as error:
@@ -56,6 +68,40 @@ def replacing(path: str | os.PathLike[str], *, fsync: bool = True) -> Iterator[i
         _fsync_folder(os.path.dirname(target))
 
 
+def _resolve(path: str) -> str:
+    """Return the path of the file that opening `path` would open or make, with no link in it.
+
+    Raises:
+        OSError: It cannot name a file.
+    """
+    for _ in range(_MOST_LINKS):
+        folder, name = os.path.split(path)
+        if not path:
+            raise FileNotFoundError(errno.ENOENT, "the path is empty", path)
+        if name in ("", os.curdir, os.pardir):
+            raise IsADirectoryError(errno.EISDIR, "the path is that of a folder, and a file was expected", path)
+        try:
+            folder = os.path.realpath(folder, strict=True)
+        except OSError as error:
+            raise _no_file_here(error, folder) from error
+        target = os.path.join(folder, name)
+        if not os.path.islink(target):
+            return target
+        path = os.path.join(folder, os.readlink(target))
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+
+
+def _no_file_here(error: OSError, folder: str) -> OSError:
+    return OSError(error.errno, f"cannot make a file in this folder: {error.strerror}", folder)
+
+
+def _is_same(path: str, existing: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), existing)
+    except FileNotFoundError:
+        return False
+
+
 def _is_writable(path: str) -> bool:
     return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
@@ -63,8 +109,9 @@ def _is_writable(path: str) -> bool:
 class _Replacement:
     """A new file in the folder of `target`, without a name for as long as the system allows."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, mode: int) -> None:
         self._target = target
+        self._mode = mode
         self._folder = os.path.dirname(target)
         self._temporary = os.path.join(self._folder, f".safepickle-{os.urandom(8).hex()}")
         self._process = os.getpid()
@@ -97,7 +144,7 @@ class _Replacement:
         if not flag:
             return None
         try:
-            return io.FileIO(os.open(self._folder, flag | os.O_RDWR | os.O_CLOEXEC, 0o666), "r+b")
+            return io.FileIO(os.open(self._folder, flag | os.O_RDWR | os.O_CLOEXEC, self._mode), "r+b")
         except OSError:
             # Not every file system can do this; a real obstacle is met again, and reported, under a name.
             return None
@@ -107,10 +154,10 @@ class _Replacement:
         # Before it has: an interrupt may come right after.
         self._has_name = True
         try:
-            descriptor = os.open(self._temporary, flags, 0o666)
+            descriptor = os.open(self._temporary, flags, self._mode)
         except OSError as error:
             self._has_name = False
-            raise OSError(error.errno, f"cannot make a file in this folder: {error.strerror}", self._folder) from error
+            raise _no_file_here(error, self._folder) from error
         return io.FileIO(descriptor, "r+b")
 
     def _link(self) -> bool:
@@ -136,14 +183,20 @@ class _Replacement:
 
 
 def _take_over(existing: os.stat_result, descriptor: int) -> None:
-    """Give a file the owner, where the process may, and the permissions of the one that it replaces."""
+    """Give a file the owner, where the process may, and the permissions of the one that it replaces.
+
+    What the group of that one might do, no other group may.
+    """
     mine = os.fstat(descriptor)
     if hasattr(os, "fchown") and (mine.st_uid, mine.st_gid) != (existing.st_uid, existing.st_gid):
         for owner, group in ((-1, existing.st_gid), (existing.st_uid, -1)):
             with contextlib.suppress(PermissionError):
                 os.fchown(descriptor, owner, group)
     if hasattr(os, "fchmod"):
-        os.fchmod(descriptor, stat.S_IMODE(existing.st_mode))
+        mode = stat.S_IMODE(existing.st_mode)
+        if os.fstat(descriptor).st_gid != existing.st_gid:
+            mode &= ~stat.S_IRWXG | (mode & stat.S_IRWXO) << 3
+        os.fchmod(descriptor, mode)
 
 
 def _fsync_folder(folder: str) -> None:
