@@ -73,6 +73,12 @@ def write_torch() -> None:
             print(path.relative_to(TESTS))
 
 
+def write_blinker() -> None:
+    import golden_blinker_cases
+
+    write_golden(golden_blinker_cases.CASES)
+
+
 def write_keras(backend: str) -> None:
     """Write what Keras has on one of its backends: each needs a process of its own."""
     if importlib.util.find_spec("keras") is None or importlib.util.find_spec(backend) is None:
@@ -90,6 +96,8 @@ if __name__ == "__main__":
     write_foreign()
     if importlib.util.find_spec("torch") is not None:
         write_torch()
+    if importlib.util.find_spec("blinker") is not None:
+        write_blinker()
     for keras_backend in ("torch", "jax", "tensorflow"):
         write_keras(keras_backend)
     for thing in golden_cases.HELD:

@@ -105,7 +105,7 @@ def test_every_name_of_the_format_is_in_a_golden_pickle(monkeypatch: pytest.Monk
         gc.collect()
     # Tensors, Keras objects and tables of TensorFlow have golden pickles among the tests of their frameworks; of the
     # rest, a block of shared memory lives no longer than the processes that use it, and no pickle names these classes.
-    frameworks = re.compile("torch|keras|Keras|_tf_")
+    frameworks = re.compile("torch|keras|Keras|_tf_|blinker")
     expected = {name for name in rebuild.__all__ if not frameworks.search(name)} - {
         "Owner",
         "OwningFinalize",

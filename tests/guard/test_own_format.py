@@ -26,7 +26,7 @@ from safepickle.guard.never import reason_against
 from safepickle.guard.rules import BUILT_IN
 
 GOLDEN = sorted((Path(__file__).parent.parent / "data" / "golden").glob("*/py*/*.pickle"))
-NAMES_OF_FRAMEWORKS = ("torch", "keras", "_tf_")
+NAMES_OF_FRAMEWORKS = ("torch", "keras", "_tf_", "blinker")
 
 NODE = "golden_cases:Node"
 DOUBLE = "golden_cases:double"

@@ -69,6 +69,7 @@ _NAMES: Final = {
     "safepickle.rebuild:restore_keras_object safepickle.rebuild:restore_keras_set "
     "safepickle.rebuild:restore_keras_tracker safepickle.rebuild:restore_tf_function",
     _LATER: "weakref:finalize safepickle.rebuild:rebuild_logging_handler "
+    "safepickle.rebuild:rebuild_blinker_connections "
     "safepickle.rebuild:rebuild_thread safepickle.rebuild:rebuild_finalize "
     "safepickle.rebuild:rebuild_owning_finalize safepickle.rebuild:OwningFinalize "
     "safepickle.rebuild:Owner weakref:_IterationGuard",

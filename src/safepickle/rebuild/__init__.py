@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 # ruff: noqa: F403 (type checkers alone read these lines; at run time `FORMAT` says where a name is)
 if TYPE_CHECKING:
+    from safepickle.rebuild.blinker_types import *
     from safepickle.rebuild.classes import *
     from safepickle.rebuild.containers import *
     from safepickle.rebuild.keras import *
@@ -54,6 +55,7 @@ FORMAT: Final[dict[str, tuple[str, ...]]] = {
         "rebuild_recomputed",
         "rebuild_reference",
     ),
+    "blinker_types": ("rebuild_blinker_connections",),
     "classes": (
         "rebuild_class_attributes",
         "rebuild_method",

@@ -29,6 +29,7 @@ ReduceValue: TypeAlias = "tuple[Any, ...] | str"
 Reducer: TypeAlias = Callable[[Any, Dump], Any]
 
 LAZY: Final[dict[str, str]] = {
+    "blinker": "safepickle.reducers.blinker_types",
     "jaxlib": "safepickle.reducers.keras_masks",
     "keras": "safepickle.reducers.keras",
     "lightning": "safepickle.reducers.lightning",
