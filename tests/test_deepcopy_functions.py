@@ -392,6 +392,28 @@ def test_cache_of_a_method_asks_the_copy() -> None:
     assert copied.get.__wrapped__.__self__ is copied
 
 
+def test_functions_by_type_ask_the_copy_and_share_no_cache() -> None:
+    node = Node()
+
+    @functools.singledispatch
+    def by_type(value: Any) -> Node:
+        return node
+
+    node.by_type = by_type
+    first, second = safepickle.deepcopy(node), safepickle.deepcopy(node)
+    assert first.by_type(1) is first
+    assert second.by_type(1) is second
+    assert node.by_type(1) is node
+
+
+def test_property_that_an_instance_holds() -> None:
+    node = Node()
+    node.leads, node.bare = property(lambda _: node), property(len)
+    copied = safepickle.deepcopy(node)
+    assert copied.leads.fget(1) is copied
+    assert copied.bare is node.bare
+
+
 def test_function_that_cannot_be_copied_raises() -> None:
     node = Node()
     stuck = Node(node=node, generator=(each for each in "ab"))

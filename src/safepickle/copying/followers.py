@@ -2,7 +2,8 @@
 
 `copy.deepcopy` shares every function, and nobody owns the callback of a weak reference. One that closes over something
 that is copied, defaults to it or is bound to it would go on acting on the original: it is copied as well, with all that
-lies between. What a follower holds otherwise is shared, as the follower itself would be.
+lies between. What a follower holds otherwise is shared, as the follower itself would be, but for weak containers: those
+are its caches, in which the original would find what belongs to the copy.
 
 Whether one leads into the graph is known at the end of the walk alone. Until then it stands for its own copy.
 """
@@ -193,6 +194,8 @@ def _is_bare(follower: Any, memo: Memo) -> bool:
         return follower.__self__ is None or issubclass(type(follower.__self__), _OWNED_BY_NOBODY)
     if cls is functools._lru_cache_wrapper:
         return is_global(follower)
+    if cls is property:
+        return all(_is_bare(each, memo) for each in (follower.fget, follower.fset, follower.fdel))
     return issubclass(cls, _OWNED_BY_NOBODY) or memo.plans[cls] is None
 
 
@@ -300,6 +303,13 @@ def _copy_partial(original: functools.partial[Any], memo: Memo) -> Any:
     return functools.partial(function, *arguments, **keywords) if found is MISSING else found
 
 
+def _copy_property(original: property, memo: Memo) -> Any:
+    getter, setter, deleter = (_part(each, memo) for each in (original.fget, original.fset, original.fdel))
+    copied = property(getter, setter, deleter, original.__doc__)
+    memo.remember(original, copied)
+    return copied
+
+
 def _copy_method(original: types.MethodType, memo: Memo) -> Any:
     function, owner = _part(original.__func__, memo), _part(original.__self__, memo)
     found = known_copy(memo, id(original), MISSING)
@@ -332,12 +342,14 @@ def _part(content: Any, memo: Memo) -> Any:
 
 
 def _leads(content: Any, memo: Memo) -> bool:
-    return _must_copy(content, memo) or known_copy(memo, id(content), MISSING) is not MISSING
+    is_known = known_copy(memo, id(content), MISSING) is not MISSING
+    return is_known or _must_copy(content, memo) or issubclass(type(content), _CACHES)
 
 
 _WITHOUT_PARTS: Final = frozenset(
     {types.NoneType, bool, int, float, complex, str, bytes, range, types.CodeType, types.EllipsisType}
 )
+_CACHES: Final = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
 _OWNED_BY_NOBODY: Final = (type, types.ModuleType)
 _NAMED: Final = (types.FunctionType, types.MethodType)
 _FUNCTION_ATTRIBUTES: Final = (
@@ -354,6 +366,7 @@ FOLLOWER_COPIERS: Final[dict[type, Copier]] = {
     types.FunctionType: _unless_shared(_copy_function),
     types.BuiltinFunctionType: _unless_shared(_copy_builtin_method),
     functools._lru_cache_wrapper: _unless_shared(_copy_cache),
+    property: _unless_shared(_copy_property),
 }
 # Of others that are met in the graph all parts are copied, as by `copy.deepcopy`.
 _WHEN_FOLLOWING: Final[dict[type, Callable[[Any, Memo], Any]]] = {

@@ -43,7 +43,6 @@ _SHARED: tuple[type, ...] = (
     str,
     type,
     range,
-    property,
     types.CodeType,
 )
 
