@@ -358,7 +358,7 @@ def test_another_thread_may_drop_referents_and_change_containers_meanwhile():
             nodes.append(node)
             members.add(node)
             table[node] = node.name
-            values[id(node)] = node
+            values[str(id(node))] = node
             if len(nodes) > 50:
                 del nodes[:25]
 

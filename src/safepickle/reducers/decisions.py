@@ -227,7 +227,7 @@ class Dump:
         if id(hooks) in self.dropped:
             return OUTSIDE
         fate = self.decide(handle, hooks)
-        if fate == OUTSIDE and id(hooks) in self._pending:
+        if fate == OUTSIDE and self.awaits and id(hooks) in self._pending:
             self._pending_hooks.append(hooks)
         return fate
 
