@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import os
 import weakref
@@ -119,6 +120,55 @@ class Table(np.ndarray):
 
 class Reference(weakref.ref):
     """A subclass of weakref.ref."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    """Hashed and compared by what it holds."""
+
+    left: Any
+    right: Any
+
+
+class Anything:
+    """Takes whatever it is called with."""
+
+    def __new__(cls, *arguments: Any, **keywords: Any) -> Anything:
+        return super().__new__(cls)
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        self.count = len(arguments)
+
+
+class Octets(bytes):
+    pass
+
+
+class Row(tuple):
+    pass
+
+
+class Text(str):
+    pass
+
+
+class Members(set):
+    pass
+
+
+class FrozenMembers(frozenset):
+    pass
+
+
+class Matrix(np.ndarray):
+    pass
+
+
+ALLOWED_BY_THE_HEAVY = (
+    Victim, Pair, PlainList, PlainDict, Chained, Color, Reference, Frozen, Anything, Octets, Row, Text, Members,
+    FrozenMembers, Matrix,
+)  # fmt: skip
+"""The classes of this module that a user of the corpus of heavy work allows."""
 
 
 def make_table(size: int) -> list[int]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any, Final
 
+from safepickle.guard.blob import Blob
 from safepickle.guard.limits import WORK_FLOOR, WORK_PER_BYTE, Excess
 
 __all__ = ["Budget", "budget_of_this_load", "extent", "paying_from"]
@@ -21,7 +22,7 @@ _around: ContextVar[Budget | None] = ContextVar("safepickle_budget", default=Non
 _SLOT: Final = 16
 """Units for one item of a container that is copied: its pointer, and its share of the time."""
 
-_TEXT: Final = frozenset({str, bytes, bytearray})
+_TEXT: Final = frozenset({str, bytes, bytearray, Blob})
 _CONTAINERS: Final = frozenset({tuple, list, dict, set, frozenset})
 
 

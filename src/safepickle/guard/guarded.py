@@ -20,7 +20,7 @@ from safepickle.guard.never import reason_against
 from safepickle.guard.rules import BUILT_IN, Facts, Grant, Rule
 from safepickle.guard.rules.copies import own_arguments, own_container
 from safepickle.guard.rules.users import check_users_state
-from safepickle.guard.users_state import check_attributes
+from safepickle.guard.users_state import attributes_of, check_attributes, has_own_hash
 
 __all__ = ["USERS", "Guarded"]
 
@@ -32,6 +32,9 @@ _ARGUMENT: Final = 16
 
 _ATTRIBUTE: Final = 64
 """Units for setting one attribute of a state, whose name is looked at first."""
+
+_SLOT: Final = 256
+"""Units for setting one slot, which is looked up in every base class."""
 
 _SIZED: Final = 256
 """Values made of more bytes than this are weighed where they are hashed or compared."""
@@ -109,6 +112,8 @@ class Guarded:
         grant.target = self._target(grant, written)
         if not grant.rule.data and self._machine is not None:
             self._machine.keys.enter_function(grant)
+        if grant.rule is USERS and self._machine is not None and has_own_hash(grant.target):
+            self._machine.keys.enter_class(grant.target)
         if grant.target is not None and grant.rule.data:
             self._by_id.setdefault(id(grant.target), grant)
 
@@ -171,6 +176,7 @@ class Guarded:
         if self._machine is None:
             return
         keys, kind = self._machine.keys, type(value)
+        keys.enter_parts(value, arguments)
         if facts is not None:
             size = max(size, facts.weight)
         if issubclass(kind, tuple):
@@ -287,6 +293,9 @@ class Guarded:
             self.spend(_ATTRIBUTE * len(state))
         elif type(state) is tuple:
             self.spend(extent(state))
+            self.spend(_SLOT * sum(len(part) for part in state if type(part) is dict))
+        if grant.rule is USERS and self._machine is not None:
+            self._machine.keys.enter_parts(obj, attributes_of(state))
         if grant.rule is USERS:
             self._set_users_state(grant, obj, check_users_state(self, obj, self.facts(obj), state))
         elif grant.rule.state is None:
@@ -305,9 +314,10 @@ class Guarded:
         raise NotImplementedError
 
     def extend(self, obj: Any, items: list[Any]) -> None:
-        """Append to an instance of an allowed subclass of list."""
-        self._builtin_of(obj, list, "extend", "append")
-        list.extend(obj, items)
+        """Append to an instance of an allowed subclass of list or deque."""
+        base: Any = deque if issubclass(type(obj), deque) else list
+        self._builtin_of(obj, base, "extend", "append")
+        base.extend(obj, items)
 
     def update(self, obj: Any, pairs: list[Any]) -> None:
         """Set items of what a rule lets have some, or of an instance of an allowed subclass of dict."""

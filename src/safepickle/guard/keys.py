@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from types import FrameType
 from typing import Any, Final, NamedTuple
 
 from safepickle.guard.budget import Budget
-from safepickle.guard.limits import EQUAL_HASHES, NESTED_TUPLES, Excess
+from safepickle.guard.limits import EQUAL_HASHES, NESTED_IN_HASHED, NESTED_TUPLES, Excess
 
 _MODULUS: Final = sys.hash_info.modulus
 _TEXT: Final = frozenset({str, bytes})
 _NUMBERS: Final = frozenset({int, bool})
+_SCALARS: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
 _MOST: Final = 1 << 62
 """Weights of more are all the same: no budget has them."""
 
@@ -30,15 +32,26 @@ class Weight(NamedTuple):
         hashing: Units to hash it once.
         comparing: Units to compare it with an equal one.
         function: Whether it is, or holds, a name that may only be called.
+        users: Whether hashing it runs a ``__hash__`` of a class that the user allows.
     """
 
     level: int
     hashing: int
     comparing: int
     function: bool = False
+    users: bool = False
 
 
 _PLAIN: Final = Weight(0, 1, 1)
+_USERS: Final = Weight(1, 1, 1, users=True)
+_ITEM: Final = 4
+"""Units for hashing one item of a tuple."""
+
+_LONG: Final = 16
+"""A tuple of more items is not weighed twice."""
+
+_CALL: Final = 16
+"""Units for each call that a ``__hash__`` makes, and for each return."""
 
 
 class _Counted:
@@ -68,6 +81,9 @@ class KeyGuard:
         self._widest = 1
         self._equal: dict[int, _Counted] = {}
         self._functions: list[Any] = []
+        self._users: set[type] = set()
+        self._users_hold_others = False
+        self._deepest = 0
 
     def saw_wide_number(self, size: int) -> None:
         """Note an integer of `size` bytes: integers do not keep their hash."""
@@ -84,21 +100,31 @@ class KeyGuard:
         Raises:
             Excess: It is nested too deeply.
         """
-        level, hashing, comparing, function = 0, tuple.__len__(value), 0, False
+        level, hashing, comparing, function, users = 0, _ITEM * tuple.__len__(value), 0, False, False
         for item in tuple.__iter__(value):
             weight = self._weight(item)
             level = max(level, weight.level)
             hashing += weight.hashing
             comparing += weight.comparing
-            function = function or weight.function
+            function, users = function or weight.function, users or weight.users
         if function:
             self._functions.append(value)
-        self._note(value, Weight(level + 1, hashing, comparing, function))
+        self._note(value, Weight(level + 1, hashing, comparing, function, users))
 
     def enter_function(self, value: Any) -> None:
         """Note what stands for a name that may only be called: tuples that hold it are known from now on."""
         self._functions.append(value)
         self._note(value, Weight(0, 1, 1, function=True))
+
+    def enter_class(self, cls: type) -> None:
+        """Note a class that the user allows, whose ``__hash__`` is code of its own."""
+        self._users.add(cls)
+        self.kinds.add(cls)
+
+    def enter_parts(self, value: Any, parts: Iterable[Any]) -> None:
+        """Note what an instance of such a class was given: its ``__hash__`` may hash more than numbers and text."""
+        if type(value) in self._users and not self._users_hold_others:
+            self._users_hold_others = not _SCALARS.issuperset(map(type, parts))
 
     def holds_function(self, values: Iterable[Any]) -> bool:
         """Tell whether one of `values` is a name that may only be called, or a tuple that holds one."""
@@ -124,7 +150,7 @@ class KeyGuard:
             Excess: It is nested too deeply.
         """
         weight = self._weight(referent)
-        self._note(value, Weight(weight.level + 1, weight.hashing + 1, weight.comparing + 1))
+        self._note(value, Weight(weight.level + 1, weight.hashing + 1, weight.comparing + 1, users=weight.users))
 
     def enter_sized(self, value: Any, size: int) -> None:
         """Weigh a value that is made of `size` bytes, such as a path or a decimal number."""
@@ -134,6 +160,7 @@ class KeyGuard:
         if weight.level > NESTED_TUPLES:
             raise Excess(f"tuples, or references to references, are nested more than {NESTED_TUPLES:,} deep")
         self.kinds.add(type(value))
+        self._deepest = max(self._deepest, weight.level)
         self._weights[id(value)] = weight._replace(
             hashing=min(weight.hashing, _MOST), comparing=min(weight.comparing, _MOST)
         )
@@ -150,9 +177,19 @@ class KeyGuard:
             known = self._weights.get(id(value))
             if known is not None:
                 return known
+            if kind in self._users:
+                return _USERS
             if kind is tuple:
-                return Weight(1, len(value) * self._widest, sum(self._weight(item).comparing for item in value))
+                return self._flat(value)
         return _PLAIN
+
+    def _flat(self, value: tuple[Any, ...]) -> Weight:
+        """Weigh a tuple that holds nothing but what is small or text."""
+        hashing = _ITEM * len(value) * self._widest
+        weight = Weight(1, hashing, len(value) + sum(self._weight(item).comparing for item in value))
+        if len(value) > _LONG:
+            self._weights[id(value)] = weight
+        return weight
 
     def check(self, keys: Iterable[Any], container: object) -> None:
         """Charge for hashing `keys` into `container`, and for comparing them with those of equal hash.
@@ -180,7 +217,10 @@ class KeyGuard:
         elif kind is int:
             self._budget.spend(key.bit_length() >> 6)
         elif kind in self.kinds:
-            self._budget.spend(self._weight(key).hashing)
+            weight = self._weight(key)
+            self._budget.spend(weight.hashing)
+            if weight.users and self._users_hold_others:
+                self._hash_users(key)
         hashed = hash(key)
         count = counted.counts.get(hashed, 0) + 1
         if count > 1:
@@ -189,3 +229,28 @@ class KeyGuard:
             self._budget.spend((count - 1) * self._weight(key).comparing)
             counted.most = max(counted.most, count)
         counted.counts[hashed] = count
+
+    def _hash_users(self, key: Any) -> None:
+        """Hash a key whose class does so by code of its own, and charge for every call that it makes.
+
+        Values that hold one another twice over take twice as long with each level, which nothing shows from outside.
+
+        Raises:
+            Excess: It costs too much, or recurses in C at each level of Python's recursion.
+        """
+        if self._deepest > NESTED_IN_HASHED:
+            raise Excess(
+                f"tuples are nested more than {NESTED_IN_HASHED} deep, where keys are of a class with its own __hash__"
+            )
+        if sys.getprofile() is not None:
+            # The profiler of someone who measures this load stays.
+            return
+
+        def charge(frame: FrameType, event: str, argument: Any) -> None:
+            self._budget.spend(_CALL)
+
+        sys.setprofile(charge)
+        try:
+            hash(key)
+        finally:
+            sys.setprofile(None)

@@ -7,6 +7,7 @@ these is held to a depth when it is made. Any covered type in the chain breaks i
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -47,6 +48,7 @@ class Nesting:
 
     def __init__(self) -> None:
         self._nodes: dict[int, _Node] = {}
+        self._uncovered: set[type] = {deque, defaultdict}
         self._deep = 0
 
     def nest(self, value: Any, parts: Iterable[Any]) -> None:
@@ -56,22 +58,25 @@ class Nesting:
 
         Args:
             value: Of a type that C frees by recursion.
-            parts: Anything; those that were never noted count for nothing.
+            parts: Anything; those of other types count for nothing.
 
         Raises:
             Excess: It nests too deeply.
         """
-        node = self._nodes.get(id(value))
-        if node is None:
-            node = self._nodes[id(value)] = _Node(value)
+        self._uncovered.add(type(value))
+        node = self._node(value)
         deepest = 0
         for part in parts:
-            inner = self._nodes.get(id(part))
-            if inner is not None and inner is not node:
+            # One that is empty as yet may be filled later.
+            inner = self._node(part) if type(part) in self._uncovered else node
+            if inner is not node:
                 inner.holders.append(node)
                 _link(inner.first(), node.first())
                 deepest = max(deepest, inner.depth)
         self._deepen(node, deepest + 1)
+
+    def _node(self, value: Any) -> _Node:
+        return self._nodes.get(id(value)) or self._nodes.setdefault(id(value), _Node(value))
 
     def _deepen(self, node: _Node, depth: int) -> None:
         waiting = [(node, depth)]

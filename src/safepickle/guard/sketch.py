@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from safepickle.guard.allow_list import AllowList
+from safepickle.guard.blob import Blob
 from safepickle.guard.guarded import USERS, Guarded
 from safepickle.guard.limits import NESTED_LOADS, Damage, Excess, Refusal
 from safepickle.guard.names import import_name
 from safepickle.guard.never import reason_against
 from safepickle.guard.rules import Facts, Grant
-from safepickle.guard.rules.base import Blob
 from safepickle.guard.source import Source
 from safepickle.guard.storage_claims import StorageClaims
 from safepickle.guard.torch_storages import describe_storage
@@ -232,8 +232,10 @@ class Sketch(Guarded):
     def payload(self, source: Source, position: int, length: int, mutable: bool) -> tuple[Any, int]:
         if length <= _KEEP:
             return source.take_mutable(position, length) if mutable else source.take(position, length)
-        read = source.reader(position, length)
-        return Blob(bytearray if mutable else bytes, length, read), source.skip(position, length)
+        blob = Blob(bytearray if mutable else bytes, length, source.reader(position, length))
+        if self._machine is not None:
+            self._machine.keys.enter_sized(blob, length)
+        return blob, source.skip(position, length)
 
     def _nested(self, payload: Any) -> Facts:
         from safepickle.guard.torch_sketch import sketch_storage

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from types import MemberDescriptorType
-from typing import Any
+from collections.abc import Callable, Iterable
+from types import MemberDescriptorType, WrapperDescriptorType
+from typing import Any, Final
 
 from safepickle.guard.limits import Damage, Refusal, told
 
@@ -19,6 +19,26 @@ def check_attributes(state: Any) -> None:
         for name in part:
             if type(name) is str and name[:2] == "__" and name[-2:] == "__":
                 raise Refusal(f"the state sets {name!r}, which Python gives a meaning")
+
+
+_EXCEPTIONS: Final = BaseException.__setstate__
+
+
+def attributes_of(state: Any) -> Iterable[Any]:
+    """Return the values in a state of the usual shapes: attributes, slots, or a list of values."""
+    if type(state) is dict:
+        return state.values()
+    if type(state) is tuple and len(state) == 2 and all(type(part) in (dict, type(None)) for part in state):
+        return [value for part in state if part for value in part.values()]
+    return state if type(state) in (list, tuple) else (state,)
+
+
+def has_own_hash(cls: Any) -> bool:
+    """Tell whether instances of a class are hashed by code of its own, or of a base class's."""
+    if not isinstance(cls, type):
+        return False
+    method = next(vars(base)["__hash__"] for base in cls.__mro__ if "__hash__" in vars(base))
+    return not isinstance(method, (WrapperDescriptorType, type(None)))
 
 
 class StateSetters(dict[type, Callable[[Any, Any], None]]):
@@ -39,6 +59,8 @@ class StateSetters(dict[type, Callable[[Any, Any], None]]):
         setstate = getattr(cls, "__setstate__", None)
         if setstate is None:
             return self._set_attributes
+        if setstate is _EXCEPTIONS:
+            return self._set_exception
 
         def call_setstate(obj: Any, state: Any) -> None:
             check_attributes(state)
@@ -48,6 +70,18 @@ class StateSetters(dict[type, Callable[[Any, Any], None]]):
                 raise Damage(f"its __setstate__ failed with {told(error)}") from error
 
         return call_setstate
+
+    def _set_exception(self, obj: Any, state: Any) -> None:
+        """Set the attributes of an exception, whose own ``__setstate__`` would run properties."""
+        if type(state) is not dict:
+            raise Damage("the state is not a dict of attributes")
+        self._learn_keys(state)
+        for name, value in state.items():
+            owned = next((vars(cls)[name] for cls in type(obj).__mro__ if name in vars(cls)), None)
+            if type(owned) is MemberDescriptorType:
+                owned.__set__(obj, value)
+            else:
+                BaseException.__getattribute__(obj, "__dict__")[name] = value
 
     def _set_attributes(self, obj: Any, state: Any) -> None:
         if type(state) is dict and state.keys() <= self._good_keys:

@@ -8,8 +8,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from safepickle.guard.blob import Blob
 from safepickle.guard.rules import Grant
-from safepickle.guard.rules.base import Blob
 from safepickle.guard.sketch import Sketch, Symbol
 from safepickle.rebuild import StrongRef, Tombstone, UnpicklableTombstone
 from safepickle.report.inspection import Node, Recipe, StrongCopy, TensorEntry, TombstoneEntry

@@ -10,10 +10,10 @@ import re
 import sys
 from typing import Any, Final
 
+from safepickle.guard.blob import Blob
 from safepickle.guard.limits import DTYPE_LEVELS, DTYPE_PARTS, Damage, Excess, Refusal
 from safepickle.guard.rules.base import (
     DATA,
-    Blob,
     Facts,
     Judge,
     Rule,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from safepickle.guard.blob import Blob
 from safepickle.guard.limits import ALLOCATED, DIMENSIONS, Damage, Refusal
 from safepickle.guard.rules.copies import ALL
 
@@ -48,26 +49,6 @@ class Facts:
     levels: int = 0
     swapped: bool = False
     parts: tuple[Any, ...] = ()
-
-
-class Blob:
-    """Bytes that `safepickle.inspect` passed over: their length, and how to read them after all.
-
-    Attributes:
-        stands_for: `bytes`, `bytearray`, or `memoryview` for an out-of-band buffer.
-        length: None where only the load can tell.
-        read: Reads them.
-    """
-
-    __slots__ = ("__weakref__", "length", "read", "stands_for")
-
-    def __init__(self, stands_for: type, length: int | None, read: Callable[[], bytes] | None = None) -> None:
-        self.stands_for = stands_for
-        self.length = length
-        self.read = read
-
-    def __len__(self) -> int:
-        return self.length or 0
 
 
 class Judge(Protocol):
