@@ -25,7 +25,7 @@ from test_public_api import EXAMPLES
 
 DATA = Path(__file__).parent / "data"
 GOLDEN = sorted((DATA / "golden").glob("*/py*/*.pickle"))
-HELPERS = {"__init__", "keras_internals", "mark", "recomputed", "tensor_storages"}
+HELPERS = {"__init__", "keras_internals", "mark", "tensor_storages"}
 FOREIGN = sorted((DATA / "foreign").glob("py*/*.pickle"))
 
 

@@ -41,7 +41,6 @@ LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 LATE = {
     ("loading", "__init__"): "torch.load takes the package itself for its pickle_module",
     ("guard", "loading"): "a guarded torch.load reads with the guarded Unpickler",
-    ("tracing", "dumping"): "paths are found by the pickler itself",
 }
 
 FRAMEWORKS = {"torch", "keras", "tensorflow", "jax", "lightning", "numpy", "pandas", "joblib", "dask", "ray", "pyspark"}

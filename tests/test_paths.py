@@ -42,6 +42,10 @@ class Shown(Offender):
     __repr__ = object.__repr__
 
 
+def a_pickler() -> safepickle.Pickler:
+    return safepickle.Pickler(io.BytesIO())
+
+
 class Node:
     def __init__(self, **attributes: Any) -> None:
         self.__dict__.update(attributes)
@@ -199,7 +203,7 @@ def test_path_of_a_failure_evaluates_to_the_offender(make: Any, path: str, proto
     error: Any = failure(root, protocol)
     assert error.pickle_path == path
     assert evaluate(path, root) is offender
-    assert find_path(root, offender) == path
+    assert find_path(root, offender, a_pickler()) == path
 
 
 def test_path_of_what_only_the_state_shows_is_a_call_that_a_person_can_make() -> None:
@@ -409,11 +413,11 @@ def test_failure_of_a_pickler_with_persistent_ids_skips_what_it_stores_elsewhere
 
 
 def test_find_path_knows_what_is_not_there() -> None:
-    assert find_path([1, [2]], object()) is None
+    assert find_path([1, [2]], object(), a_pickler()) is None
 
 
 def test_locate_failure_knows_no_path_for_an_error_that_nothing_raises() -> None:
-    assert locate_failure([1, Node()], ValueError("never")) is None
+    assert locate_failure([1, Node()], ValueError("never"), a_pickler()) is None
 
 
 def test_source_objects_are_not_kept_alive() -> None:
@@ -460,7 +464,7 @@ def graphs(draw: st.DrawFn) -> tuple[Any, Offender]:
 @given(graphs())
 def test_every_path_evaluates_to_the_offender(graph: tuple[Any, Offender]) -> None:
     root, offender = graph
-    found = find_path(root, offender)
+    found = find_path(root, offender, a_pickler())
     if found is None:
         safepickle.dumps(root)
     else:

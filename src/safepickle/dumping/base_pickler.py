@@ -6,6 +6,7 @@ the bytes go in `files`. It raises what went wrong as it comes; `Pickler` says w
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import functools
 import pickle
@@ -46,7 +47,7 @@ _HOW_TO_NEST_LESS = (
 class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
     """The walks of a dump. See `safepickle.Pickler` for the arguments."""
 
-    _has_persistent_id: ClassVar[bool] = False
+    has_persistent_id: ClassVar[bool] = False
     _chosen_dispatch_table: Mapping[type, Any] = _STANDARD_DISPATCH_TABLE
     memo: Any  # of the C pickler
 
@@ -59,14 +60,14 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
     # A caller holds it, or has given it a callback: it has more to take care of than the bytes of one dump.
     _is_shared = True
     _memo_is_empty = True
-    _offender: object = None
+    offender: object = None
     proto = pickle.HIGHEST_PROTOCOL
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         persistent_id = cls.__dict__.get("persistent_id")
         if persistent_id is not None:
-            cls._has_persistent_id = True
+            cls.has_persistent_id = True
             cls.persistent_id = _shielded(persistent_id)
 
     def __init__(
@@ -144,7 +145,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
                 self._output.commit()
                 self._memo_is_empty = False
         except BaseException:
-            self._offender = self._dump.offender
+            self.offender = self._dump.offender
             self.memo = memo
             self._output.roll_back()
             raise
@@ -188,7 +189,16 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         return known
 
     def _new_dump(self) -> Dump:
-        return Dump(self, self.dump_options.weakrefs, self.proto, self._has_persistent_id, self.dump_options.finalizers)
+        return Dump(self, self.dump_options.weakrefs, self.proto, self.has_persistent_id, self.dump_options.finalizers)
+
+    @contextlib.contextmanager
+    def asking(self, known: Dump) -> Iterator[None]:
+        """Have the reducers ask `known`, outside a dump, for as long as the context lasts."""
+        before, self._dump = self._dump, known
+        try:
+            yield
+        finally:
+            self._dump = before
 
     def clear_memo(self) -> None:
         """Forget the objects that earlier dumps have written."""
@@ -284,7 +294,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
             self._relay.begin_walk()
         table = self._table
         try:
-            graph = Unrolled(obj, self)
+            graph = Unrolled(obj, self, table)
             self._table = UnrolledTable(graph, table)
             self._walk(graph)
             self._walk_until_settled(graph, memo)

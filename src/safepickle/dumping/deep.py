@@ -13,18 +13,15 @@ from __future__ import annotations
 import collections
 import pickle
 import types
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
 
 from safepickle import rebuild
 from safepickle.reducers.classes import new_object
-from safepickle.reducers.decisions import Dump
+from safepickle.reducers.decisions import Dump, ReducingPickler
 from safepickle.reducers.table import Reducer, TypeTable
 from safepickle.tracing.made import EndlessError, Made
 from safepickle.weak_types import find_weak_type
-
-if TYPE_CHECKING:
-    from safepickle.dumping.base_pickler import BasePickler
 
 __all__ = ["Unrolled", "UnrolledTable"]
 
@@ -44,14 +41,16 @@ class Unrolled:
     Args:
         root: The object that is dumped.
         pickler: Who dumps it.
+        table: Its type table.
 
     Raises:
         EndlessError: Each object leads to another one that is made only then.
     """
 
-    def __init__(self, root: Any, pickler: BasePickler) -> None:
+    def __init__(self, root: Any, pickler: ReducingPickler, table: TypeTable) -> None:
         self._pickler = pickler
-        self._table = pickler._table
+        self._table = table
+        self._persistent_id: Callable[[Any], Any] | None = getattr(pickler, "persistent_id", None)
         self._bare: dict[int, Any] = {}
         self._finished: list[Any] = []
         # What was made for the walk alone, kept so that no other object gets its id.
@@ -126,7 +125,7 @@ class Unrolled:
         return 0
 
     def _is_persistent(self, obj: Any) -> bool:
-        return self._pickler._has_persistent_id and self._pickler.persistent_id(obj) is not None
+        return self._persistent_id is not None and self._persistent_id(obj) is not None
 
 
 class UnrolledTable(TypeTable):

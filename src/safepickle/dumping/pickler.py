@@ -80,7 +80,7 @@ class Pickler(BasePickler):
                 raise nesting from error
             raise
         finally:
-            self._offender = None
+            self.offender = None
 
 
 # The C pickler's own slot, which cloudpickle hides.

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from safepickle.rebuild.keras import *
     from safepickle.rebuild.logging_types import *
     from safepickle.rebuild.partial import *
+    from safepickle.rebuild.recomputed import *
     from safepickle.rebuild.records import *
     from safepickle.rebuild.stdlib_types import *
     from safepickle.rebuild.stubs import *
@@ -52,7 +53,6 @@ FORMAT: Final[dict[str, tuple[str, ...]]] = {
         "rebuild_owning_finalize",
         "rebuild_owning_reference",
         "rebuild_proxy_referent",
-        "rebuild_recomputed",
         "rebuild_reference",
     ),
     "blinker_types": ("rebuild_blinker_connections",),
@@ -83,6 +83,7 @@ FORMAT: Final[dict[str, tuple[str, ...]]] = {
         "rebuild_salvaged",
         "rebuild_salvaged_contents",
     ),
+    "recomputed": ("rebuild_recomputed",),
     "records": ("rebuild_record",),
     "stubs": (
         "Stub",

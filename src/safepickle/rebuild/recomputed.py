@@ -1,7 +1,7 @@
 """Values that are pickled as the recipe that builds them.
 
-A leaf module: it knows nothing of how safepickle writes or reads. A dump asks `recipe_of` when the referent of a weak
-reference is outside the pickle; what a pickle names for a recipe lives in `rebuild`.
+It knows nothing of how safepickle writes or reads. A dump asks `recipe_of` when the referent of a weak reference is
+outside the pickle.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from safepickle.public import public
+from safepickle.rebuild.mark import file_format
 
-__all__ = ["Recomputed", "recipe_name", "recipe_of", "recipes_exist"]
+__all__ = ["Recomputed", "rebuild_recomputed", "recipe_name", "recipe_of", "recipes_exist"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -125,8 +126,6 @@ class Recomputed(Generic[T]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The recipe is state, not arguments, so that a factory may be a method of the very object that holds this one.
-        from safepickle.rebuild import rebuild_recomputed
-
         cls = type(self)
         return rebuild_recomputed, () if cls is Recomputed else (cls,), self.__getstate__()
 
@@ -171,3 +170,9 @@ def _remember(recomputed: Recomputed[Any], value: object) -> None:
     with contextlib.suppress(TypeError):
         weakref.ref(value)
         _recipes[id(value)] = recomputed
+
+
+@file_format
+def rebuild_recomputed(cls: type[Recomputed[Any]] | None = None) -> Recomputed[Any]:
+    """Build a `Recomputed`, or an instance of a subclass, that has no recipe yet; state follows."""
+    return object.__new__(Recomputed if cls is None else cls)

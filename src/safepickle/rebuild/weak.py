@@ -25,7 +25,6 @@ __all__ = [
     "rebuild_owning_finalize",
     "rebuild_owning_reference",
     "rebuild_proxy_referent",
-    "rebuild_recomputed",
     "rebuild_reference",
     "weak_method_callback",
 ]
@@ -299,12 +298,6 @@ def rebuild_owning_finalize(
     finalizer = OwningFinalize(referent, func, *args, **kwargs)
     finalizer.atexit = atexit
     return finalizer
-
-
-@file_format
-def rebuild_recomputed(cls: type[Recomputed[Any]] | None = None) -> Recomputed[Any]:
-    """Build a `Recomputed`, or an instance of a subclass, that has no recipe yet; state follows."""
-    return object.__new__(Recomputed if cls is None else cls)
 
 
 def _new_reference(cls: type[weakref.ref[Any]], referent: Any, callback: Any) -> weakref.ref[Any]:

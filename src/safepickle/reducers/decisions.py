@@ -11,12 +11,13 @@ import enum
 import types
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, Final, Protocol
 
 from cloudpickle.cloudpickle import _should_pickle_by_reference
 
 from safepickle.errors import WeakReferenceError, WeakReferenceWarning
-from safepickle.options import Finalizers, OutsideFate, WeakReferencePolicy, check_fate
+from safepickle.options import DumpOptions, Finalizers, OutsideFate, WeakReferencePolicy, check_fate
 from safepickle.rebuild.recomputed import recipe_of, recipes_exist
 from safepickle.reducers.owners import owned_by
 
@@ -30,6 +31,7 @@ __all__ = [
     "RELINK",
     "STRONG",
     "Dump",
+    "ReducingPickler",
     "Walker",
     "dotted_name",
 ]
@@ -61,6 +63,34 @@ class Walker(Protocol):
 
     def reduces_to_a_global(self, obj: Any) -> bool:
         """Tell whether `obj`, whose class may do so, is pickled as a name that the other side imports."""
+
+
+class ReducingPickler(Walker, Protocol):
+    """What walks ask of a pickler that have its reducers speak and write nothing.
+
+    Attributes:
+        proto: The protocol of its pickles.
+        dump_options: What its caller has asked for.
+        has_persistent_id: Its class stores some objects outside the pickle, as ``torch.save`` does.
+        offender: The reference that the error of a failed dump is about, or None.
+    """
+
+    proto: int
+    dump_options: DumpOptions
+    has_persistent_id: ClassVar[bool]
+    offender: object
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Return the reduce value of `obj`, or NotImplemented to leave it to the C pickler."""
+
+    def reduce_value(self, obj: Any) -> Any:
+        """Return the reduce value that the pickler uses for `obj`, which is no exact builtin."""
+
+    def is_replaced(self, obj: Any) -> bool:
+        """Tell whether something else is pickled in the place of `obj`."""
+
+    def asking(self, known: Dump) -> AbstractContextManager[None]:
+        """Have the reducers ask `known`, outside a dump, for as long as the context lasts."""
 
 
 class Dump:

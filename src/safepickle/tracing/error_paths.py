@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import sys
 import types
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from safepickle.cpython import count_notes_of_pickle, drop_notes_of_pickle
 from safepickle.errors import WeakReferenceError
 from safepickle.options import OutsideFate
+from safepickle.reducers.decisions import ReducingPickler
 from safepickle.tracing.expand import Expander
 from safepickle.tracing.made import EndlessError
 from safepickle.tracing.naming import Edge, join, shorten
 from safepickle.tracing.recording import recording
 from safepickle.tracing.traversal import MAX_OBJECTS, Traversal, leave_outside
 
-if TYPE_CHECKING:
-    from safepickle.dumping.base_pickler import BasePickler
-
 __all__ = ["annotate", "find_path", "locate_failure"]
 
 
-def find_path(root: Any, target: object, pickler: BasePickler | None = None) -> str | None:
+def find_path(root: Any, target: object, pickler: ReducingPickler) -> str | None:
     """Find the path from `root` to `target`, which is known by identity.
 
     Weak references are followed only if `target` is not found without.
@@ -32,14 +30,13 @@ def find_path(root: Any, target: object, pickler: BasePickler | None = None) -> 
     Args:
         root: Where the path begins: ``$``.
         target: What it leads to.
-        pickler: Whose reducers say what an object contains; by default, those of a new `Pickler`.
+        pickler: Whose reducers say what an object contains.
 
     Returns:
         The shortest path, or None when `target` is not in the graph.
     """
     if root is target:
         return "$"
-    pickler = _new_pickler() if pickler is None else pickler
     traversal = Traversal(root, pickler, outside=True)
     walk = traversal.walk
     for _ in traversal:
@@ -48,7 +45,7 @@ def find_path(root: Any, target: object, pickler: BasePickler | None = None) -> 
     return None
 
 
-def locate_failure(root: Any, error: BaseException, pickler: BasePickler | None = None) -> str | None:
+def locate_failure(root: Any, error: BaseException, pickler: ReducingPickler) -> str | None:
     """Find the object over which a dump has failed.
 
     Each object is pickled again, alone, until one raises the same error.
@@ -65,9 +62,8 @@ def locate_failure(root: Any, error: BaseException, pickler: BasePickler | None 
     return _find_failure(root, error, pickler)[0]
 
 
-def _find_failure(root: Any, error: BaseException, pickler: BasePickler | None) -> tuple[str | None, Exception | None]:
+def _find_failure(root: Any, error: BaseException, pickler: ReducingPickler) -> tuple[str | None, Exception | None]:
     """Return the path of the object over which a dump has failed, and what it raises alone, where that is known."""
-    pickler = _new_pickler() if pickler is None else pickler
     if isinstance(error, EndlessError):
         return _deepest_path(root, pickler), None
     similar: tuple[str | None, Exception | None] = (None, None)
@@ -83,7 +79,7 @@ def _find_failure(root: Any, error: BaseException, pickler: BasePickler | None) 
     return similar
 
 
-def annotate(error: BaseException, root: Any, pickler: BasePickler) -> None:
+def annotate(error: BaseException, root: Any, pickler: ReducingPickler) -> None:
     """Give the error of a failed dump the path of the object that caused it: a note and ``pickle_path``.
 
     CPython's own notes on the way there are dropped, since the path says the same; those on what happens below the
@@ -97,7 +93,7 @@ def annotate(error: BaseException, root: Any, pickler: BasePickler) -> None:
         return
     try:
         if isinstance(error, WeakReferenceError):
-            path = error.path or find_path(root, pickler._offender, pickler)
+            path = error.path or find_path(root, pickler.offender, pickler)
             error.path = path
             error.args = (path, *error.args[1:])
             if path is not None:
@@ -133,7 +129,7 @@ def _is_about_an_object(error: BaseException) -> bool:
     return True
 
 
-def _deepest_path(root: Any, pickler: BasePickler) -> str:
+def _deepest_path(root: Any, pickler: ReducingPickler) -> str:
     """Walk as the pickler does, depth first, and return the path at which objects are nested deepest."""
     deepest: list[Edge] = []
     with recording(pickler):
@@ -155,14 +151,6 @@ def _deepest_path(root: Any, pickler: BasePickler) -> str:
             if len(edges) > len(deepest):
                 deepest = edges.copy()
         return join(deepest)
-
-
-def _new_pickler() -> BasePickler:
-    import io
-
-    from safepickle.dumping.base_pickler import BasePickler
-
-    return BasePickler(io.BytesIO())
 
 
 def _copy(referent: Any) -> OutsideFate:

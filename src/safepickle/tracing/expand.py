@@ -11,13 +11,11 @@ from __future__ import annotations
 import pickle
 import types
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from safepickle.reducers.decisions import ReducingPickler
 from safepickle.tracing.naming import NEAREST, Edge, instance_dict, is_attribute, item_edge, key_edge, name_children
 from safepickle.tracing.shortcuts import shortcuts
-
-if TYPE_CHECKING:
-    from safepickle.dumping.base_pickler import BasePickler
 
 __all__ = ["ENVELOPE", "MAX_INLINE", "Expander", "Expansion", "fetch_size"]
 
@@ -75,7 +73,9 @@ class Expander:
         persistent_id: Tells which objects the pickler stores elsewhere, and so never enters.
     """
 
-    def __init__(self, pickler: BasePickler, protocol: int, persistent_id: Callable[[Any], Any] | None = None) -> None:
+    def __init__(
+        self, pickler: ReducingPickler, protocol: int, persistent_id: Callable[[Any], Any] | None = None
+    ) -> None:
         self._pickler = pickler
         self._protocol = protocol
         self._persistent_id = persistent_id

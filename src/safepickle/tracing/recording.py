@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from safepickle.reducers.decisions import OUTSIDE, Dump
-
-if TYPE_CHECKING:
-    from safepickle.dumping.base_pickler import BasePickler
+from safepickle.reducers.decisions import OUTSIDE, Dump, ReducingPickler
 
 __all__ = ["Question", "Recorder", "recording"]
 
@@ -35,8 +32,8 @@ class Question(NamedTuple):
 class Recorder(Dump):
     """Takes down what the reducers ask, with the same answer for all."""
 
-    def __init__(self, pickler: BasePickler) -> None:
-        super().__init__(pickler, "relink", pickler.proto, pickler._has_persistent_id, pickler.dump_options.finalizers)
+    def __init__(self, pickler: ReducingPickler) -> None:
+        super().__init__(pickler, "relink", pickler.proto, pickler.has_persistent_id, pickler.dump_options.finalizers)
         self._questions: list[Question] = []
 
     def decide(self, reference: object, referent: object, *dependents: object) -> str:
@@ -52,11 +49,8 @@ class Recorder(Dump):
 
 
 @contextmanager
-def recording(pickler: BasePickler) -> Iterator[Recorder]:
+def recording(pickler: ReducingPickler) -> Iterator[Recorder]:
     """Have the reducers of `pickler` ask a `Recorder` for as long as the context lasts."""
-    before = pickler._dump
-    pickler._dump = recorder = Recorder(pickler)
-    try:
+    recorder = Recorder(pickler)
+    with pickler.asking(recorder):
         yield recorder
-    finally:
-        pickler._dump = before

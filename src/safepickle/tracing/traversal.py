@@ -7,16 +7,14 @@ there, and enters what is behind a reference once it is known on which terms.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from safepickle.options import OutsideFate
+from safepickle.reducers.decisions import ReducingPickler
 from safepickle.tracing.expand import Expander, Expansion
 from safepickle.tracing.naming import Edge, weak_edges
 from safepickle.tracing.recording import Question, recording
 from safepickle.tracing.walk import Walk
-
-if TYPE_CHECKING:
-    from safepickle.dumping.base_pickler import BasePickler
 
 __all__ = ["MAX_OBJECTS", "Traversal", "leave_outside"]
 
@@ -51,7 +49,7 @@ class Traversal:
     def __init__(
         self,
         root: Any,
-        pickler: BasePickler,
+        pickler: ReducingPickler,
         fate: Callable[[Any], OutsideFate] = leave_outside,
         outside: bool = False,
     ) -> None:
