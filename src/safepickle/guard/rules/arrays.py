@@ -92,7 +92,7 @@ def _dtype_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any
         raise Refusal("the flags of the dtype are not those that numpy writes for it")
     facts.open = False
     facts.swapped = facts.swapped if order == "|" else order not in ("=", _NATIVE)
-    judge.weigh(obj, facts.weight)
+    judge.weigh(obj, 16 * facts.weight)
     return _set_state
 
 
