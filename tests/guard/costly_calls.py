@@ -28,6 +28,12 @@ def number(size: int, byte: int = 1) -> Raw:
     return Raw(b"\x8b" + struct.pack("<I", size) + bytes([byte]) * size)
 
 
+def value_of_one_hash() -> Raw:
+    """Push an integer of a megabyte that is hashed as 1 is: comparing the two as decimal numbers takes minutes."""
+    size = 61 * 140_000 // 8 + 2
+    return Raw(b"\x8b" + struct.pack("<I", size) + (1 << 61 * 140_000).to_bytes(size, "little"))
+
+
 def dtype(code: str, *state: Any) -> Raw:
     """Make a dtype, and give it its state."""
     made = call(name("numpy", "dtype"), code, False, True)
@@ -146,6 +152,10 @@ CALLS: dict[str, Callable[[], bytes]] = {
         value((name("guard.targets", "Number"), name("builtins", "int"), number(MEGABYTE))),
         20_000,
     ),
+    "a huge number beside a decimal one": lambda: PROTO4
+    + b"}" + call(name("decimal", "Decimal"), "1") + b"Ns" + bytes(value_of_one_hash()) + b"Ns" + STOP,
+    "a decimal number beside a huge one": lambda: PROTO4
+    + b"}" + bytes(value_of_one_hash()) + b"Ns" + call(name("decimal", "Decimal"), "1") + b"Ns" + STOP,
     "attributes, again and again": lambda: set_again(
         Raw(b"}(" + b"".join(text(f"k{index}") + b"N" for index in range(10_000)) + b"u"), NAMESPACE, 10_000
     ),

@@ -14,12 +14,13 @@ from types import FrameType
 from typing import Any, Final, NamedTuple
 
 from safepickle.guard.budget import Budget
-from safepickle.guard.limits import EQUAL_HASHES, NESTED_IN_HASHED, NESTED_TUPLES, Excess
+from safepickle.guard.limits import DIGITS, EQUAL_HASHES, NESTED_IN_HASHED, NESTED_TUPLES, Excess
 
 _MODULUS: Final = sys.hash_info.modulus
 _TEXT: Final = frozenset({str, bytes})
 _NUMBERS: Final = frozenset({int, bool})
 _SCALARS: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
+_WORDS: Final = DIGITS * 4 >> 6
 _MOST: Final = 1 << 62
 """Weights of more are all the same: no budget has them."""
 
@@ -57,11 +58,12 @@ _CALL: Final = 16
 class _Counted:
     """How many keys of one container have which hash. The container is held so that its id stays its own."""
 
-    __slots__ = ("container", "counts", "most")
+    __slots__ = ("container", "counts", "heaviest", "most")
 
     def __init__(self, container: Any) -> None:
         self.container = container
         self.counts: dict[int, int] = {}
+        self.heaviest: dict[int, int] = {}
         self.most = 1
 
 
@@ -172,7 +174,8 @@ class KeyGuard:
             return Weight(0, 1, 1 + (len(value) >> 3))
         if kind is int:
             size = value.bit_length() >> 6
-            return Weight(0, 1 + size, 1 + size)
+            # One that is compared with a decimal number becomes one first, which is quadratic.
+            return Weight(0, 1 + size, 1 + size + (size * size if size > _WORDS else 0))
         if kind in self.kinds:
             known = self._weights.get(id(value))
             if known is not None:
@@ -223,11 +226,14 @@ class KeyGuard:
                 self._hash_users(key)
         hashed = hash(key)
         count = counted.counts.get(hashed, 0) + 1
+        comparing = max(self._weight(key).comparing, counted.heaviest.get(hashed, 0))
         if count > 1:
             if count > EQUAL_HASHES:
                 raise Excess(f"more than {EQUAL_HASHES} keys of one container have the same hash")
-            self._budget.spend((count - 1) * self._weight(key).comparing)
+            self._budget.spend((count - 1) * comparing)
             counted.most = max(counted.most, count)
+        if comparing > 1:
+            counted.heaviest[hashed] = comparing
         counted.counts[hashed] = count
 
     def _hash_users(self, key: Any) -> None:
