@@ -124,3 +124,17 @@ def test_signal_of_blinker_forgets_nothing_when_its_copy_goes(duplicate: Any) ->
     gc.collect()
     app.signal.send(app.sender)
     assert app.receiver.received == [app.sender]
+
+
+def test_signal_of_blinker_knows_the_copies_and_whoever_stays_outside(duplicate: Any) -> None:
+    blinker = pytest.importorskip("blinker")
+    outside = Receiver()
+    app = Node(signal=blinker.Signal(), receiver=Receiver(), sender=Node())
+    app.signal.connect(app.receiver.receive, sender=app.sender)
+    app.signal.connect(outside.receive, sender=app.sender)
+    copied = duplicate(app)
+    copied.signal.send(app.sender)
+    assert (copied.receiver.received, outside.received) == ([], [])
+    copied.signal.send(copied.sender)
+    assert copied.receiver.received == outside.received == [copied.sender]
+    assert app.receiver.received == []

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from safepickle.copying.interception import Copy, Interceptor, install, interceptor, uninstall
 from safepickle.copying.stdlib_copy import ASKS_BY_CONTAINS, NOT_ASKED, asked_for
 from safepickle.options import Finalizers
-from safepickle.reducers.decisions import Dump
+from safepickle.reducers.decisions import OUTSIDE, RELINK, Dump
 
 __all__ = ["MISSING", "Copier", "Memo", "Pending", "Plans", "Setter", "known_copy", "set_attribute"]
 
@@ -88,6 +88,7 @@ class Memo(dict[Any, Any]):
         left_out: The callbacks that lead there and can't be copied, by their ids.
         without_callback: What was left out of each weak reference or finalizer, by the id of that.
         intercept: Takes part in calls of `copy.deepcopy` without a memo, from the first `__deepcopy__` of this walk on.
+        is_undecided: A reducer asked about a referent of which nobody knows yet: the walk must be repeated.
         finalizers: What becomes of finalizers.
         known_outside: How many entries of an outer memo this one has.
         handed_out: What `copy.deepcopy` was given for the parts that a running `__deepcopy__` asked for.
@@ -105,6 +106,7 @@ class Memo(dict[Any, Any]):
         "followers",
         "handed_out",
         "intercept",
+        "is_undecided",
         "known_outside",
         "later",
         "leading",
@@ -167,13 +169,14 @@ class Memo(dict[Any, Any]):
         self.callbacks: dict[int, Any] = {}
         self.leading: dict[int, Any] = {}
         self._dump: Dump | None = None
+        self.is_undecided = False
         self.handed_out: list[Any] = []
 
     @property
     def dump(self) -> Dump:
         """What the reducers of a dump ask about, in each walk anew."""
         if self._dump is None:
-            self._dump = Dump(_NoPickler(), "relink", pickle.HIGHEST_PROTOCOL, False, self.finalizers)
+            self._dump = _CopyDump(self)
         return self._dump
 
     def mark(self) -> list[int]:
@@ -288,6 +291,24 @@ class Memo(dict[Any, Any]):
         if copied is not original:
             self[id(original)] = copied
             self.alive.append(original)
+
+
+class _CopyDump(Dump):
+    """What the reducers ask about: a referent that is not copied stays the same object, rather than be left out."""
+
+    def __init__(self, memo: Memo) -> None:
+        super().__init__(_NoPickler(), "relink", pickle.HIGHEST_PROTOCOL, False, memo.finalizers)
+        self._memo = memo
+
+    def decide(self, reference: object, referent: object, *dependents: object) -> str:
+        memo, key = self._memo, id(referent)
+        if known_copy(memo, key, MISSING) is MISSING and key not in memo.copied_for_sure:
+            if not memo.copied_for_sure:
+                memo.is_undecided = True
+                return OUTSIDE
+            memo[key] = referent
+            memo.alive.append(referent)
+        return RELINK
 
 
 class _NoPickler:

@@ -345,7 +345,7 @@ def finish(memo: Memo) -> bool:
             is_open = True
     if not memo.copied_for_sure:
         wrong = [reference for reference in memo.sealed if _is_wrong(reference, memo)]
-        if wrong:
+        if wrong or memo.is_undecided:
             memo.to_begin_with = [referent for each in wrong if (referent := _copied_referent(each, memo)) is not None]
             return False
     for setter, holder, key, reference in memo.places:
