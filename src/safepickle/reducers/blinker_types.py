@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
+from types import MappingProxyType
 from typing import Any, Final
 
 import blinker
@@ -29,6 +30,9 @@ def find_reducer(cls: Any) -> Callable[[Any, Dump], Any] | None:
 
 def reduce_signal(signal: Any, dump: Dump) -> Any:
     """Reduce a signal to its connections; weak ones as the entries of a weak container, by what is kept."""
+    if isinstance(dump.pickler.memo, MappingProxyType):
+        # `deepcopy` walks once and cannot tell yet what is kept: it copies attribute by attribute.
+        return NotImplemented
     own = signal.__dict__.copy()
     if not own.keys() >= _INTERNALS or type(signal) in dump.pickler.own_dispatch_table:
         return NotImplemented
