@@ -34,6 +34,8 @@ def users_arguments(
     Raises:
         Refusal: A constructor that it inherits would read, call or allocate more than pickle writes for it.
     """
+    if not arguments and not keywords:
+        return arguments
     maker, starter = _owner(cls, "__new__"), _owner(cls, "__init__")
     owners = [] if maker in _STARTED else [maker]
     if not new and (starter is not maker or maker in _STARTED):

@@ -131,14 +131,14 @@ class Guarded:
         rule = grant.rule
         if new and not rule.data:
             raise Refusal("NEWOBJ is for classes, and this is a function")
-        size = self._charge_arguments(arguments, keywords)
+        size = self._charge_arguments(arguments, keywords) if arguments or keywords else 0
         if rule.unfolds:
             unfolded = self._unfold(rule.unfolds, arguments)
             if unfolded is not None:
                 self.subject = ""
                 return unfolded[0]
         facts = None
-        if self._machine is not None and not rule.functions:
+        if arguments and self._machine is not None and not rule.functions:
             self._machine.keep(arguments)
         if rule is USERS:
             value = self._call_users(grant, arguments, keywords, new)
@@ -162,8 +162,6 @@ class Guarded:
 
     def _charge_arguments(self, arguments: tuple[Any, ...], keywords: dict[str, Any] | None) -> int:
         """Charge for handing arguments on, which the memo may give again and again; return their size."""
-        if not arguments and not keywords:
-            return 0
         self.spend(_ARGUMENT * (len(arguments) + len(keywords or ())))
         size = extent(arguments)
         if keywords:
@@ -287,15 +285,16 @@ class Guarded:
         if grant is None:
             raise Refusal(f"a state is set into a {_described(obj)}, which is no instance of an allowed class")
         self.subject = grant.key
-        if self._machine is not None:
+        keys = self._machine.keys if self._machine is not None else None
+        if keys is not None and keys.functions and self._machine is not None:
             self._machine.keep((state,))
         if type(state) is dict:
             self.spend(_ATTRIBUTE * len(state))
         elif type(state) is tuple:
             self.spend(extent(state))
             self.spend(_SLOT * sum(len(part) for part in state if type(part) is dict))
-        if grant.rule is USERS and self._machine is not None:
-            self._machine.keys.enter_parts(obj, attributes_of(state))
+        if keys is not None and type(obj) in keys.users:
+            keys.enter_parts(obj, attributes_of(state))
         if grant.rule is USERS:
             self._set_users_state(grant, obj, check_users_state(self, obj, self.facts(obj), state))
         elif grant.rule.state is None:

@@ -72,6 +72,8 @@ class KeyGuard:
 
     Attributes:
         kinds: The types whose instances are weighed where they are part of another value.
+        functions: What is, or holds, a name that may only be called.
+        users: The classes that the user allows, whose ``__hash__`` is code of their own.
     """
 
     def __init__(self, budget: Budget) -> None:
@@ -82,8 +84,8 @@ class KeyGuard:
         self.kinds: set[type] = {tuple}
         self._widest = 1
         self._equal: dict[int, _Counted] = {}
-        self._functions: list[Any] = []
-        self._users: set[type] = set()
+        self.functions: list[Any] = []
+        self.users: set[type] = set()
         self._users_hold_others = False
         self._deepest = 0
 
@@ -110,27 +112,27 @@ class KeyGuard:
             comparing += weight.comparing
             function, users = function or weight.function, users or weight.users
         if function:
-            self._functions.append(value)
+            self.functions.append(value)
         self._note(value, Weight(level + 1, hashing, comparing, function, users))
 
     def enter_function(self, value: Any) -> None:
         """Note what stands for a name that may only be called: tuples that hold it are known from now on."""
-        self._functions.append(value)
+        self.functions.append(value)
         self._note(value, Weight(0, 1, 1, function=True))
 
     def enter_class(self, cls: type) -> None:
         """Note a class that the user allows, whose ``__hash__`` is code of its own."""
-        self._users.add(cls)
+        self.users.add(cls)
         self.kinds.add(cls)
 
     def enter_parts(self, value: Any, parts: Iterable[Any]) -> None:
         """Note what an instance of such a class was given: its ``__hash__`` may hash more than numbers and text."""
-        if type(value) in self._users and not self._users_hold_others:
+        if type(value) in self.users and not self._users_hold_others:
             self._users_hold_others = not _SCALARS.issuperset(map(type, parts))
 
     def holds_function(self, values: Iterable[Any]) -> bool:
         """Tell whether one of `values` is a name that may only be called, or a tuple that holds one."""
-        if not self._functions or self.kinds.isdisjoint(map(type, values)):
+        if self.kinds.isdisjoint(map(type, values)):
             return False
         return any(self._weight(value).function for value in values)
 
@@ -180,7 +182,7 @@ class KeyGuard:
             known = self._weights.get(id(value))
             if known is not None:
                 return known
-            if kind in self._users:
+            if kind in self.users:
                 return _USERS
             if kind is tuple:
                 return self._flat(value)

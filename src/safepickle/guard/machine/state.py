@@ -85,7 +85,8 @@ class MachineState:
 
     def extend(self, target: Any, items: list[Any]) -> None:
         """Append `items` to what the stream has made."""
-        self.keep(items)
+        if self.keys.functions:
+            self.keep(items)
         if type(target) is list:
             target.extend(items)
         elif type(target) is deque:
@@ -101,7 +102,8 @@ class MachineState:
         keys = items[::2]
         if not keys:
             return
-        self.keep(items)
+        if self.keys.functions:
+            self.keep(items)
         if type(target) is dict:
             self.keys.check(keys, target)
             target.update(zip(keys, items[1::2], strict=True))
