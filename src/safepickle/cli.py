@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from safepickle import __version__
-from safepickle.report.render import Document, Table, document_as_text
+from safepickle.report.document import Document, Table, document_as_text
 
 __all__ = ["main"]
 
@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _explain(options: argparse.Namespace) -> int:
     from safepickle.report.explain import explain
-    from safepickle.report.render import explanation_document
+    from safepickle.report.explanation import explanation_document
 
     explanation = explain(
         _find(options.target),
@@ -131,7 +131,7 @@ def _explain(options: argparse.Namespace) -> int:
 
 def _inspect(options: argparse.Namespace) -> int:
     from safepickle.report.inspect import inspect
-    from safepickle.report.render_files import inspection_document
+    from safepickle.report.inspection import inspection_document
 
     _check_readable(options.file)
     inspection = inspect(options.file)
@@ -140,8 +140,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _diff(options: argparse.Namespace) -> int:
-    from safepickle.report.diff import diff
-    from safepickle.report.render_files import difference_document
+    from safepickle.report.diff import diff, difference_document
 
     _check_readable(options.before)
     _check_readable(options.after)

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from safepickle import rebuild
+from safepickle.dumping.base_pickler import BasePickler
 from safepickle.errors import UnpicklableWarning, WeakReferenceError
 from safepickle.options import OutsideFate
 from safepickle.reducers.decisions import dotted_name
-
-if TYPE_CHECKING:
-    from safepickle.dumping.base_pickler import BasePickler
-    from safepickle.tracing.walk import Walk
+from safepickle.tracing.error_paths import is_about_an_object
+from safepickle.tracing.traversal import Traversal
+from safepickle.tracing.walk import Walk
 
 __all__ = ["dump_partially"]
 
@@ -75,9 +75,7 @@ def dump_partially(pickler: BasePickler, obj: Any) -> None:
 
 
 def _is_about_an_object(error: Exception) -> bool:
-    from safepickle.tracing.error_paths import _is_about_an_object
-
-    return _is_about_an_object(error) and not isinstance(error, (WeakReferenceError, RecursionError))
+    return is_about_an_object(error) and not isinstance(error, (WeakReferenceError, RecursionError))
 
 
 class _PartialDump:
@@ -134,8 +132,6 @@ class _PartialDump:
 
     def find_unpicklable(self) -> bool:
         """Find what to replace next; return whether there was anything."""
-        from safepickle.tracing.traversal import Traversal
-
         failures: list[_Failed] = []
         uses: list[tuple[int, list[int]]] = []
         self._guarded_paths.clear()

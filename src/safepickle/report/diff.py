@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
 from safepickle.rebuild.records import record
+from safepickle.report.document import Document, Table, document_as_text, left_out, readable_path
+from safepickle.report.inspect import inspect
+from safepickle.report.inspection import Inspection, is_empty_reference
+from safepickle.report.units import counted, human_bytes
 
-if TYPE_CHECKING:
-    from safepickle.report.inspection import Inspection, Node
-
-__all__ = ["Change", "Difference", "diff"]
+__all__ = ["Change", "Difference", "diff", "difference_document"]
 
 
 @record
@@ -71,9 +72,6 @@ class Difference:
         return plain | {"same": self.same}
 
     def __str__(self) -> str:
-        from safepickle.report.render import document_as_text
-        from safepickle.report.render_files import difference_document
-
         return document_as_text(difference_document(self))
 
 
@@ -88,8 +86,6 @@ def diff(before: Any, after: Any) -> Difference:
         What was added, removed and changed: entries, tensors by shape, dtype and size, tombstones, strong copies,
         recipes and the names that a load would import. Values are not compared.
     """
-    from safepickle.report.inspect import inspect
-
     return compare(inspect(before), inspect(after))
 
 
@@ -133,11 +129,6 @@ def _entries(inspection: Inspection, tensors: set[str]) -> dict[str, tuple[str, 
     }
 
 
-def is_empty_reference(node: Node) -> bool:
-    """Tell whether an entry is no more than the None that a tombstone leads to."""
-    return node.type == "NoneType" and node.path.endswith("()")
-
-
 def _tombstones(inspection: Inspection) -> dict[str, tuple[str, int]]:
     return {
         entry.path: (f"{entry.reason}, was {entry.referent_type or 'of unknown type'}", 0)
@@ -159,3 +150,54 @@ def _compare(kind: str, before: dict[str, tuple[str, int]], after: dict[str, tup
         if one != other or one_size != other_size:
             changes.append(Change(kind, where, one, other, other_size - one_size))
     return changes
+
+
+def difference_document(difference: Difference, rows: int = 40) -> Document:
+    """Lay out what changed between two files.
+
+    Args:
+        difference: What `diff` found.
+        rows: How many rows a table may have.
+    """
+    sign = "+" if difference.bytes >= 0 else "-"
+    headline = f"{difference.before or 'bytes'} -> {difference.after or 'bytes'}: "
+    if difference.same:
+        headline += "nothing changed but, perhaps, values"
+    else:
+        headline += f"{counted(len(difference.changes), 'change')}, {sign}{human_bytes(abs(difference.bytes))}"
+    lines = [headline]
+    if not difference.complete:
+        lines.append("At least one of the files could not be read to its end; safepickle inspect says why.")
+    tables = []
+    for kind in dict.fromkeys(change.kind for change in difference.changes):
+        changes = [change for change in difference.changes if change.kind == kind]
+        tables.append(
+            Table(
+                f"Changed: {counted(len(changes), *_NOUNS[kind])}",
+                ("", "where", "before", "after", "bytes"),
+                [
+                    (
+                        {"added": "+", "removed": "-", "changed": "~"}[change.verb],
+                        readable_path(change.where),
+                        change.before or "",
+                        change.after or "",
+                        f"{'+' if change.bytes > 0 else '-'}{human_bytes(abs(change.bytes))}" if change.bytes else "",
+                    )
+                    for change in changes[:rows]
+                ],
+                left_out(len(changes), rows),
+                right=(4,),
+            )
+        )
+    return Document(tuple(lines), tables, "")
+
+
+_NOUNS: Final = {
+    "file": ("fact about the file", "facts about the file"),
+    "tensor": ("tensor", "tensors"),
+    "entry": ("entry", "entries"),
+    "tombstone": ("tombstone", "tombstones"),
+    "strong copy": ("strong copy", "strong copies"),
+    "recipe": ("recipe", "recipes"),
+    "global": ("name that a load imports", "names that a load imports"),
+}

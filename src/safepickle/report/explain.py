@@ -40,6 +40,7 @@ from safepickle.report.explanation import (
 from safepickle.report.graph import Graph, WeakEdge
 from safepickle.report.omissions import left_out_by, names_left_out
 from safepickle.report.progress import following
+from safepickle.tracing.error_paths import locate_failure
 from safepickle.tracing.expand import ENVELOPE, Expansion, fetch_size
 from safepickle.tracing.identity_keys import identity_keys
 from safepickle.tracing.naming import NEAREST
@@ -323,8 +324,6 @@ class _Inquiry:
 
     def _unlocated(self, error: Exception) -> UnpicklableObject:
         """Describe a failure that no object shows alone, such as nesting that is too deep."""
-        from safepickle.tracing.error_paths import locate_failure
-
         path = locate_failure(self._root, error, self._pickler) or "$"
         kind = dotted_name(type(self._root))
         return UnpicklableObject(path, kind, type(error).__name__, _reason(error), False, "error")

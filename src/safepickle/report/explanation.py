@@ -1,4 +1,4 @@
-"""The data that `explain` returns. `render` words it.
+"""What `explain` returns: data, and how it reads.
 
 It holds none of the objects that it is about, so that keeping a report keeps nothing else alive.
 """
@@ -6,13 +6,30 @@ It holds none of the objects that it is about, so that keeping a report keeps no
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from safepickle.rebuild.records import record
+from safepickle.report.document import Document, Table, document_as_html, document_as_text, left_out, readable_path
 from safepickle.report.graph import Graph
+from safepickle.report.units import counted, human_bytes
+from safepickle.tracing.naming import shorten
 
-__all__ = ["Explanation", "Hazard", "IdentityKey", "Omission", "Subtree", "UnpicklableObject", "WeakReference"]
+__all__ = [
+    "Explanation",
+    "Hazard",
+    "IdentityKey",
+    "Omission",
+    "Subtree",
+    "UnpicklableObject",
+    "WeakReference",
+    "explanation_document",
+]
+
+_ROWS: Final = 12
+_NUMBER: Final = re.compile(r"\d+")
 
 
 @record
@@ -206,14 +223,171 @@ class Explanation:
         """
         from safepickle.report.drawing.picture import draw
 
-        draw(self, path, max_nodes)
+        reasons = {entry.path: f"{entry.error}: {entry.reason}" for entry in self.unpicklable}
+        draw(self.graph, path, max_nodes, title=headline(self), reasons=reasons)
 
     def __str__(self) -> str:
-        from safepickle.report.render import as_text
-
-        return as_text(self)
+        return document_as_text(explanation_document(self))
 
     def _repr_html_(self) -> str:
-        from safepickle.report.render import as_html
+        return document_as_html(explanation_document(self))
 
-        return as_html(self)
+
+def headline(explanation: Explanation) -> str:
+    """Say in one line what would be dumped, and whether that succeeds."""
+    size = f"{counted(explanation.objects, 'object')}, {human_bytes(explanation.bytes)}"
+    whole = "" if explanation.complete else " at least: too large to be seen whole"
+    verdict = "can be pickled" if explanation.picklable else "cannot be pickled"
+    return f"{explanation.type} {verdict}: {size}{whole}"
+
+
+def explanation_document(explanation: Explanation, rows: int = _ROWS) -> Document:
+    """Lay out what a dump would do, in those tables alone that have something to say.
+
+    Args:
+        explanation: What to report.
+        rows: How many rows a table may have.
+    """
+    made = []
+    inside = [found for found in explanation.unpicklable if not found.outside]
+    outside = [found for found in explanation.unpicklable if found.outside]
+    for found, title in ((inside, "Cannot be pickled"), (outside, "A strong copy of these would fail")):
+        if found:
+            made.append(
+                Table(
+                    f"{title}: {counted(len(found), 'object')}",
+                    ("path", "type", "becomes", "reason"),
+                    [
+                        (readable_path(entry.path), _type(entry.type), entry.becomes, f"{entry.error}: {entry.reason}")
+                        for entry in found[:rows]
+                    ],
+                    left_out(len(found), rows),
+                )
+            )
+    if explanation.weak_references:
+        made.append(_weak_references(explanation, rows))
+    if explanation.hazards:
+        made.append(
+            Table(
+                "Others would get this wrong without a word",
+                ("path", "kind", "who", "what would be loaded"),
+                [
+                    (readable_path(entry.path), entry.kind, entry.peers, entry.effect)
+                    for entry in explanation.hazards[:rows]
+                ],
+                left_out(len(explanation.hazards), rows),
+            )
+        )
+    if explanation.identity_keys:
+        made.append(_identity_keys(explanation, rows))
+    if explanation.omissions:
+        made.append(_omissions(explanation, rows))
+    if len(explanation.subtrees) > 1:
+        made.append(
+            Table(
+                "Where the bytes go",
+                ("bytes", "share", "objects", "path", "type"),
+                _subtree_rows(_largest(explanation.subtrees, rows), explanation.bytes),
+                right=(0, 1, 2),
+            )
+        )
+    return Document((headline(explanation),), made, closing_line(explanation))
+
+
+def closing_line(explanation: Explanation) -> str:
+    """Say what strong copies add, where there is anything to copy."""
+    if not explanation.strong_adds_objects:
+        return ""
+    what = f"{human_bytes(explanation.strong_adds_bytes)} ({counted(explanation.strong_adds_objects, 'object')})"
+    return f'weakrefs="strong" {"adds" if explanation.weakrefs == "strong" else "would add"} {what}.'
+
+
+def _weak_references(explanation: Explanation, rows: int) -> Table:
+    """One row for all that are alike, the worst first."""
+    alike: dict[tuple[str, ...], list[WeakReference]] = {}
+    for entry in explanation.weak_references:
+        key = (entry.becomes, entry.state, entry.kind, entry.referent_type or "")
+        alike.setdefault(key, []).append(entry)
+    order = ("error", "tombstone", "left out", "dead finalizer", "strong copy", "weak reference")
+    groups = sorted(alike.values(), key=lambda group: (order.index(group[0].becomes), -len(group)))
+    lines = []
+    for group in groups[:rows]:
+        first = group[0]
+        path = readable_path(first.path) + (f" and {len(group) - 1:,} more" if len(group) > 1 else "")
+        becomes = first.becomes
+        if len(group) == 1 and first.referent_path is not None and first.becomes == "weak reference":
+            becomes += f" to {readable_path(first.referent_path)}"
+        lines.append((path, first.kind, first.state, _type(first.referent_type), becomes))
+    counts: dict[str, int] = {}
+    for entry in explanation.weak_references:
+        counts[entry.state] = counts.get(entry.state, 0) + 1
+    summary = ", ".join(f"{count:,} {state}" for state, count in counts.items())
+    title = f'Weak references under weakrefs="{explanation.weakrefs}": {summary}'
+    if explanation.weakrefs == "callable":
+        title = f"Weak references under a callable policy: {summary}"
+    return Table(title, ("path", "kind", "referent", "of type", "becomes"), lines, left_out(len(groups), rows))
+
+
+def _identity_keys(explanation: Explanation, rows: int) -> Table:
+    """One row for all keys of a registry."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for entry in explanation.identity_keys:
+        alike.setdefault((entry.path, entry.object_type), []).append(entry.object_path)
+    lines = []
+    for (path, kind), objects in list(alike.items())[:rows]:
+        of = readable_path(objects[0]) + (f" and {len(objects) - 1:,} more" if len(objects) > 1 else "")
+        lines.append((readable_path(path), of, _type(kind)))
+    title = "Keys that are the id() of an object: its copy has another, so nothing is found under them"
+    return Table(title, ("path", "id of", "of type"), lines, left_out(len(alike), rows))
+
+
+def _omissions(explanation: Explanation, rows: int) -> Table:
+    """One row for all objects of a class that leave out the same."""
+    alike: dict[tuple[Any, ...], list[str]] = {}
+    for entry in explanation.omissions:
+        alike.setdefault((entry.type, entry.attributes, entry.by), []).append(entry.path)
+    lines = []
+    for (_, attributes, by), paths in list(alike.items())[:rows]:
+        path = readable_path(paths[0]) + (f" and {len(paths) - 1:,} more" if len(paths) > 1 else "")
+        lines.append((path, shorten(", ".join(attributes), 90), by))
+    return Table(
+        "Left out by the objects' own classes, under any pickler",
+        ("path", "attributes", "by"),
+        lines,
+        left_out(len(alike), rows),
+    )
+
+
+def _largest(subtrees: Sequence[Subtree], rows: int) -> list[list[Subtree]]:
+    """Choose the largest subtrees, in their order; neighbours that are alike make up one row."""
+    groups: list[list[Subtree]] = []
+    for position, entry in enumerate(subtrees):
+        following = subtrees[position + 1] if position + 1 < len(subtrees) else None
+        is_leaf = following is None or following.depth <= entry.depth
+        before = groups[-1][-1] if groups else None
+        if before is not None and is_leaf and _alike(before, entry):
+            groups[-1].append(entry)
+        else:
+            groups.append([entry])
+    chosen = sorted(range(len(groups)), key=lambda position: -sum(entry.bytes for entry in groups[position]))[:rows]
+    return [groups[position] for position in sorted(chosen)]
+
+
+def _alike(one: Subtree, other: Subtree) -> bool:
+    same = (one.type, one.depth, _NUMBER.sub("", one.path)) == (other.type, other.depth, _NUMBER.sub("", other.path))
+    return same and abs(one.bytes - other.bytes) <= 0.1 * one.bytes
+
+
+def _subtree_rows(groups: Iterable[list[Subtree]], total: int) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for group in groups:
+        first, size = group[0], sum(entry.bytes for entry in group)
+        alike = f" and {len(group) - 1:,} alike" if len(group) > 1 else ""
+        objects = sum(entry.objects for entry in group)
+        path = "  " * first.depth + readable_path(first.path) + alike
+        rows.append((human_bytes(size), f"{size / max(1, total):.0%}", f"{objects:,}", path, _type(first.type)))
+    return rows
+
+
+def _type(name: str | None) -> str:
+    return (name or "").removeprefix("builtins.")

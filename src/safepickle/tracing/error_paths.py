@@ -19,7 +19,7 @@ from safepickle.tracing.naming import Edge, join, shorten
 from safepickle.tracing.recording import recording
 from safepickle.tracing.traversal import MAX_OBJECTS, Traversal, leave_outside
 
-__all__ = ["annotate", "find_path", "locate_failure"]
+__all__ = ["annotate", "find_path", "is_about_an_object", "locate_failure"]
 
 
 def find_path(root: Any, target: object, pickler: ReducingPickler) -> str | None:
@@ -87,7 +87,7 @@ def annotate(error: BaseException, root: Any, pickler: ReducingPickler) -> None:
 
     Does nothing when the path cannot be found, and raises nothing: the error itself matters more.
     """
-    if not _is_about_an_object(error):
+    if not is_about_an_object(error):
         if isinstance(error, OSError):
             drop_notes_of_pickle(error)
         return
@@ -116,7 +116,7 @@ _NOTES: Final[dict[type[BaseException], str]] = {
 _ADVICE: Final = "\nsafepickle.explain(obj) lists everything that cannot be pickled, and where it is."
 
 
-def _is_about_an_object(error: BaseException) -> bool:
+def is_about_an_object(error: BaseException) -> bool:
     """Tell whether an error can come from an object."""
     if not isinstance(error, Exception) or isinstance(error, Warning | MemoryError):
         return False

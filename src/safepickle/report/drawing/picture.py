@@ -11,16 +11,14 @@ import math
 import os
 import re
 from collections import Counter
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from safepickle.report.drawing.folding import Arrow, Box, Folded, fold
-from safepickle.report.graph import COPIED, OUTSIDE
+from safepickle.report.graph import COPIED, OUTSIDE, Graph
 from safepickle.report.units import counted, human_bytes
-
-if TYPE_CHECKING:
-    from safepickle.report.explanation import Explanation
 
 __all__ = ["draw"]
 
@@ -48,8 +46,16 @@ _MARKS: Final = {
 }
 
 
-def draw(explanation: Explanation, path: str | os.PathLike[str], max_nodes: int) -> None:
-    """Draw an explanation to a file. See `Explanation.picture`."""
+def draw(graph: Graph, path: str | os.PathLike[str], max_nodes: int, *, title: str, reasons: Mapping[str, str]) -> None:
+    """Draw the graph of an explanation to a file. See `Explanation.picture`.
+
+    Args:
+        graph: What to draw.
+        path: Where to.
+        max_nodes: About how many boxes to draw.
+        title: Of a page.
+        reasons: Why what cannot be pickled cannot be, by path.
+    """
     target = Path(path)
     if target.suffix not in _SUFFIXES:
         raise ValueError(
@@ -57,14 +63,14 @@ def draw(explanation: Explanation, path: str | os.PathLike[str], max_nodes: int)
         )
     if max_nodes < 1:
         raise ValueError(f"max_nodes is {max_nodes}: a picture needs at least one box")
-    folded = fold(explanation.graph, max_nodes)
+    folded = fold(graph, max_nodes)
     dot = as_dot(folded)
     if target.suffix == ".dot":
         text = dot
     elif target.suffix == ".svg":
         text = _lay_out(dot)
     else:
-        text = as_page(explanation, folded, _lay_out(dot))
+        text = as_page(title, reasons, folded, _lay_out(dot))
     target.write_text(text, encoding="utf-8")
 
 
@@ -99,10 +105,8 @@ def _direction(folded: Folded) -> str:
     return "LR" if rightwards <= downwards else "TB"
 
 
-def as_page(explanation: Explanation, folded: Folded, svg: str) -> str:
+def as_page(title: str, reasons: Mapping[str, str], folded: Folded, svg: str) -> str:
     """Make a page that needs nothing but itself."""
-    from safepickle.report.render import headline
-
     boxes: dict[str, Any] = {
         f"box{box.number}": {
             "label": box.label,
@@ -123,11 +127,10 @@ def as_page(explanation: Explanation, folded: Folded, svg: str) -> str:
         for arrow in folded.arrows
         if arrow.kind != "strong"
     ]
-    reasons = {entry.path: f"{entry.error}: {entry.reason}" for entry in explanation.unpicklable}
-    data = json.dumps({"boxes": boxes, "arrows": arrows, "reasons": reasons}).replace("<", "\\u003c")
+    data = json.dumps({"boxes": boxes, "arrows": arrows, "reasons": dict(reasons)}).replace("<", "\\u003c")
     page = _TEMPLATE.read_text(encoding="utf-8")
     # What comes before the <svg> tag names a DTD on the network.
-    page = page.replace("{{title}}", escape(headline(explanation)))
+    page = page.replace("{{title}}", escape(title))
     before, between, after = re.split(r"\{\{svg\}\}|\{\{data\}\}", page)
     return f"{before}{svg[svg.index('<svg') :]}{between}{data}{after}"
 

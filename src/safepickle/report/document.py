@@ -1,0 +1,122 @@
+"""A report as a document: titled tables, as text that fits a terminal and as HTML for notebooks.
+
+It knows nothing of what a report is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Final
+
+from safepickle.tracing.naming import shorten
+
+__all__ = ["Document", "Table", "document_as_html", "document_as_text", "left_out", "readable_path"]
+
+_PATH_WIDTH: Final = 60
+
+
+class Table:
+    """A titled table of strings.
+
+    Attributes:
+        title: What it is about.
+        columns: Headings.
+        rows: Cells.
+        more: What to say below, where rows were left out.
+        right: The columns that are aligned to the right.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        more: str = "",
+        right: Iterable[int] = (),
+    ) -> None:
+        self.title = title
+        self.columns = tuple(columns)
+        self.rows = [tuple(map(_one_line, row)) for row in rows]
+        self.more = more
+        self.right = frozenset(right)
+
+
+class Document:
+    """A report: what to say first, tables, and what to say last.
+
+    Attributes:
+        lines: What to say first, the most important line first.
+        tables: Tables.
+        closing: What to say last, if anything.
+    """
+
+    def __init__(self, lines: Sequence[str], tables: Sequence[Table], closing: str) -> None:
+        self.lines = tuple(lines)
+        self.tables = tuple(tables)
+        self.closing = closing
+
+
+def _one_line(cell: str) -> str:
+    """Join the lines of what somebody else has worded: a row is one line."""
+    lines = cell.splitlines()
+    return cell if len(lines) < 2 else " ".join(line.strip() for line in lines if line.strip())
+
+
+def document_as_text(document: Document) -> str:
+    """Lay any report out as plain text."""
+    parts = ["\n".join(document.lines), *map(table_as_text, document.tables)]
+    return "\n\n".join([*parts, document.closing] if document.closing else parts)
+
+
+def table_as_text(table: Table) -> str:
+    """Lay a table out in columns."""
+    cells = [table.columns, *table.rows]
+    last = len(table.columns) - 1
+    widths = [max(len(row[column]) for row in cells) for column in range(last + 1)]
+    lines = [table.title]
+    for row in cells:
+        padded = [
+            cell.rjust(widths[column])
+            if column in table.right
+            else cell
+            if column == last
+            else cell.ljust(widths[column])
+            for column, cell in enumerate(row)
+        ]
+        lines.append(("  " + "  ".join(padded)).rstrip())
+    if table.more:
+        lines.append(f"  {table.more}")
+    return "\n".join(lines)
+
+
+def _html_cell(cell: str) -> str:
+    return f"<code>{escape(cell)}</code>" if cell.lstrip().startswith("$") else escape(cell).replace("  ", "&emsp;")
+
+
+def readable_path(path: str) -> str:
+    """Cut a path that no line could hold."""
+    return path if len(path) <= _PATH_WIDTH else shorten(path, 90)
+
+
+def left_out(number: int, rows: int) -> str:
+    """Say how many rows were left out."""
+    return f"and {number - rows:,} more" if number > rows else ""
+
+
+def document_as_html(document: Document) -> str:
+    """Lay any report out for a notebook, which brings its own style."""
+    parts = [f"<div><p><strong>{escape(document.lines[0])}</strong></p>"]
+    for table in document.tables:
+        parts.append(f"<p>{escape(table.title)}</p><table><thead><tr>")
+        parts += [f"<th>{escape(column)}</th>" for column in table.columns]
+        parts.append("</tr></thead><tbody>")
+        for row in table.rows:
+            cells = "".join(f"<td>{_html_cell(cell)}</td>" for cell in row)
+            parts.append(f"<tr>{cells}</tr>")
+        parts.append("</tbody></table>")
+        if table.more:
+            parts.append(f"<p>{escape(table.more)}</p>")
+    if document.closing:
+        parts.append(f"<p>{escape(document.closing)}</p>")
+    return "".join(parts) + "</div>"
