@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from safepickle import rebuild
+from safepickle.cpython import FROZENDICT
 from safepickle.guard.allow_list import AllowList
 from safepickle.guard.budget import extent, paying_from
 from safepickle.guard.limits import LONGEST_NAME, NESTED_LOAD_AGAIN, NESTED_LOAD_WORK, Damage, Refusal
@@ -181,6 +182,8 @@ class Guarded:
             keys.enter(value)
         elif issubclass(kind, frozenset):
             keys.enter_frozenset(value, arguments[0] if arguments else value)
+        elif kind is FROZENDICT:
+            keys.enter_frozendict(value)
         elif issubclass(kind, weakref.ref):
             keys.enter_reference(value, weakref.ref.__call__(value))
         elif kind is deque:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from itertools import chain
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
@@ -104,8 +105,19 @@ class KeyGuard:
         Raises:
             Excess: It is nested too deeply.
         """
-        level, hashing, comparing, function, users = 0, _ITEM * tuple.__len__(value), 0, False, False
-        for item in tuple.__iter__(value):
+        self._enter_holder(value, tuple.__len__(value), tuple.__iter__(value))
+
+    def enter_frozendict(self, value: Any) -> None:
+        """Weigh a `frozendict`, which is hashed and compared as its keys and values are.
+
+        Raises:
+            Excess: It is nested too deeply.
+        """
+        self._enter_holder(value, 2 * len(value), chain(value.keys(), value.values()))
+
+    def _enter_holder(self, value: Any, size: int, items: Iterable[Any]) -> None:
+        level, hashing, comparing, function, users = 0, _ITEM * size, 0, False, False
+        for item in items:
             weight = self._weight(item)
             level = max(level, weight.level)
             hashing += weight.hashing

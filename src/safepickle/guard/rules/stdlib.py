@@ -7,6 +7,7 @@ import sys
 from typing import Any, Final
 
 from safepickle import rebuild
+from safepickle.cpython import FROZENDICT
 from safepickle.guard.limits import DIGITS, EXPONENT, PATH, Damage, Excess, Refusal
 from safepickle.guard.rules.base import Facts, Grant, Judge, Rule, allocate, expect
 
@@ -106,6 +107,12 @@ def _members(judge: Judge, arguments: tuple[Any, ...]) -> None:
     if arguments and arguments[0]:
         allocate(judge, _SET_ENTRY * len(arguments[0]))
         judge.check_keys(list(arguments[0]), arguments[0])
+
+
+def _frozendict(judge: Judge, arguments: tuple[Any, ...]) -> None:
+    expect(arguments, dict, least=0)
+    if arguments:
+        allocate(judge, _DICT_ENTRY * len(arguments[0]))
 
 
 def _range(judge: Judge, arguments: tuple[Any, ...]) -> None:
@@ -436,6 +443,7 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ("builtins", "bytes"): _value(_bytes, make=_make_encoded),
     ("builtins", "set"): _value(_members, reads=(1,)),
     ("builtins", "frozenset"): _value(_members, reads=(1,)),
+    **({} if FROZENDICT is None else {("builtins", "frozendict"): _value(_frozendict, reads=(1,))}),
     ("builtins", "range"): _value(_range),
     ("builtins", "slice"): _value(_slice),
     ("builtins", "type"): _call(_singleton_type),
