@@ -160,6 +160,24 @@ def test_a_simple_queue_keeps_what_is_in_it_also_when_items_were_taken_out() -> 
     assert copy_of(queue.SimpleQueue()).empty()
 
 
+class Greeter:
+    def greet(self, greeting: str, *, mark: str) -> str:
+        return f"{greeting} {type(self).__name__}{mark}"
+
+    hello = functools.partialmethod(greet, "hello", mark="!")
+    loudly = functools.partialmethod(hello, mark="!!")
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_partial_method_keeps_its_arguments(protocol: int) -> None:
+    methods = {name: vars(Greeter)[name] for name in ("hello", "loudly")}
+    methods["hello"].label = "label"
+    copied = pickle.loads(safepickle.dumps(methods, protocol))
+    other = type("Other", (), copied)()
+    assert (other.hello(), other.loudly()) == ("hello Other!", "hello Other!!")
+    assert copied["hello"].label == "label"
+
+
 def test_a_simple_queue_may_hold_itself() -> None:
     source: queue.SimpleQueue[Any] = queue.SimpleQueue()
     source.put(Holder(queue=source))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import _thread
 import collections
 import copyreg
+import functools
 import gc
 import io
 import sys
@@ -131,6 +132,16 @@ def reduce_simple_queue(queue: Any, dump: Dump) -> Any:
     """Reduce a `queue.SimpleQueue` with what is in it, which has no public way to be read without being taken out."""
     # State and not an argument: what is in a queue may lead back to it.
     return type(queue), (), cpython.items_of_simple_queue(queue), None, None, rebuild.rebuild_queue_items
+
+
+def reduce_partialmethod(method: Any, dump: Dump) -> Any:
+    """Reduce a `functools.partialmethod`, which is made without arguments by its own reduce value.
+
+    From CPython 3.14 on that fails. What it computes from its arguments there, it computes again.
+    """
+    state = {name: value for name, value in vars(method).items() if name not in ("_phcount", "_merger")}
+    arguments = (type(method), (method.func, *method.args), method.keywords)
+    return copyreg.__newobj_ex__, arguments, state  # type: ignore[attr-defined]
 
 
 def reduce_struct(struct: Any, dump: Dump) -> Any:
@@ -328,6 +339,7 @@ _EXACT_BY_NAME: Final[dict[str, Reducer]] = {
 }
 # These and their subclasses, unless one says itself how it is pickled.
 _INHERITED: Final[dict[type, Reducer]] = {
+    functools.partialmethod: reduce_partialmethod,
     threading.local: reduce_local,
     threading.Condition: reduce_condition,
     threading.BoundedSemaphore: reduce_bounded_semaphore,
