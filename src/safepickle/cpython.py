@@ -20,6 +20,7 @@ __all__ = [
     "count_notes_of_pickle",
     "drop_notes_of_pickle",
     "initializer_of_thread_pool",
+    "is_method_of_c",
     "items_of_simple_queue",
     "without_annotations",
 ]
@@ -99,6 +100,14 @@ def without_annotations(function: types.FunctionType) -> types.FunctionType:
     for name in ("__qualname__", "__module__", "__doc__"):
         setattr(bare, name, getattr(function, name))
     return bare
+
+
+def is_method_of_c(function: Any, owner: object) -> bool:
+    """Tell whether a function is a method of an object that its class has from C.
+
+    From 3.13 on every `pickle.Unpickler` has a ``persistent_load``, which only raises.
+    """
+    return isinstance(function, types.BuiltinFunctionType) and function.__self__ is owner
 
 
 def count_notes_of_pickle(error: BaseException) -> int:

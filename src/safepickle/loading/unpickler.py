@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from safepickle.cpython import is_method_of_c
 from safepickle.guard.allowing import allow_list
 from safepickle.loading.aliases import Aliases, Missing, Names, explain_missing, names, position_of
 from safepickle.loading.torch_files import is_torch_file, load_torch_file
@@ -122,8 +123,7 @@ class Unpickler(pickle.Unpickler):
     def _own_persistent_load(self) -> Any:
         """Return the `persistent_load` that a subclass defines, or that was set on this unpickler, or None."""
         found = getattr(self, "persistent_load", None)
-        # From 3.13 on the base class has a method that only raises.
-        return None if getattr(found, "__objclass__", None) or _is_builtin(found) else found
+        return None if is_method_of_c(found, self) else found
 
 
 @public
@@ -235,7 +235,3 @@ def _note_early_hash(error: BaseException) -> None:
 def _name_of(file: Any) -> str:
     name = getattr(file, "name", "")
     return name if isinstance(name, str) else ""
-
-
-def _is_builtin(function: Any) -> bool:
-    return type(function).__name__ == "builtin_function_or_method"
