@@ -87,7 +87,7 @@ def hold_agreement(step: str, loaded: Outcome, found: safepickle.Inspection) -> 
     if (error is None) == (found.verdict == "safe"):
         return
     # inspect imports nothing, and says by a figure of its own how many buffers a load has to be given.
-    if "cannot be imported here" in _said(loaded) or found.buffers:
+    if "cannot be imported here" in _said(loaded) or (found.buffers and found.format == "pickle"):
         return
     problem = _plain(found.problems[0].reason) if found.problems else ""
     raise Finding("disagreement", f"{step}: {_said(loaded)} / inspect: {found.verdict} {problem}")
@@ -134,8 +134,8 @@ def agreement(data: bytes) -> None:
         hold_agreement("loads", loaded, found)
     for step, source in (("a file", io.BytesIO(data)), ("a stream", io.BufferedReader(_Trickle(data), 16))):
         again = outcome(step, data, lambda source=source: safepickle.load(source, allow=()))
-        if type(again[1]) is not type(loaded[1]):
-            raise Finding("disagreement", f"{step}: {type(again[1]).__name__} / bytes: {type(loaded[1]).__name__}")
+        if (again[1] is None) != (loaded[1] is None):
+            raise Finding("disagreement", f"{step}: {_said(again)} / bytes: {_said(loaded)}")
     if loaded[1] is not None:
         return
     fill_new_memory(0xA5)
@@ -188,8 +188,8 @@ def torch(data: bytes) -> None:
         _SCRATCH.write_bytes(data)
         path = os.fspath(_SCRATCH)
         from_path = outcome("torch.load of a path", data, lambda: guarded(path))
-        if type(from_path[1]) is not type(loaded[1]):
-            raise Finding("disagreement", f"a path: {type(from_path[1]).__name__} / a file: {type(loaded[1]).__name__}")
+        if (from_path[1] is None) != (loaded[1] is None):
+            raise Finding("disagreement", f"a path: {_said(from_path)} / a file: {_said(loaded)}")
         if data[:2] == b"PK":
             mapped = outcome("torch.load, mapped", data, lambda: guarded(path, mmap=True))
     if loaded[1] is None:

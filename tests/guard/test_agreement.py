@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import io
+import os
 import pickle
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,3 +157,41 @@ def test_same_bytes_give_the_same_object_as_the_c_unpickler():
     for protocol in range(6):
         data = pickle.dumps(table, protocol)
         assert repr(safepickle.loads(data, allow=())) == repr(pickle.loads(data))
+
+
+@pytest.mark.parametrize("put", [b"p333\n", b"r\x00\x00\x01\x00", b"p1048576\n", b"p1048577\n", b"r\x00\x00\x00\x80"])
+@pytest.mark.parametrize("behind", [0, 400, 100_000])
+def test_a_memo_index_is_held_alike_wherever_the_bytes_come_from(put: bytes, behind: int, tmp_path: Path):
+    """Neither the length of the file nor how much of it was read so far has a say."""
+    data = b"\x80\x04N" + put + b"0" + b"N0" * behind + b"N."
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    answers = set()
+    with open(path, "rb") as file, os.fdopen(os.open(path, os.O_RDONLY), "rb", buffering=0) as raw:
+        for source in (io.BytesIO(data), path, file, io.BufferedReader(Unseekable(raw))):
+            try:
+                safepickle.load(source, allow=())
+            except safepickle.LoadLimitError:
+                answers.add("refused")
+            else:
+                answers.add("safe")
+    assert answers == {safepickle.inspect(data).verdict}
+
+
+class Unseekable(io.RawIOBase):
+    """As a pipe is."""
+
+    def __init__(self, file: io.RawIOBase) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int | None:
+        return self._file.readinto(buffer)  # type: ignore[arg-type]
+
+
+def test_what_begins_as_an_older_torch_file_is_named_so_though_it_is_damaged():
+    data = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + b"]."
+    assert safepickle.inspect(data).format == "torch legacy"
+    assert safepickle.inspect(data).verdict == "damaged"

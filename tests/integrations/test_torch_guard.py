@@ -6,13 +6,14 @@ import copyreg
 import io
 import os
 import pickle
+import pickletools
 import struct
 import sys
 import warnings
 import weakref
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -633,6 +634,26 @@ def test_claims_of_an_older_file_are_held_against_it(title: str, tmp_path: Path)
         with pytest.raises(safepickle.DamagedPickleError, match=r"storage|view"):
             torch_integration.load(file)
     assert safepickle.inspect(path).verdict == "damaged"
+
+
+@pytest.mark.parametrize("number", range(1, 5))
+def test_buffer_that_torch_would_not_give_is_missed_in_each_pickle_behind_the_first(number: int):
+    """``NEXT_BUFFER`` in front of what the pickle holds, whose place it leaves again."""
+    pickles = list(split_pickles(legacy_file(1, [], b"")))
+    pickles[number] = pickles[number][:2] + b"\x970" + pickles[number][2:]
+    data = b"".join(pickles)
+    with pytest.raises(safepickle.DamagedPickleError, match="out-of-band buffers"):
+        torch_integration.load(io.BytesIO(data))
+    assert safepickle.inspect(data).verdict == "damaged"
+
+
+def split_pickles(data: bytes) -> Iterator[bytes]:
+    file = io.BytesIO(data)
+    while file.tell() < len(data):
+        start = file.tell()
+        for _ in pickletools.genops(file):
+            pass
+        yield data[start : file.tell()]
 
 
 def test_torch_file_that_is_a_tar_archive_too_is_refused(tmp_path: Path):

@@ -22,6 +22,10 @@ OPEN_MARKS = 1_000_000
 """Most containers that may be open at once. CPython 3.14 nests them as deep as its stack is large: 20,000 objects in
 8 MB. What is hashed or compared, and so followed by recursion in C, has narrower limits."""
 
+MEMO_GAP = 1 << 20
+"""How far a memo index may lie beyond the number of objects in the memo. Stock pickle makes an array as long as the
+largest index: one opcode would claim 32 GB."""
+
 WORK_PER_BYTE = 64
 WORK_FLOOR = 1 << 26
 """What is done with values is charged by size; a stream may spend `WORK_FLOOR`, and `WORK_PER_BYTE` for each byte."""

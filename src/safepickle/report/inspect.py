@@ -23,6 +23,7 @@ from safepickle.report.inspection import GlobalUse, Inspection, Problem, Verdict
 __all__ = ["inspect"]
 
 _PACKED: Final = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"))
+_FORMS: Final = {None: "pickle", "zip": "torch zip", "legacy": "torch legacy"}
 _IN_MEMORY: Final = 1 << 26
 MOST_UNPACKED: Final = 1 << 30
 """A compressed file that unpacks to more bytes than this is not looked into."""
@@ -68,7 +69,7 @@ def _inspect(file: Any, name: str) -> Inspection:
                 run, form = _run(unpacked, head, 0)
     except (Refusal, Damage, Excess) as error:
         verdict: Verdict = "damaged" if isinstance(error, Damage) else "refused"
-        form = "torch zip" if head[:4] == b"PK\x03\x04" else form
+        form = _form(head)
         run.world.objections.append(Objection(verdict, -1, "", str(error)))
         run.complete = False
     findings = _walk(run) if run.complete else Findings(complete=False)
@@ -91,10 +92,20 @@ def _run(file: Any, head: bytes, start: int) -> tuple[Run, str]:
     form = torch_format(head)
     file.seek(start)
     if form == "zip":
-        return run_zip(file), "torch zip"
-    if form == "legacy":
-        return run_legacy(file), "torch legacy"
-    return run_pickle(open_source(file), Sketch(), "ASCII"), "pickle"
+        run = run_zip(file)
+    elif form == "legacy":
+        run = run_legacy(file)
+    else:
+        run = run_pickle(open_source(file), Sketch(), "ASCII")
+    return run, _FORMS[form]
+
+
+def _form(head: bytes) -> str:
+    """Name the form of what may be damaged."""
+    try:
+        return _FORMS[torch_format(head)]
+    except (Refusal, Damage):
+        return "torch zip" if head.startswith(b"PK") else "torch legacy"
 
 
 def _unpack(file: Any, packed: str, unpacked: Any) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from safepickle.guard.costs import Costs
-from safepickle.guard.limits import DIGITS, Damage, Excess, Refusal
+from safepickle.guard.limits import DIGITS, MEMO_GAP, Damage, Excess, Refusal
 from safepickle.guard.machine.world import World
 from safepickle.guard.source import Source
 
@@ -119,9 +119,8 @@ class MachineState:
 
     def put(self, index: int) -> None:
         """Remember the top of the stack."""
-        # Stock pickle makes an array as long as the largest index: one opcode would claim 32 GB.
-        if not 0 <= index <= self.source.base + self.source.end + len(self.memo) + 256:
-            raise Excess(f"memo index {index:,} is larger than the stream could have filled")
+        if not 0 <= index <= len(self.memo) + MEMO_GAP:
+            raise Excess(f"memo index {index:,} lies far beyond the {len(self.memo):,} objects in the memo")
         self.memo[index] = self.stack[-1]
 
     def get(self, index: int) -> None:
