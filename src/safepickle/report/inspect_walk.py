@@ -24,6 +24,8 @@ _MOST_OBJECTS: Final = 1 << 20
 _MOST_PATHS: Final = 3
 _MOST_ENTRIES: Final = 10_000
 _MOST_NODES: Final = 200
+_LISTED_DEPTH: Final = 2
+_SEQUENCES: Final = frozenset({list, tuple})
 _LEAVES: Final = frozenset({int, float, bool, complex, type(None), str, bytes, bytearray})
 
 
@@ -60,9 +62,8 @@ class _Walk:
         while waiting:
             value, parent, edge, depth, lines = waiting.popleft()
             kind = type(value)
-            size = _size(value)
             children: list[tuple[Any, Edge]] = []
-            is_listed = depth <= 2 and len(self._nodes) < _MOST_NODES
+            is_listed = depth <= _LISTED_DEPTH and len(self._nodes) < _MOST_NODES
             if kind not in _LEAVES:
                 if id(value) in self._seen:
                     continue
@@ -70,16 +71,24 @@ class _Walk:
                 if len(self._seen) > _MOST_OBJECTS:
                     self._found.complete = False
                     break
-                children = list(self._children(value))
+                children = _items(value) if kind in _SEQUENCES else list(self._children(value))
             number = self._paths.add(parent, edge) if is_listed or kind not in _LEAVES else -1
             if kind not in _LEAVES:
                 self._note(value, number)
             if is_listed:
                 lines = (*lines, len(self._nodes))
                 self._nodes.append([self._path(number), self._type_name(value), len(children), 0])
-            for line in lines:
-                self._nodes[line][3] += size
-            waiting.extend((child, number, further, depth + 1, lines) for child, further in children)
+            size = _size(value)
+            if depth >= _LISTED_DEPTH:
+                # Nothing is said of leaves below but their size.
+                leaves = [child for child, _ in children if type(child) in _LEAVES]
+                size += sum(map(_size, leaves))
+                if leaves:
+                    children = [entry for entry in children if type(entry[0]) not in _LEAVES]
+            if size:
+                for line in lines:
+                    self._nodes[line][3] += size
+            waiting.extend([(child, number, further, depth + 1, lines) for child, further in children])
         self._found.tree = [Node(*node) for node in self._nodes]
         return self._found
 
@@ -136,7 +145,7 @@ class _Walk:
         elif issubclass(kind, dict):
             yield from _pairs(value, dict.items(value))
         elif issubclass(kind, (list, tuple, deque)):
-            yield from ((item, position) for position, item in enumerate(value))
+            yield from _items(value)
         elif issubclass(kind, (set, frozenset)):
             yield from ((item, item_edge(position)) for position, item in enumerate(value))
         elif weak is not None and kind is not UnpicklableTombstone:
@@ -196,6 +205,10 @@ def _symbol_children(symbol: Symbol) -> Iterator[tuple[Any, Edge]]:
             for argument in symbol.arguments
             if type(argument) not in _LEAVES and type(argument) is not Grant
         )
+
+
+def _items(sequence: Any) -> list[tuple[Any, Edge]]:
+    return list(zip(sequence, range(len(sequence)), strict=True))
 
 
 def _pairs(mapping: Any, pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Edge]]:
