@@ -40,7 +40,6 @@ LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 # Imports against the order, made inside functions alone, each with its reason.
 LATE = {
     ("loading", "__init__"): "torch.load takes the package itself for its pickle_module",
-    ("guard", "loading"): "a guarded torch.load reads with the guarded Unpickler",
 }
 
 FRAMEWORKS = {"torch", "keras", "tensorflow", "jax", "lightning", "numpy", "pandas", "joblib", "dask", "ray", "pyspark"}

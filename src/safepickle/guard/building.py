@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from safepickle import rebuild
 from safepickle.guard.allow_list import AllowList
@@ -20,7 +20,9 @@ from safepickle.guard.storage_claims import StorageClaims
 from safepickle.guard.torch_storages import describe_storage, hold_storage, is_torchs
 from safepickle.guard.users_state import StateSetters
 
-__all__ = ["Building"]
+__all__ = ["Building", "LoadStorage"]
+
+LoadStorage: TypeAlias = "Callable[[bytes, AllowList], tuple[Any, Facts]]"
 
 _SCALARS: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
 _CONSTRUCTORS: Final = (weakref.ref.__new__, weakref.KeyedRef.__new__)
@@ -36,6 +38,7 @@ class Building(Guarded):
         names: What has moved, or None.
         buffers: The out-of-band buffers.
         storages: What the torch file around the pickle has of storages, and what was claimed of it.
+        load_storage: Loads the storage in a torch file that lies inside the pickle, and says what it is.
     """
 
     def __init__(
@@ -47,8 +50,10 @@ class Building(Guarded):
         names: Renaming | None = None,
         buffers: Iterator[Any] | None = None,
         storages: StorageClaims | None = None,
+        load_storage: LoadStorage,
     ) -> None:
         super().__init__(allowed, fix_imports=fix_imports)
+        self._load_storage = load_storage
         self._find_class = find_class
         self._names = names
         self._persistent_load: Callable[[Any], Any] | None = None
@@ -158,9 +163,7 @@ class Building(Guarded):
         return grant.target(*arguments)
 
     def _nested(self, payload: Any) -> Facts:
-        from safepickle.guard.nested import load_storage
-
-        self._nested_storage, facts = load_storage(bytes(payload), self._allowed)
+        self._nested_storage, facts = self._load_storage(bytes(payload), self._allowed)
         return facts
 
     def _set_users_state(self, grant: Grant, obj: Any, state: Any) -> None:

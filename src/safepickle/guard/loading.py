@@ -7,7 +7,7 @@ from typing import Any
 
 from safepickle.errors import DamagedPickleError, LoadLimitError, NotAllowedError
 from safepickle.guard.allow_list import AllowList
-from safepickle.guard.building import Building
+from safepickle.guard.building import Building, LoadStorage
 from safepickle.guard.costs import Costs
 from safepickle.guard.limits import Damage, Excess, Refusal
 from safepickle.guard.machine import Machine
@@ -30,6 +30,7 @@ class Loader:
         name: What messages call the file.
         keep_memo: Whether the next pickle may refer to objects of this one, as those of one pickler may.
         storages: What the torch file around the pickle has of storages.
+        load_storage: Loads the storage in a torch file that lies inside the pickle: ``load_storage(payload, allowed)``.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Loader:
         name: str = "",
         keep_memo: bool = False,
         storages: StorageClaims | None = None,
+        load_storage: LoadStorage,
     ) -> None:
         self._encoding = encoding
         self._errors = errors
@@ -58,6 +60,7 @@ class Loader:
             names=names,
             buffers=None if buffers is None else iter(buffers),
             storages=storages,
+            load_storage=load_storage,
         )
 
     def load(self, source: Source, persistent_load: Callable[[Any], Any] | None = None) -> Any:

@@ -88,10 +88,18 @@ class Sketch(Guarded):
         storages: What the torch file around the pickle has of storages; None outside of torch files, where persistent
             ids mean nothing.
         depth: How many files this one lies in.
+        look_at_storage: Says what storage a torch file that lies inside the pickle holds.
     """
 
-    def __init__(self, storages: StorageClaims | None = None, *, depth: int = 0) -> None:
+    def __init__(
+        self,
+        storages: StorageClaims | None = None,
+        *,
+        depth: int = 0,
+        look_at_storage: Callable[[bytes, Sketch, int], Facts],
+    ) -> None:
         super().__init__(AllowList())
+        self._look_at_storage = look_at_storage
         self.objections: list[Objection] = []
         self.buffers = 0
         self._storages = storages
@@ -240,12 +248,10 @@ class Sketch(Guarded):
         return blob, source.skip(position, length)
 
     def _nested(self, payload: Any) -> Facts:
-        from safepickle.guard.torch_sketch import sketch_storage
-
         if self._depth >= NESTED_LOADS:
             raise Excess(f"files lie in files more than {NESTED_LOADS} deep")
         if type(payload) is Blob:
             if payload.read is None:
                 raise Excess("a torch file inside it is too large to be looked into")
             payload = payload.read()
-        return sketch_storage(bytes(payload), self, self._depth + 1)
+        return self._look_at_storage(bytes(payload), self, self._depth + 1)

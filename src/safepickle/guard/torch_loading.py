@@ -1,19 +1,31 @@
-"""torch files under the guard: the container is checked before torch reads it, then the pickle while it is read."""
+"""torch files under the guard: the container is checked before torch reads it, then the pickle while it is read.
+
+What plain pickle writes for a storage is a whole torch file, as bytes: a pickle leads back here.
+"""
 
 from __future__ import annotations
 
+import functools
+import io
+from contextvars import ContextVar
 from typing import Any
 
-from safepickle.errors import DamagedPickleError, LoadLimitError, NotAllowedError
+from safepickle.errors import DamagedPickleError, GuardedLoadError, LoadLimitError, NotAllowedError
 from safepickle.guard.allow_list import AllowList
 from safepickle.guard.containers import read_torch_archive
-from safepickle.guard.limits import Damage, Excess, Refusal
+from safepickle.guard.limits import NESTED_LOADS, Damage, Excess, Refusal
+from safepickle.guard.loading import Loader
 from safepickle.guard.names import Renaming
+from safepickle.guard.rules.base import Facts
+from safepickle.guard.rules.tensors import TYPED
 from safepickle.guard.sniff import HEAD, recognise, torch_format
 from safepickle.guard.sparse import checked_at_the_end
 from safepickle.guard.storage_claims import StorageClaims
+from safepickle.guard.unpickler import GuardedUnpickler
 
-__all__ = ["load_guarded"]
+__all__ = ["load_guarded", "new_loader"]
+
+_depth: ContextVar[int] = ContextVar("safepickle_nested", default=0)
 
 
 def load_guarded(
@@ -83,16 +95,9 @@ class GuardedModule:
     __name__ = "safepickle"
 
     def __init__(self, allowed: AllowList, name: str, renaming: Renaming | None, storages: StorageClaims) -> None:
-        from safepickle.loading.unpickler import Unpickler
-
         self._storages = storages
-        bound = {
-            "_bound_list": allowed,
-            "_bound_names": renaming,
-            "_bound_storages": storages,
-            "_file_name": name,
-        }
-        self.Unpickler = type("Unpickler", (Unpickler,), bound)
+        loader = functools.partial(new_loader, allowed, names=renaming, name=name, keep_memo=True, storages=storages)
+        self.Unpickler = type("Unpickler", (GuardedUnpickler,), {"new_loader": staticmethod(loader)})
 
     def load(self, file: Any, **options: Any) -> Any:
         """Load the next pickle of a file: of the older format, what lies before the object, and the list behind it."""
@@ -100,3 +105,39 @@ class GuardedModule:
         if self._storages.is_claimed:
             self._storages.hold_keys(value)
         return value
+
+
+def new_loader(allowed: AllowList, **options: Any) -> Loader:
+    """Return a loader that knows how to load the torch files that lie inside a pickle. See `Loader`."""
+    return Loader(allowed, load_storage=load_storage, **options)
+
+
+def load_storage(payload: bytes, allowed: AllowList) -> tuple[Any, Facts]:
+    """Load the storage that a torch file in `payload` holds, under the same list.
+
+    Raises:
+        Refusal: It holds something else, or asks for what is not allowed.
+        Damage: It is no torch file.
+        Excess: Files lie in files too deeply.
+    """
+    depth = _depth.get()
+    if depth >= NESTED_LOADS:
+        raise Excess(f"files lie in files more than {NESTED_LOADS} deep")
+    token = _depth.set(depth + 1)
+    try:
+        storage = load_guarded(io.BytesIO(payload), allowed)
+    except GuardedLoadError as error:
+        kind = {"NotAllowedError": Refusal, "LoadLimitError": Excess}.get(type(error).__name__, Damage)
+        raise kind(f"the torch file inside it: {error}") from error
+    finally:
+        _depth.reset(token)
+    untyped = getattr(storage, "_untyped_storage", storage)
+    dtype = getattr(storage, "dtype", None)
+    if type(untyped).__name__ != "UntypedStorage":
+        raise Refusal("the torch file inside it holds no storage")
+    # torch leaves the mark on storages that it has filled since.
+    untyped._torch_load_uninitialized = False
+    name = "uint8" if dtype is None else str(dtype).removeprefix("torch.")
+    itemsize = 1 if dtype is None else dtype.itemsize
+    layout = "untyped" if untyped is storage else TYPED
+    return storage, Facts("storage", name, itemsize, untyped.nbytes(), layout=layout)

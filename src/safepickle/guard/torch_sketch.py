@@ -16,7 +16,7 @@ from safepickle.guard.sniff import HEAD, torch_format
 from safepickle.guard.source import Source, open_source
 from safepickle.guard.storage_claims import StorageClaims
 
-__all__ = ["Run", "run_legacy", "run_pickle", "run_zip", "sketch_storage"]
+__all__ = ["Run", "new_sketch", "run_legacy", "run_pickle", "run_zip"]
 
 _MAGIC_NUMBER: Final = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION: Final = 1001
@@ -45,6 +45,11 @@ class Run:
     complete: bool = False
 
 
+def new_sketch(storages: StorageClaims | None = None, *, depth: int = 0) -> Sketch:
+    """Return a world of symbols that can look into the torch files that lie inside a pickle. See `Sketch`."""
+    return Sketch(storages, depth=depth, look_at_storage=sketch_storage)
+
+
 def run_pickle(source: Source, world: Sketch, encoding: str = "utf-8") -> Run:
     """Run one pickle; what stops it is noted in the world. The encoding is torch's default."""
     run = Run(world)
@@ -70,7 +75,7 @@ def run_zip(file: Any, depth: int = 0) -> Run:
     start = file.tell()
     archive = read_torch_archive(file, start)
     file.seek(start + archive.pickle.offset)
-    run = run_pickle(Source(file.read(archive.pickle.size)), Sketch(StorageClaims(archive.storages), depth=depth))
+    run = run_pickle(Source(file.read(archive.pickle.size)), new_sketch(StorageClaims(archive.storages), depth=depth))
     run.member, run.storages = archive.pickle.name, archive.storages
     return run
 
@@ -84,7 +89,7 @@ def run_legacy(file: Any, depth: int = 0) -> Run:
     claims = StorageClaims()
 
     def next_pickle() -> Run:
-        return run_pickle(open_source(file), Sketch(claims, depth=depth))
+        return run_pickle(open_source(file), new_sketch(claims, depth=depth))
 
     opening = [next_pickle() for _ in range(3)]
     for run in opening:

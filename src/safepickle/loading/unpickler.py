@@ -7,7 +7,6 @@ import pickle
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from safepickle.cpython import is_method_of_c
 from safepickle.guard.allowing import allow_list
 from safepickle.loading.aliases import Aliases, Missing, Names, explain_missing, names, position_of
 from safepickle.loading.torch_files import is_torch_file, load_torch_file
@@ -16,8 +15,7 @@ from safepickle.storage.checksum import ChecksumPolicy, check_buffer, check_file
 from safepickle.storage.files import FileOrPath, is_path
 
 if TYPE_CHECKING:
-    from safepickle.guard.allow_list import AllowItem, AllowList
-    from safepickle.guard.storage_claims import StorageClaims
+    from safepickle.guard.allow_list import AllowItem
 
 __all__ = ["Unpickler", "load", "loads"]
 
@@ -44,10 +42,7 @@ class Unpickler(pickle.Unpickler):
     """
 
     _bound_allow: Iterable[AllowItem] | None = None
-    _bound_list: AllowList | None = None
     _bound_names: Names | None = None
-    _bound_storages: StorageClaims | None = None
-    _file_name: str = ""
     # As they are when a subclass forgets to call the constructor: the base class says so in its own words.
     _loader: Any = None
     _names: Names | None = None
@@ -66,14 +61,14 @@ class Unpickler(pickle.Unpickler):
         missing: Missing | None = None,
     ) -> None:
         super().__init__(file, fix_imports=fix_imports, encoding=encoding, errors=errors, buffers=buffers)
-        allowed = self._bound_list or allow_list(self._bound_allow if allow is None else allow)
+        allowed = allow_list(self._bound_allow if allow is None else allow)
         self._names = names(aliases, missing) or self._bound_names
         self._file = file
         self._loader = None
         if allowed is not None:
-            from safepickle.guard.loading import Loader
+            from safepickle.guard.torch_loading import new_loader
 
-            self._loader = Loader(
+            self._loader = new_loader(
                 allowed,
                 names=self._names,
                 fix_imports=fix_imports,
@@ -81,9 +76,8 @@ class Unpickler(pickle.Unpickler):
                 errors=errors,
                 buffers=buffers,
                 find_class=None if type(self).find_class is Unpickler.find_class else self.find_class,
-                name=self._file_name or _name_of(file),
+                name=_name_of(file),
                 keep_memo=True,
-                storages=self._bound_storages,
             )
 
     def load(self) -> Any:
@@ -107,8 +101,9 @@ class Unpickler(pickle.Unpickler):
                     raise
                 raise explained from error
         from safepickle.guard.source import open_source
+        from safepickle.guard.unpickler import own_persistent_load
 
-        loaded = self._loader.load(open_source(self._file), self._own_persistent_load())
+        loaded = self._loader.load(open_source(self._file), own_persistent_load(self))
         self._loader.follow(self._file, loaded)
         return loaded
 
@@ -119,11 +114,6 @@ class Unpickler(pickle.Unpickler):
                 return super().find_class(module_name, global_name)
             return self._names.find(module_name, global_name, super().find_class)
         return self._loader.find_class(module_name, global_name)
-
-    def _own_persistent_load(self) -> Any:
-        """Return the `persistent_load` that a subclass defines, or that was set on this unpickler, or None."""
-        found = getattr(self, "persistent_load", None)
-        return None if is_method_of_c(found, self) else found
 
 
 @public
@@ -194,10 +184,10 @@ def loads(
     renaming = names(aliases, missing)
     options: dict[str, Any] = {"fix_imports": fix_imports, "encoding": encoding, "errors": errors, "buffers": buffers}
     if allowed is not None:
-        from safepickle.guard.loading import Loader
         from safepickle.guard.source import source_of_bytes
+        from safepickle.guard.torch_loading import new_loader
 
-        return Loader(allowed, names=renaming, **options).load(source_of_bytes(data))
+        return new_loader(allowed, names=renaming, **options).load(source_of_bytes(data))
     if renaming is not None:
         return Unpickler(io.BytesIO(data), **options, aliases=aliases, missing=missing).load()
     try:

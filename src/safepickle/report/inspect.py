@@ -12,10 +12,10 @@ import tempfile
 from typing import Any, Final
 
 from safepickle.guard.limits import Damage, Excess, Refusal, told
-from safepickle.guard.sketch import Objection, Sketch
+from safepickle.guard.sketch import Objection
 from safepickle.guard.sniff import HEAD, recognise, torch_format
 from safepickle.guard.source import open_source
-from safepickle.guard.torch_sketch import Run, run_legacy, run_pickle, run_zip
+from safepickle.guard.torch_sketch import Run, new_sketch, run_legacy, run_pickle, run_zip
 from safepickle.public import public
 from safepickle.report.inspect_walk import Findings, walk
 from safepickle.report.inspection import GlobalUse, Inspection, Problem, Verdict
@@ -57,7 +57,7 @@ def _inspect(file: Any, name: str) -> Inspection:
     file.seek(start)
     head = file.read(HEAD)
     packed = next((word for magic, word in _PACKED if head.startswith(magic)), None)
-    run, form = Run(Sketch()), "pickle"
+    run, form = Run(new_sketch()), "pickle"
     try:
         if packed is None:
             run, form = _run(file, head, start)
@@ -96,7 +96,7 @@ def _run(file: Any, head: bytes, start: int) -> tuple[Run, str]:
     elif form == "legacy":
         run = run_legacy(file)
     else:
-        run = run_pickle(open_source(file), Sketch(), "ASCII")
+        run = run_pickle(open_source(file), new_sketch(), "ASCII")
     return run, _FORMS[form]
 
 

@@ -24,6 +24,7 @@ from safepickle.guard.rules.base import (
     sizes,
 )
 from safepickle.guard.rules.copies import ALL
+from safepickle.guard.sparse import rebuild_checked
 
 _ITEM_SIZES: Final = {
     1: "bool uint8 int8 qint8 quint8 quint4x2 quint2x4 bits8 bits1x8 bits2x4 bits4x2 float8_e4m3fn float8_e4m3fnuz "
@@ -291,8 +292,6 @@ def _size(judge: Judge, value: Any) -> tuple[int, ...]:
 
 def _make_sparse(layout: Any, data: Any) -> Any:
     """Build a sparse tensor with its indices checked, or note it for the check after the storages are read."""
-    from safepickle.guard.sparse import rebuild_checked
-
     return rebuild_checked(layout, data)
 
 
