@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, Final, TypeAlias
 
-from safepickle.guard.limits import Damage, Refusal
+from safepickle.guard.limits import Malformed, Refusal
 from safepickle.guard.never import reason_against
 
 __all__ = ["AllowItem", "AllowList", "check_kind"]
@@ -44,7 +44,7 @@ class AllowList:
         """Return the object of an allowed name.
 
         Raises:
-            Damage: It cannot be imported.
+            Malformed: It cannot be imported.
             Refusal: It is no class or function, or another name for what can never be allowed.
         """
         target = self._objects[pair]
@@ -96,7 +96,7 @@ def _import(module: str, name: str) -> Any:
         for part in name.split("."):
             target = getattr(target, part)
     except (ImportError, AttributeError) as error:
-        raise Damage(f"it cannot be imported here ({error})") from error
+        raise Malformed(f"it cannot be imported here ({error})") from error
     try:
         check_kind(target)
     except TypeError:

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from safepickle.guard.blob import Blob
-from safepickle.guard.limits import WORK_FLOOR, WORK_PER_BYTE, Excess
+from safepickle.guard.limits import WORK_FLOOR, WORK_PER_BYTE, LimitExceeded
 
 __all__ = ["Budget", "budget_of_this_load", "extent", "paying_from"]
 
@@ -47,14 +47,14 @@ class Budget:
         """Take `amount` off.
 
         Raises:
-            Excess: So much is not left.
+            LimitExceeded: So much is not left.
         """
         if self._outer is not None:
             self._outer.spend(amount)
             return
         self._left -= amount
         if self._left < 0:
-            raise Excess("hashing and copying what it asks for costs far more than a stream of its length may")
+            raise LimitExceeded("hashing and copying what it asks for costs far more than a stream of its length may")
 
 
 def budget_of_this_load() -> Budget:

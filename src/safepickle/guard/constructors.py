@@ -12,8 +12,8 @@ from collections.abc import Callable
 from datetime import tzinfo
 from typing import Any, Final
 
-from safepickle.guard.limits import DIGITS, Damage, Excess, Refusal
-from safepickle.guard.rules import BUILT_IN, Judge
+from safepickle.guard.limits import DIGITS, LimitExceeded, Malformed, Refusal
+from safepickle.guard.rules import BUILT_IN, RuleContext
 from safepickle.guard.rules.base import expect, no_call
 from safepickle.guard.rules.copies import own_arguments
 
@@ -21,12 +21,12 @@ __all__ = ["users_arguments"]
 
 
 def users_arguments(
-    judge: Judge, cls: type, arguments: tuple[Any, ...], keywords: dict[str, Any] | None, new: bool
+    context: RuleContext, cls: type, arguments: tuple[Any, ...], keywords: dict[str, Any] | None, new: bool
 ) -> tuple[Any, ...]:
     """Judge the arguments of an allowed class, and return those to call it with.
 
     Args:
-        judge: What rules may ask.
+        context: What rules may ask.
         cls: The class.
         arguments, keywords: As the stream gives them.
         new: Whether its ``__new__`` alone is called.
@@ -46,7 +46,7 @@ def users_arguments(
         if keywords and owner not in _KEYWORDS and not _is_authors(owner):
             raise Refusal(f"its constructor is that of {owner.__qualname__}, which pickle calls without keywords")
         if arguments:
-            arguments = _judged(judge, owner, arguments)
+            arguments = _judged(context, owner, arguments)
     return arguments
 
 
@@ -64,52 +64,52 @@ def _is_python(owner: type) -> bool:
     return bool(owner.__flags__ & _HEAP_TYPE)
 
 
-def _judged(judge: Judge, owner: type, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+def _judged(context: RuleContext, owner: type, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """Judge arguments by the rule of a class on the built-in list; those of its author's classes are their affair."""
     check = _CHECKS.get(owner)
     if check is not None:
-        check(judge, arguments)
+        check(context, arguments)
         return arguments
     rule = BUILT_IN.get((owner.__module__, owner.__qualname__))
     if rule is None and _is_python(owner):
         return arguments
     if rule is None or rule.check is no_call:
         raise Refusal(f"its constructor is that of {owner.__qualname__}, which pickle calls without arguments")
-    arguments = own_arguments(judge, arguments, rule.reads)
-    rule.check(judge, arguments)
+    arguments = own_arguments(context, arguments, rule.reads)
+    rule.check(context, arguments)
     return arguments
 
 
-def _plain(*kinds: type) -> Callable[[Judge, tuple[Any, ...]], None]:
-    def check(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def _plain(*kinds: type) -> Callable[[RuleContext, tuple[Any, ...]], None]:
+    def check(context: RuleContext, arguments: tuple[Any, ...]) -> None:
         expect(arguments, kinds, least=0)
 
     return check
 
 
-def _integer(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def _integer(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     expect(arguments, (int, bool, float, str), least=0)
     if type(arguments[0]) is str and len(arguments[0]) > DIGITS:
-        raise Excess(f"the number has more than {DIGITS:,} digits")
+        raise LimitExceeded(f"the number has more than {DIGITS:,} digits")
 
 
-def _dict(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def _dict(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     expect(arguments, (dict, list, tuple), least=0)
     entries = arguments[0]
     if type(entries) is not dict and not all(type(pair) in (tuple, list) and len(pair) == 2 for pair in entries):
-        raise Damage("its argument is not a list of pairs")
+        raise Malformed("its argument is not a list of pairs")
     keys = list(entries) if type(entries) is dict else [pair[0] for pair in entries]
     if keys:
-        judge.check_keys(keys, entries)
+        context.check_keys(keys, entries)
 
 
-def _members(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def _members(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     expect(arguments, (list, tuple, set, frozenset), least=0)
     if arguments[0]:
-        judge.check_keys(list(arguments[0]), arguments[0])
+        context.check_keys(list(arguments[0]), arguments[0])
 
 
-_CHECKS: Final[dict[type, Callable[[Judge, tuple[Any, ...]], None]]] = {
+_CHECKS: Final[dict[type, Callable[[RuleContext, tuple[Any, ...]], None]]] = {
     int: _integer,
     float: _plain(int, float, str),
     str: _plain(str),

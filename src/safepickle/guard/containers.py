@@ -11,7 +11,7 @@ import os
 import struct
 from typing import Any, Final, NamedTuple
 
-from safepickle.guard.limits import Damage, Refusal
+from safepickle.guard.limits import Malformed, Refusal
 
 __all__ = ["Member", "TorchArchive", "read_members", "read_torch_archive"]
 
@@ -62,7 +62,7 @@ def read_members(file: Any, start: int = 0) -> dict[str, Member]:
         start: Where the archive begins; it must reach to the end of the file.
 
     Raises:
-        Damage: It is no whole archive.
+        Malformed: It is no whole archive.
         Refusal: Two readers could see two archives in it, or it is compressed or encrypted.
     """
     size = file.seek(0, os.SEEK_END) - start
@@ -96,7 +96,7 @@ def read_torch_archive(file: Any, start: int = 0) -> TorchArchive:
 
     Raises:
         Refusal: Its container could be read in two ways, or it is a program.
-        Damage: It is no whole torch archive.
+        Malformed: It is no whole torch archive.
     """
     members = read_members(file, start)
     root = _torch_root(members)
@@ -111,7 +111,7 @@ def _torch_root(members: dict[str, Member]) -> str:
 
     Raises:
         Refusal: It is a TorchScript program, or holds more than one such folder.
-        Damage: It holds no pickle.
+        Malformed: It holds no pickle.
     """
     roots = {name.partition("/")[0] for name in members}
     if len(roots) != 1 or any("/" not in name for name in members):
@@ -120,7 +120,7 @@ def _torch_root(members: dict[str, Member]) -> str:
     if f"{root}/constants.pkl" in members or any(name.startswith(f"{root}/code/") for name in members):
         raise Refusal("it is a TorchScript archive, which is a program: torch.jit.load runs it unguarded")
     if f"{root}/data.pkl" not in members:
-        raise Damage("it holds no data.pkl, so torch did not write it")
+        raise Malformed("it holds no data.pkl, so torch did not write it")
     return root
 
 
@@ -131,26 +131,28 @@ def _check_records(file: Any, start: int, root: str, members: dict[str, Member])
         member = members.get(f"{root}/{name}")
         if member is not None:
             if member.size > _LITTLE_RECORD:
-                raise Damage(f"the record {name!r} is too long")
+                raise Malformed(f"the record {name!r} is too long")
             file.seek(start + member.offset)
             records[name] = file.read(member.size)
     version = records.get("version", b"").strip()
     if not version.isdigit() or not 1 <= int(version) <= 10:
-        raise Damage("the archive does not say which version of torch's format it has")
+        raise Malformed("the archive does not say which version of torch's format it has")
     if records.get("byteorder", b"little") not in (b"little", b"big"):
-        raise Damage("the byte order of the archive is unknown")
+        raise Malformed("the byte order of the archive is unknown")
     if not records.get(".storage_alignment", b"64").isdigit():
-        raise Damage("the alignment of the archive's storages is no number")
+        raise Malformed("the alignment of the archive's storages is no number")
 
 
 def _read_directory(file: Any, start: int, size: int) -> tuple[list[_Entry], int]:
     """Return the entries of the central directory and where it begins."""
     if size < _END.size:
-        raise Damage("the archive is cut off")
+        raise Malformed("the archive is cut off")
     end_at = size - _END.size
     end = _END.unpack(_read(file, start + end_at, _END.size))
     if end[0] != b"PK\5\6" or end[7]:
-        raise Damage("the archive does not end with its table of contents: it was cut off, or something was appended")
+        raise Malformed(
+            "the archive does not end with its table of contents: it was cut off, or something was appended"
+        )
     count, length, offset = end[4], end[5], end[6]
     if end[1] or end[2] or end[3] != end[4]:
         raise Refusal("the archive is split over several files")
@@ -160,10 +162,10 @@ def _read_directory(file: Any, start: int, size: int) -> tuple[list[_Entry], int
         locator = _LOCATOR.unpack(_read(file, start + locator_at, _LOCATOR.size))
         if locator[0] == b"PK\6\7":
             if locator[2] + _END64.size != locator_at or locator[1] != 0 or locator[3] != 1:
-                raise Damage("the 64-bit table of contents of the archive is not where it should be")
+                raise Malformed("the 64-bit table of contents of the archive is not where it should be")
             end64 = _END64.unpack(_read(file, start + locator[2], _END64.size))
             if end64[0] != b"PK\6\6" or end64[1] != _END64.size - 12 or end64[6] != end64[7] or end64[4] or end64[5]:
-                raise Damage("the 64-bit table of contents of the archive is malformed")
+                raise Malformed("the 64-bit table of contents of the archive is malformed")
             for short, wide, full in (
                 (count, end64[7], 0xFFFF),
                 (length, end64[8], 0xFFFFFFFF),
@@ -183,21 +185,21 @@ def _read_directory(file: Any, start: int, size: int) -> tuple[list[_Entry], int
         entry, position = _parse_entry(data, position)
         entries.append(entry)
     if position != len(data):
-        raise Damage("the table of contents of the archive has a rest that is no entry")
+        raise Malformed("the table of contents of the archive has a rest that is no entry")
     return entries, offset
 
 
 def _parse_entry(data: bytes, position: int) -> tuple[_Entry, int]:
     """Parse one entry of the central directory."""
     if position + _CENTRAL.size > len(data):
-        raise Damage("the table of contents of the archive is cut off")
+        raise Malformed("the table of contents of the archive is cut off")
     fields = _CENTRAL.unpack_from(data, position)
     flags, method, crc, packed, size = fields[3], fields[4], fields[7], fields[8], fields[9]
     name_end = position + _CENTRAL.size + fields[10]
     extra_end = name_end + fields[11]
     end = extra_end + fields[12]
     if fields[0] != b"PK\1\2" or end > len(data) or fields[13]:
-        raise Damage("the table of contents of the archive is malformed")
+        raise Malformed("the table of contents of the archive is malformed")
     size, packed, offset = _wide(data[name_end:extra_end], size, packed, fields[16])
     name = data[position + _CENTRAL.size : name_end]
     return _Entry(name, flags, method, crc, packed, size, offset), end
@@ -217,7 +219,7 @@ def _wide(extra: bytes, *values: int) -> list[int]:
     for value in values:
         if value == 0xFFFFFFFF:
             if len(found) < 8:
-                raise Damage("a 64-bit size is missing in the archive")
+                raise Malformed("a 64-bit size is missing in the archive")
             value, found = int.from_bytes(found[:8], "little"), found[8:]
         result.append(value)
     return result
@@ -228,7 +230,7 @@ def _check_member(file: Any, start: int, directory: int, entry: _Entry) -> Membe
     try:
         name = entry.name.decode()
     except UnicodeDecodeError:
-        raise Damage("the name of a member is no UTF-8") from None
+        raise Malformed("the name of a member is no UTF-8") from None
     parts = name.split("/")
     if not name.isprintable() or "\\" in name or ":" in name or name.startswith("/") or ".." in parts or "" in parts:
         raise Refusal("the name of a member is no plain relative path")
@@ -237,7 +239,7 @@ def _check_member(file: Any, start: int, directory: int, entry: _Entry) -> Membe
     if entry.method or entry.packed != entry.size:
         raise Refusal(f"the member {name!r} is compressed, which torch never writes: it may be a bomb")
     if entry.start + _LOCAL.size > directory:
-        raise Damage(f"the member {name!r} lies outside the archive")
+        raise Malformed(f"the member {name!r} lies outside the archive")
     fields = _LOCAL.unpack(_read(file, start + entry.start, _LOCAL.size))
     local = _read(file, start + entry.start + _LOCAL.size, fields[9] + fields[10])
     size, packed = _wide(local[fields[9] :], fields[8], fields[7])
@@ -254,7 +256,7 @@ def _check_member(file: Any, start: int, directory: int, entry: _Entry) -> Membe
         raise Refusal(f"the header of the member {name!r} differs from the table of contents")
     offset = entry.start + _LOCAL.size + len(local)
     if offset + entry.size > directory:
-        raise Damage(f"the member {name!r} lies outside the archive")
+        raise Malformed(f"the member {name!r} lies outside the archive")
     return Member(name, offset, entry.size, entry.start)
 
 
@@ -273,5 +275,5 @@ def _read(file: Any, offset: int, length: int) -> bytes:
     file.seek(offset)
     data: bytes = file.read(length)
     if len(data) != length:
-        raise Damage("the archive is cut off")
+        raise Malformed("the archive is cut off")
     return data

@@ -1,6 +1,7 @@
 """The decisions that the load and `safepickle.inspect` share: which name may stand where, and what it may do there.
 
-A world differs from the other only in what it does after the rules have agreed: `building` makes it, `sketch` notes it.
+A backend differs from the other only in what it does after the rules have agreed: `LoadBackend` makes it,
+`InspectBackend` notes it.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from safepickle import rebuild
 from safepickle.cpython import FROZENDICT
 from safepickle.guard.allow_list import AllowList
 from safepickle.guard.budget import extent, paying_from
-from safepickle.guard.limits import LONGEST_NAME, NESTED_LOAD_AGAIN, NESTED_LOAD_WORK, Damage, Refusal
+from safepickle.guard.limits import LONGEST_NAME, NESTED_LOAD_AGAIN, NESTED_LOAD_WORK, Malformed, Refusal
 from safepickle.guard.machine import Machine
 from safepickle.guard.names import Renaming, renamed
 from safepickle.guard.never import reason_against
-from safepickle.guard.rules import BUILT_IN, Facts, Grant, Rule
+from safepickle.guard.rules import BUILT_IN, Grant, Rule, ValueInfo
 from safepickle.guard.rules.copies import own_arguments, own_container
 from safepickle.guard.rules.users import check_users_state
 from safepickle.guard.users_state import attributes_of, check_attributes, has_own_hash
@@ -57,11 +58,11 @@ class Guarded:
         self._grants: dict[tuple[str, str], Grant] = {}
         self._by_id: dict[int, Grant] = {}
         self._nested_payloads: dict[int, Any] = {}
-        self._facts: dict[int, tuple[Any, Facts, Grant | None]] = {}
+        self._infos: dict[int, tuple[Any, ValueInfo, Grant | None]] = {}
         self.subject = ""
 
     def attach(self, machine: Machine) -> None:
-        """Take the machine whose budget pays for this world's work."""
+        """Take the machine whose budget pays for this backend's work."""
         self._machine = machine
         self.subject = ""
 
@@ -69,7 +70,7 @@ class Guarded:
         """Let go of the machine; and of the values, where no later pickle can refer to them."""
         self._machine = None
         if forget:
-            self._facts.clear()
+            self._infos.clear()
 
     # Names.
 
@@ -79,7 +80,7 @@ class Guarded:
         if len(module) + len(name) > LONGEST_NAME:
             raise Refusal(f"a name of more than {LONGEST_NAME:,} characters")
         if protocol < 4 and "." in name:
-            raise Damage("a dotted name, which only protocol 4 and newer have")
+            raise Malformed("a dotted name, which only protocol 4 and newer have")
         if protocol < 3 and self._fix_imports:
             module, name = renamed(module, name)
         if self._names is not None:
@@ -138,7 +139,7 @@ class Guarded:
             if unfolded is not None:
                 self.subject = ""
                 return unfolded[0]
-        facts = None
+        info = None
         if arguments and self._machine is not None and not rule.functions:
             self._machine.keep(arguments)
         if rule is USERS:
@@ -151,13 +152,13 @@ class Guarded:
             if rule.unfolds == "filling":
                 arguments = self._attributes_first(grant, arguments)
             arguments = own_arguments(self, arguments, rule.reads)
-            facts = rule.check(self, arguments)
-            value = self._make(grant, arguments, new, facts)
-            if facts is not None:
+            info = rule.check(self, arguments)
+            value = self._make(grant, arguments, new, info)
+            if info is not None:
                 made = self.grant(arguments[0]) if rule.of_first else grant
-                self._remember(value, facts, made)
-        if arguments or facts is not None:
-            self._weigh(value, arguments, size, facts)
+                self._remember(value, info, made)
+        if arguments or info is not None:
+            self._weigh(value, arguments, size, info)
         self.subject = ""
         return value
 
@@ -170,14 +171,14 @@ class Guarded:
         self.spend(size)
         return size
 
-    def _weigh(self, value: Any, arguments: tuple[Any, ...], size: int, facts: Facts | None) -> None:
+    def _weigh(self, value: Any, arguments: tuple[Any, ...], size: int, info: ValueInfo | None) -> None:
         """Note what a value costs that was made by a call: where it is hashed or compared, and when it is freed."""
         if self._machine is None:
             return
         keys, kind = self._machine.keys, type(value)
         keys.enter_parts(value, arguments)
-        if facts is not None:
-            size = max(size, facts.weight)
+        if info is not None:
+            size = max(size, info.weight)
         if issubclass(kind, tuple):
             keys.enter(value)
         elif issubclass(kind, frozenset):
@@ -192,8 +193,8 @@ class Guarded:
             self.nest(value, value.values())
         elif size > _SIZED and kind.__hash__ is not None:
             keys.enter_sized(value, size)
-        if facts is not None and facts.parts:
-            self.nest(value, facts.parts)
+        if info is not None and info.parts:
+            self.nest(value, info.parts)
 
     def _unfold(self, what: str, arguments: tuple[Any, ...]) -> tuple[Any] | None:
         """Carry out a call that stands for another operation; None where its own rule decides."""
@@ -240,7 +241,7 @@ class Guarded:
             raise Refusal("it is called by itself")
         try:
             return self.call(function, arguments, None, False)
-        except Damage as error:
+        except Malformed as error:
             cause = f"it is built from an object that could not be pickled: {error}"
             return rebuild.UnpicklableTombstone(referent_type, path, cause)
 
@@ -273,12 +274,12 @@ class Guarded:
     def _call_users(self, grant: Grant, arguments: tuple[Any, ...], keywords: dict[str, Any] | None, new: bool) -> Any:
         raise NotImplementedError
 
-    def _make(self, grant: Grant, arguments: tuple[Any, ...], new: bool, facts: Facts | None) -> Any:
+    def _make(self, grant: Grant, arguments: tuple[Any, ...], new: bool, info: ValueInfo | None) -> Any:
         raise NotImplementedError
 
-    def _remember(self, value: Any, facts: Facts, kind: Grant | None = None) -> None:
+    def _remember(self, value: Any, info: ValueInfo, kind: Grant | None = None) -> None:
         """Keep what is known of a value; the value is held too, so that its id stays its own."""
-        self._facts[id(value)] = (value, facts, kind)
+        self._infos[id(value)] = (value, info, kind)
 
     # State and items.
 
@@ -299,12 +300,12 @@ class Guarded:
         if keys is not None and type(obj) in keys.users:
             keys.enter_parts(obj, attributes_of(state))
         if grant.rule is USERS:
-            self._set_users_state(grant, obj, check_users_state(self, obj, self.facts(obj), state))
+            self._set_users_state(grant, obj, check_users_state(self, obj, self.info(obj), state))
         elif grant.rule.state is None:
             raise Refusal("its instances take no state")
         else:
             state = own_container(self, state, grant.rule.state_reads)
-            setter = grant.rule.state(self, obj, self.facts(obj), state)
+            setter = grant.rule.state(self, obj, self.info(obj), state)
             self._set_built_in_state(grant, obj, state, setter)
         self.subject = ""
         return obj
@@ -350,7 +351,7 @@ class Guarded:
 
     # What rules may ask.
 
-    def nested(self, payload: Any) -> Facts:
+    def nested(self, payload: Any) -> ValueInfo:
         """Judge a torch file that lies inside the pickle; this pickle's budget pays for it."""
         if self._machine is None:
             return self._nested(payload)
@@ -360,16 +361,16 @@ class Guarded:
         with paying_from(self._machine.budget):
             return self._nested(payload)
 
-    def _nested(self, payload: Any) -> Facts:
+    def _nested(self, payload: Any) -> ValueInfo:
         raise NotImplementedError
 
-    def facts(self, value: Any) -> Facts | None:
+    def info(self, value: Any) -> ValueInfo | None:
         if type(value) is Grant:
-            return value.rule.facts
+            return value.rule.info
         grant = self._by_id.get(id(value))
         if grant is not None:
-            return grant.rule.facts
-        known = self._facts.get(id(value))
+            return grant.rule.info
+        known = self._infos.get(id(value))
         return None if known is None else known[1]
 
     def grant(self, value: Any) -> Grant | None:
@@ -378,7 +379,7 @@ class Guarded:
     def kind(self, value: Any) -> Grant | None:
         if issubclass(type(value), type):
             return None
-        known = self._facts.get(id(value))
+        known = self._infos.get(id(value))
         if known is not None and known[2] is not None:
             return known[2]
         return self._by_id.get(id(type(value)))

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, Final, NamedTuple
 
 from safepickle.guard.budget import Budget
-from safepickle.guard.limits import DIGITS, EQUAL_HASHES, NESTED_IN_HASHED, NESTED_TUPLES, Excess
+from safepickle.guard.limits import DIGITS, EQUAL_HASHES, NESTED_IN_HASHED, NESTED_TUPLES, LimitExceeded
 
 _MODULUS: Final = sys.hash_info.modulus
 _TEXT: Final = frozenset({str, bytes})
@@ -103,7 +103,7 @@ class KeyGuard:
         """Weigh a tuple, or an instance of a subclass.
 
         Raises:
-            Excess: It is nested too deeply.
+            LimitExceeded: It is nested too deeply.
         """
         self._enter_holder(value, tuple.__len__(value), tuple.__iter__(value))
 
@@ -111,7 +111,7 @@ class KeyGuard:
         """Weigh a `frozendict`, which is hashed and compared as its keys and values are.
 
         Raises:
-            Excess: It is nested too deeply.
+            LimitExceeded: It is nested too deeply.
         """
         self._enter_holder(value, 2 * len(value), chain(value.keys(), value.values()))
 
@@ -163,7 +163,7 @@ class KeyGuard:
         """Weigh a weak reference: it is hashed and compared as its referent is, by recursion.
 
         Raises:
-            Excess: It is nested too deeply.
+            LimitExceeded: It is nested too deeply.
         """
         weight = self._weight(referent)
         self._note(value, Weight(weight.level + 1, weight.hashing + 1, weight.comparing + 1, users=weight.users))
@@ -174,7 +174,7 @@ class KeyGuard:
 
     def _note(self, value: Any, weight: Weight) -> None:
         if weight.level > NESTED_TUPLES:
-            raise Excess(f"tuples, or references to references, are nested more than {NESTED_TUPLES:,} deep")
+            raise LimitExceeded(f"tuples, or references to references, are nested more than {NESTED_TUPLES:,} deep")
         self.kinds.add(type(value))
         self._deepest = max(self._deepest, weight.level)
         self._weights[id(value)] = weight._replace(
@@ -212,7 +212,7 @@ class KeyGuard:
         """Charge for hashing `keys` into `container`, and for comparing them with those of equal hash.
 
         Raises:
-            Excess: It costs too much.
+            LimitExceeded: It costs too much.
         """
         kinds = set(map(type, keys))
         if kinds <= _TEXT:
@@ -243,7 +243,7 @@ class KeyGuard:
         comparing = max(self._weight(key).comparing, counted.heaviest.get(hashed, 0))
         if count > 1:
             if count > EQUAL_HASHES:
-                raise Excess(f"more than {EQUAL_HASHES} keys of one container have the same hash")
+                raise LimitExceeded(f"more than {EQUAL_HASHES} keys of one container have the same hash")
             self._budget.spend((count - 1) * comparing)
             counted.most = max(counted.most, count)
         if comparing > 1:
@@ -256,10 +256,10 @@ class KeyGuard:
         Values that hold one another twice over take twice as long with each level, which nothing shows from outside.
 
         Raises:
-            Excess: It costs too much, or recurses in C at each level of Python's recursion.
+            LimitExceeded: It costs too much, or recurses in C at each level of Python's recursion.
         """
         if self._deepest > NESTED_IN_HASHED:
-            raise Excess(
+            raise LimitExceeded(
                 f"tuples are nested more than {NESTED_IN_HASHED} deep, where keys are of a class with its own __hash__"
             )
         if sys.getprofile() is not None:

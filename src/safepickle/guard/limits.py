@@ -79,11 +79,11 @@ class Refusal(Exception):
         self.allow = allow
 
 
-class Damage(Exception):
+class Malformed(Exception):
     """The stream contradicts itself or its length; the text says how."""
 
 
-class Excess(Exception):
+class LimitExceeded(Exception):
     """The stream is within the grammar, but costs more than it may; the text says what."""
 
 

@@ -1,4 +1,4 @@
-"""One guarded load: the machine in the world that builds, and its refusals as exceptions for the user."""
+"""One guarded load: the machine with the backend that builds, and its refusals as exceptions for the user."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 from safepickle.errors import DamagedPickleError, LoadLimitError, NotAllowedError
 from safepickle.guard.allow_list import AllowList
-from safepickle.guard.building import Building, LoadStorage
 from safepickle.guard.costs import Costs
-from safepickle.guard.limits import Damage, Excess, Refusal
+from safepickle.guard.limits import LimitExceeded, Malformed, Refusal
+from safepickle.guard.load_backend import LoadBackend, LoadStorage
 from safepickle.guard.machine import Machine
 from safepickle.guard.names import Renaming
 from safepickle.guard.sniff import recognise
@@ -53,7 +53,7 @@ class Loader:
         self._name = name
         self._memo: dict[int, Any] | None = {} if keep_memo else None
         self._costs = Costs() if keep_memo else None
-        self._world = Building(
+        self._backend = LoadBackend(
             allowed,
             fix_imports=fix_imports,
             find_class=find_class,
@@ -71,16 +71,16 @@ class Loader:
             DamagedPickleError: It is not a whole pickle.
             LoadLimitError: It costs more than it may.
         """
-        world = self._world
+        backend = self._backend
         memo = {} if self._memo is None else self._memo
-        machine = Machine(source, world, memo, encoding=self._encoding, errors=self._errors, costs=self._costs)
-        world.attach(machine, persistent_load)
+        machine = Machine(source, backend, memo, encoding=self._encoding, errors=self._errors, costs=self._costs)
+        backend.attach(machine, persistent_load)
         try:
             return machine.run()
-        except (Refusal, Damage, Excess) as error:
+        except (Refusal, Malformed, LimitExceeded) as error:
             raise self._public(error, machine, source) from error.__cause__
         finally:
-            world.detach(forget=self._memo is None)
+            backend.detach(forget=self._memo is None)
 
     def follow(self, file: Any, loaded: Any) -> None:
         """Hold what was loaded from `file` against the pickle before it, where ``torch.load`` reads several.
@@ -89,26 +89,26 @@ class Loader:
             DamagedPickleError: The list of storages is not that of the storages which the file uses.
         """
         try:
-            follow_file(file, loaded, self._world.storages)
-        except Damage as error:
+            follow_file(file, loaded, self._backend.storages)
+        except Malformed as error:
             raise DamagedPickleError(self._name, None, "", "", str(error)) from None
 
     def find_class(self, module: str, name: str) -> Any:
         """Give the object of a name to a subclass's `find_class`, if it is allowed."""
         try:
-            return self._world.plain_target(module, name)
+            return self._backend.plain_target(module, name)
         except Refusal as error:
             raise NotAllowedError(self._name, None, "", f"{module}:{name}", str(error), error.allow) from None
-        except Damage as error:
+        except Malformed as error:
             raise DamagedPickleError(self._name, None, "", f"{module}:{name}", str(error)) from error.__cause__
 
     def _public(self, error: Exception, machine: Machine, source: Source) -> Exception:
-        subject, offset = self._world.subject, source.origin + machine.offset
+        subject, offset = self._backend.subject, source.origin + machine.offset
         known = recognise(source.head())
         if known is not None:
             return DamagedPickleError(self._name, 0, "", "", f"this is {known}")
         if isinstance(error, Refusal):
             return NotAllowedError(self._name, offset, machine.opcode, subject, str(error), error.allow)
-        if isinstance(error, Excess):
+        if isinstance(error, LimitExceeded):
             return LoadLimitError(self._name, offset, machine.opcode, subject, str(error))
         return DamagedPickleError(self._name, offset, machine.opcode, subject, str(error))

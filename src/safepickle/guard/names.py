@@ -6,7 +6,7 @@ import sys
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from typing import Any, Protocol
 
-from safepickle.guard.limits import Damage
+from safepickle.guard.limits import Malformed
 
 
 class Renaming(Protocol):
@@ -30,10 +30,10 @@ def import_name(module: str, name: str) -> Any:
     """Import a name that was decided on.
 
     Raises:
-        Damage: It cannot be imported here.
+        Malformed: It cannot be imported here.
     """
     try:
         __import__(module)
         return getattr(sys.modules[module], name)
     except (ImportError, AttributeError) as error:
-        raise Damage(f"it cannot be imported here ({error})") from error
+        raise Malformed(f"it cannot be imported here ({error})") from error

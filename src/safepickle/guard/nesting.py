@@ -11,7 +11,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable
 from typing import Any
 
-from safepickle.guard.limits import NESTED_FREED, NESTED_FREED_OBJECTS, Excess
+from safepickle.guard.limits import NESTED_FREED, NESTED_FREED_OBJECTS, LimitExceeded
 
 
 class _Node:
@@ -61,7 +61,7 @@ class Nesting:
             parts: Anything; those of other types count for nothing.
 
         Raises:
-            Excess: It nests too deeply.
+            LimitExceeded: It nests too deeply.
         """
         self._uncovered.add(type(value))
         node = self._node(value)
@@ -91,7 +91,7 @@ class Nesting:
             self._deep += depth > 2 >= node.depth
             node.depth = depth
             if depth > NESTED_FREED or self._deep > NESTED_FREED_OBJECTS:
-                raise Excess(f"a {type(node.value).__qualname__} is nested too deeply to be freed safely")
+                raise LimitExceeded(f"a {type(node.value).__qualname__} is nested too deeply to be freed safely")
             waiting += [(holder, depth + 1) for holder in node.holders]
 
 

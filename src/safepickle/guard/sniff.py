@@ -5,7 +5,7 @@ from __future__ import annotations
 import tarfile
 from typing import Final, Literal
 
-from safepickle.guard.limits import Damage, Refusal
+from safepickle.guard.limits import Malformed, Refusal
 
 HEAD: Final = 512
 """Bytes that `recognise` wants to see."""
@@ -38,12 +38,12 @@ def torch_format(head: bytes) -> Literal["zip", "legacy"] | None:
 
     Raises:
         Refusal: It is one of the older format and a tar archive at once, and torch would take it for the archive.
-        Damage: It is a zip archive of another program.
+        Malformed: It is a zip archive of another program.
     """
     if head.startswith(b"PK\x03\x04"):
         known = recognise(head)
         if known != _ZIP:
-            raise Damage(f"this is {known}")
+            raise Malformed(f"this is {known}")
         return "zip"
     if head[:1] != b"\x80" or head[2 : 2 + len(_LEGACY)] != _LEGACY:
         return None

@@ -11,7 +11,7 @@ import io
 from collections.abc import Callable
 from typing import Any, Final
 
-from safepickle.guard.limits import Damage
+from safepickle.guard.limits import Malformed
 from safepickle.guard.opcodes import OPCODES, WIDEST
 from safepickle.guard.sniff import HEAD
 
@@ -51,12 +51,12 @@ class Source:
         """Move the window so that it starts at `position`, with more bytes behind it.
 
         Raises:
-            Damage: There are no more.
+            Malformed: There are no more.
         """
         if position > self.end:
-            raise Damage("the stream ends in the middle of an opcode")
+            raise Malformed("the stream ends in the middle of an opcode")
         if self._exhausted and position >= self.end:
-            raise Damage("the stream ends before its STOP opcode: it was cut off")
+            raise Malformed("the stream ends before its STOP opcode: it was cut off")
         rest = bytes(self.data[position : self.end])
         more = b"" if self._exhausted else self._more()
         self._exhausted = not more
@@ -66,7 +66,7 @@ class Source:
         """Return a payload of `length` bytes, and the position behind it.
 
         Raises:
-            Damage: The payload is longer than what is left.
+            Malformed: The payload is longer than what is left.
         """
         end = position + length
         if end <= self.end:
@@ -128,7 +128,7 @@ class Source:
     def _hold_against_rest(self, position: int, length: int) -> None:
         left = self.left(position)
         if left is not None and length > left:
-            raise Damage(f"a payload claims {length:,} bytes, and {left:,} are left")
+            raise Malformed(f"a payload claims {length:,} bytes, and {left:,} are left")
 
     def _newline(self, position: int) -> int:
         """Position of the next newline in the window, or -1."""
@@ -142,16 +142,16 @@ class Source:
         return -1
 
     def _take_beyond(self, position: int, length: int) -> bytes:
-        raise Damage("the stream ends before its payload does")
+        raise Malformed("the stream ends before its payload does")
 
     def _take_mutable_beyond(self, position: int, length: int) -> bytearray:
         return bytearray(self._take_beyond(position, length))
 
     def _skip_beyond(self, position: int, length: int) -> None:
-        raise Damage("the stream ends before its payload does")
+        raise Malformed("the stream ends before its payload does")
 
     def _line_beyond(self, position: int) -> bytes:
-        raise Damage("a line of text has no end")
+        raise Malformed("a line of text has no end")
 
 
 class BufferSource(Source):
@@ -204,7 +204,7 @@ class FileSource(Source):
         self._file.seek(self.origin + start)
         payload: bytes = self._file.read(length)
         if len(payload) != length:
-            raise Damage(f"a payload claims {length:,} bytes, and {len(payload):,} are left")
+            raise Malformed(f"a payload claims {length:,} bytes, and {len(payload):,} are left")
         self._show(b"", start + length)
         return payload
 
@@ -213,7 +213,7 @@ class FileSource(Source):
         self._file.seek(self.origin + start)
         payload = bytearray(length)
         if self._file.readinto(payload) != length:
-            raise Damage(f"a payload claims {length:,} bytes, and fewer are left")
+            raise Malformed(f"a payload claims {length:,} bytes, and fewer are left")
         self._show(b"", start + length)
         return payload
 
@@ -226,7 +226,7 @@ class FileSource(Source):
         self._file.seek(self.origin + self.base + position)
         line: bytes = self._file.readline()
         if not line.endswith(b"\n"):
-            raise Damage("a line of text has no end")
+            raise Malformed("a line of text has no end")
         self._show(b"", self.base + position + len(line))
         return line[:-1]
 
@@ -254,7 +254,7 @@ class StreamSource(Source):
 
     def advance(self, position: int) -> None:
         if position > self.end:
-            raise Damage("the stream ends in the middle of an opcode, or the opcode runs over the end of its frame")
+            raise Malformed("the stream ends in the middle of an opcode, or the opcode runs over the end of its frame")
         base = self.base + position
         self._show(self._next(), base)
 
@@ -262,13 +262,13 @@ class StreamSource(Source):
         """Read one opcode with its fixed argument, or a whole frame."""
         code = self._read(1)
         if not code:
-            raise Damage("the stream ends before its STOP opcode: it was cut off")
+            raise Malformed("the stream ends before its STOP opcode: it was cut off")
         opcode = OPCODES.get(code[0])
         if opcode is None or not opcode.width:
             return code
         argument = self._read(opcode.width)
         if len(argument) != opcode.width:
-            raise Damage("the stream ends in the middle of an opcode")
+            raise Malformed("the stream ends in the middle of an opcode")
         if opcode.name != "FRAME":
             return code + argument
         return code + argument + self._read_all(int.from_bytes(argument, "little"))
@@ -287,7 +287,7 @@ class StreamSource(Source):
         while left:
             data = self._read(min(left, piece))
             if not data:
-                raise Damage(f"a payload claims {length:,} bytes, and {length - left:,} are left")
+                raise Malformed(f"a payload claims {length:,} bytes, and {length - left:,} are left")
             pieces.append(data)
             left -= len(data)
             piece = min(2 * piece, 1 << 26)
@@ -304,7 +304,7 @@ class StreamSource(Source):
         while left:
             data = self._read(min(left, 1 << 20))
             if not data:
-                raise Damage(f"a payload claims {length:,} bytes, and {length - left:,} are left")
+                raise Malformed(f"a payload claims {length:,} bytes, and {length - left:,} are left")
             left -= len(data)
         self._show(b"", self.base + position + length)
 
@@ -312,14 +312,14 @@ class StreamSource(Source):
         line: bytes = bytes(self.data[position : self.end]) + self._file.readline()
         self._count(len(line))
         if not line.endswith(b"\n"):
-            raise Damage("a line of text has no end")
+            raise Malformed("a line of text has no end")
         self._show(b"", self.base + position + len(line))
         return line[:-1]
 
     def _count(self, length: int) -> None:
         self._read_so_far += length
         if self._most is not None and self._read_so_far > self._most:
-            raise Damage(f"the file unpacks to more than {self._most:,} bytes")
+            raise Malformed(f"the file unpacks to more than {self._most:,} bytes")
 
 
 def open_source(file: Any) -> Source:

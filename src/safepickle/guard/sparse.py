@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any, Final
 
-from safepickle.guard.limits import Damage, Refusal
+from safepickle.guard.limits import Malformed, Refusal
 
 _waiting: ContextVar[list[Any] | None] = ContextVar("safepickle_sparse", default=None)
 _ROWS_FIRST: Final = ("torch.sparse_csr", "torch.sparse_bsr")
@@ -20,7 +20,7 @@ def rebuild_checked(layout: Any, data: Any) -> Any:
     """Build a sparse tensor as ``torch._utils._rebuild_sparse_tensor`` does, with its indices checked.
 
     Raises:
-        Damage: They do not fit.
+        Malformed: They do not fit.
         Refusal: They cannot be checked, because the storages are read later and nobody will.
     """
     import torch
@@ -39,7 +39,7 @@ def rebuild_checked(layout: Any, data: Any) -> Any:
         else:
             tensor = torch.sparse_compressed_tensor(*data, layout=layout, check_invariants=not later)
     except (RuntimeError, ValueError, TypeError) as error:
-        raise Damage(f"the sparse tensor contradicts itself: {error}") from error
+        raise Malformed(f"the sparse tensor contradicts itself: {error}") from error
     waiting = _waiting.get()
     if later and waiting is not None:
         waiting.append(tensor)
@@ -51,7 +51,7 @@ def checked_at_the_end() -> Iterator[None]:
     """Check at the end of a block the sparse tensors that were built before their storages were read.
 
     Raises:
-        Damage: The indices of one do not fit.
+        Malformed: The indices of one do not fit.
     """
     waiting: list[Any] = []
     token = _waiting.set(waiting)
@@ -78,4 +78,4 @@ def _check(tensor: Any) -> None:
         )
         torch._validate_sparse_compressed_tensor_args(compressed, plain, tensor.values(), tensor.size(), tensor.layout)
     except RuntimeError as error:
-        raise Damage(f"the sparse tensor contradicts itself: {error}") from error
+        raise Malformed(f"the sparse tensor contradicts itself: {error}") from error

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from safepickle.guard.limits import Damage
-from safepickle.guard.rules import Facts
+from safepickle.guard.limits import Malformed
+from safepickle.guard.rules import ValueInfo
 
 __all__ = ["StorageClaims", "follow_file"]
 
@@ -47,38 +47,38 @@ class StorageClaims:
         """Whether the pickle has claimed any."""
         return bool(self._whole)
 
-    def claim(self, identifier: Any, facts: Facts, length: int | None) -> int:
+    def claim(self, identifier: Any, info: ValueInfo, length: int | None) -> int:
         """Take the claim of a persistent id.
 
         Args:
             identifier: The id, well-formed.
-            facts: What it says of the storage.
+            info: What it says of the storage.
             length: Bytes of the file, or None where only reading would tell.
 
         Returns:
             Bytes of the storage, the first time; then 0. They are input, and entitle to work as the pickle's own do.
 
         Raises:
-            Damage: It contradicts the file, or an earlier claim.
+            Malformed: It contradicts the file, or an earlier claim.
         """
-        key, nbytes = identifier[2], identifier[4] * facts.itemsize
+        key, nbytes = identifier[2], identifier[4] * info.itemsize
         view = identifier[5] if len(identifier) == 6 else None
         if self._sizes is not None:
             _hold_against_archive(self._sizes, key, nbytes, view)
-        known, claimed = self._whole.get(key), (facts.dtype, facts.itemsize, nbytes)
+        known, claimed = self._whole.get(key), (info.dtype, info.itemsize, nbytes)
         if known is None:
             if key in self._views:
-                raise Damage(f"storage {key!r} is claimed as a view as well")
+                raise Malformed(f"storage {key!r} is claimed as a view as well")
             self._whole[key] = claimed
             self._total += nbytes
         elif known != claimed:
-            raise Damage(f"storage {key!r} is claimed with two sizes or two types")
+            raise Malformed(f"storage {key!r} is claimed with two sizes or two types")
         if view is not None and self._views.setdefault(view[0], (key, *view[1:])) != (key, *view[1:]):
-            raise Damage(f"the view {view[0]!r} is claimed with two sizes")
+            raise Malformed(f"the view {view[0]!r} is claimed with two sizes")
         if view is not None and view[0] in self._whole:
-            raise Damage(f"storage {view[0]!r} is claimed as a view as well")
+            raise Malformed(f"storage {view[0]!r} is claimed as a view as well")
         if self.is_legacy and length is not None and self._total > length:
-            raise Damage("its storages claim more bytes than the file has")
+            raise Malformed("its storages claim more bytes than the file has")
         self.come_later = self.come_later or len(identifier) == 6
         return nbytes if known is None else 0
 
@@ -86,10 +86,10 @@ class StorageClaims:
         """Return the bytes of one element, and of all, that were claimed for a key.
 
         Raises:
-            Damage: Nothing claimed it.
+            Malformed: Nothing claimed it.
         """
         if key not in self._whole:
-            raise Damage(f"storage {key!r} is used nowhere")
+            raise Malformed(f"storage {key!r} is used nowhere")
         return self._whole[key][1:]
 
     def hold_keys(self, keys: Any) -> None:
@@ -98,23 +98,23 @@ class StorageClaims:
         torch fills exactly those of the list: any other would stay as the memory was before.
 
         Raises:
-            Damage: They differ.
+            Malformed: They differ.
         """
         if type(keys) is not list or not all(type(key) is str for key in keys) or len(set(keys)) != len(keys):
-            raise Damage("the list of storages is malformed")
+            raise Malformed("the list of storages is malformed")
         for key in keys:
             self.size(key)
         if len(keys) != len(self._whole):
-            raise Damage("a storage that the file uses is not in its list of storages")
+            raise Malformed("a storage that the file uses is not in its list of storages")
 
 
 def _hold_against_archive(sizes: Mapping[str, int], key: str, nbytes: int, view: Any) -> None:
     if key not in sizes:
-        raise Damage(f"the archive has no storage {key!r}")
+        raise Malformed(f"the archive has no storage {key!r}")
     if sizes[key] != nbytes:
-        raise Damage(f"storage {key!r} claims {nbytes:,} bytes, and the archive holds {sizes[key]:,}")
+        raise Malformed(f"storage {key!r} claims {nbytes:,} bytes, and the archive holds {sizes[key]:,}")
     if view is not None:
-        raise Damage("the persistent id of a storage has a view, as those of the older format alone have")
+        raise Malformed("the persistent id of a storage has a view, as those of the older format alone have")
 
 
 def follow_file(file: Any, loaded: Any, claims: StorageClaims) -> None:
@@ -126,7 +126,7 @@ def follow_file(file: Any, loaded: Any, claims: StorageClaims) -> None:
         claims: What that pickle has claimed.
 
     Raises:
-        Damage: The pickle before this one was such a file's, and this is not the list of its storages.
+        Malformed: The pickle before this one was such a file's, and this is not the list of its storages.
     """
     awaited = _awaited.get()
     if claims.come_later:

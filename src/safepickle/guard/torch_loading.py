@@ -13,10 +13,10 @@ from typing import Any
 from safepickle.errors import DamagedPickleError, GuardedLoadError, LoadLimitError, NotAllowedError
 from safepickle.guard.allow_list import AllowList
 from safepickle.guard.containers import read_torch_archive
-from safepickle.guard.limits import NESTED_LOADS, Damage, Excess, Refusal
+from safepickle.guard.limits import NESTED_LOADS, LimitExceeded, Malformed, Refusal
 from safepickle.guard.loading import Loader
 from safepickle.guard.names import Renaming
-from safepickle.guard.rules.base import Facts
+from safepickle.guard.rules.base import ValueInfo
 from safepickle.guard.rules.tensors import TYPED
 from safepickle.guard.sniff import HEAD, recognise, torch_format
 from safepickle.guard.sparse import checked_at_the_end
@@ -62,7 +62,7 @@ def load_guarded(
         storages = StorageClaims(read_torch_archive(file, start).storages if form == "zip" else None)
         if form is None:
             known = recognise(head)
-            raise Damage(
+            raise Malformed(
                 f"this is {known}" if known else "this is no torch file, neither a zip nor of the older format"
             )
         file.seek(start)
@@ -76,9 +76,9 @@ def load_guarded(
             )
     except Refusal as error:
         raise NotAllowedError(name, None, "", "", str(error)) from None
-    except Damage as error:
+    except Malformed as error:
         raise DamagedPickleError(name, None, "", "", str(error)) from error.__cause__
-    except Excess as error:
+    except LimitExceeded as error:
         raise LoadLimitError(name, None, "", "", str(error)) from None
     except MemoryError:
         raise LoadLimitError(name, None, "", "", "it asks for more memory than there is") from None
@@ -112,22 +112,22 @@ def new_loader(allowed: AllowList, **options: Any) -> Loader:
     return Loader(allowed, load_storage=load_storage, **options)
 
 
-def load_storage(payload: bytes, allowed: AllowList) -> tuple[Any, Facts]:
+def load_storage(payload: bytes, allowed: AllowList) -> tuple[Any, ValueInfo]:
     """Load the storage that a torch file in `payload` holds, under the same list.
 
     Raises:
         Refusal: It holds something else, or asks for what is not allowed.
-        Damage: It is no torch file.
-        Excess: Files lie in files too deeply.
+        Malformed: It is no torch file.
+        LimitExceeded: Files lie in files too deeply.
     """
     depth = _depth.get()
     if depth >= NESTED_LOADS:
-        raise Excess(f"files lie in files more than {NESTED_LOADS} deep")
+        raise LimitExceeded(f"files lie in files more than {NESTED_LOADS} deep")
     token = _depth.set(depth + 1)
     try:
         storage = load_guarded(io.BytesIO(payload), allowed)
     except GuardedLoadError as error:
-        kind = {"NotAllowedError": Refusal, "LoadLimitError": Excess}.get(type(error).__name__, Damage)
+        kind = {"NotAllowedError": Refusal, "LoadLimitError": LimitExceeded}.get(type(error).__name__, Malformed)
         raise kind(f"the torch file inside it: {error}") from error
     finally:
         _depth.reset(token)
@@ -140,4 +140,4 @@ def load_storage(payload: bytes, allowed: AllowList) -> tuple[Any, Facts]:
     name = "uint8" if dtype is None else str(dtype).removeprefix("torch.")
     itemsize = 1 if dtype is None else dtype.itemsize
     layout = "untyped" if untyped is storage else TYPED
-    return storage, Facts("storage", name, itemsize, untyped.nbytes(), layout=layout)
+    return storage, ValueInfo("storage", name, itemsize, untyped.nbytes(), layout=layout)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from safepickle.guard.limits import Damage, Refusal
-from safepickle.guard.rules import Facts, Judge
+from safepickle.guard.limits import Malformed, Refusal
+from safepickle.guard.rules import RuleContext, ValueInfo
 from safepickle.guard.rules.tensors import DEVICE, TYPED
 
 
@@ -14,32 +14,32 @@ def is_torchs(persistent_load: Any) -> bool:
     return getattr(persistent_load, "__module__", None) == "torch.serialization"
 
 
-def describe_storage(judge: Judge, identifier: Any) -> Facts:
+def describe_storage(context: RuleContext, identifier: Any) -> ValueInfo:
     """Judge the persistent id of a torch storage: ``("storage", type, key, location, elements[, view])``."""
     if type(identifier) is not tuple or len(identifier) not in (5, 6) or identifier[0] not in ("storage", b"storage"):
         raise Refusal("a persistent id of a torch file is that of a storage, and nothing else")
     _, cls, key, location, count = identifier[:5]
-    kind = judge.facts(cls)
+    kind = context.info(cls)
     if kind is None or kind.kind != "storage type":
         raise Refusal("the type of a storage is none of torch's")
     if type(key) is not str or type(location) not in (str, bytes) or type(count) is not int or not 0 <= count < 1 << 50:
-        raise Damage("the persistent id of a storage is malformed")
+        raise Malformed("the persistent id of a storage is malformed")
     if DEVICE.fullmatch(location if type(location) is str else location.decode("ascii", "replace")) is None:
-        raise Damage("the location of a storage is no device that torch writes")
+        raise Malformed("the location of a storage is no device that torch writes")
     view = identifier[5] if len(identifier) == 6 else None
     if view is not None:
         if type(view) is not tuple or len(view) != 3 or not all(type(part) is int and part >= 0 for part in view[1:]):
-            raise Damage("the persistent id of a storage is malformed")
+            raise Malformed("the persistent id of a storage is malformed")
         if view[1] + view[2] > count:
-            raise Damage("the view of a storage lies outside it")
+            raise Malformed("the view of a storage lies outside it")
         count = view[2]
-    return Facts("storage", kind.dtype, kind.itemsize, count * kind.itemsize, layout=TYPED)
+    return ValueInfo("storage", kind.dtype, kind.itemsize, count * kind.itemsize, layout=TYPED)
 
 
-def hold_storage(storage: Any, facts: Facts) -> None:
+def hold_storage(storage: Any, info: ValueInfo) -> None:
     """Hold the storage that torch gave against what its id said; go by what is really there."""
     untyped = getattr(storage, "_untyped_storage", storage)
     nbytes = untyped.nbytes()
-    if facts.nbytes is not None and nbytes < facts.nbytes:
-        facts.nbytes = nbytes
-    facts.filled = not getattr(untyped, "_torch_load_uninitialized", False)
+    if info.nbytes is not None and nbytes < info.nbytes:
+        info.nbytes = nbytes
+    info.filled = not getattr(untyped, "_torch_load_uninitialized", False)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from types import MemberDescriptorType, WrapperDescriptorType
 from typing import Any, Final
 
-from safepickle.guard.limits import Damage, Refusal, told
+from safepickle.guard.limits import Malformed, Refusal, told
 
 
 def check_attributes(state: Any) -> None:
@@ -67,14 +67,14 @@ class StateSetters(dict[type, Callable[[Any, Any], None]]):
             try:
                 setstate(obj, state)
             except Exception as error:
-                raise Damage(f"its __setstate__ failed with {told(error)}") from error
+                raise Malformed(f"its __setstate__ failed with {told(error)}") from error
 
         return call_setstate
 
     def _set_exception(self, obj: Any, state: Any) -> None:
         """Set the attributes of an exception, whose own ``__setstate__`` would run properties."""
         if type(state) is not dict:
-            raise Damage("the state is not a dict of attributes")
+            raise Malformed("the state is not a dict of attributes")
         self._learn_keys(state)
         for name, value in state.items():
             owned = next((vars(cls)[name] for cls in type(obj).__mro__ if name in vars(cls)), None)
@@ -92,13 +92,13 @@ class StateSetters(dict[type, Callable[[Any, Any], None]]):
             state, slots = state
         if state is not None:
             if type(state) is not dict:
-                raise Damage("the state is not a dict of attributes")
+                raise Malformed("the state is not a dict of attributes")
             self._learn_keys(state)
             if state:
                 obj.__dict__.update({sys.intern(name): value for name, value in state.items()})
         if slots is not None:
             if type(slots) is not dict:
-                raise Damage("the state is not a dict of attributes")
+                raise Malformed("the state is not a dict of attributes")
             self._learn_keys(slots)
             for name, value in slots.items():
                 _set_slot(obj, name, value)
@@ -106,7 +106,7 @@ class StateSetters(dict[type, Callable[[Any, Any], None]]):
     def _learn_keys(self, names: Any) -> None:
         for name in names:
             if type(name) is not str:
-                raise Damage("an attribute's name is not a string")
+                raise Malformed("an attribute's name is not a string")
             if name[:2] == "__" and name[-2:] == "__":
                 raise Refusal(f"the state sets {name!r}, which Python gives a meaning")
         self._good_keys.update(names)

@@ -1,6 +1,6 @@
 """inspect: what a file holds and would import, without running any of it.
 
-The pickle is run by the guard's own machine in a world of symbols, so the verdict is that of the load. Reads pickles
+The pickle is run by the guard's own machine with symbols, so the verdict is that of the load. Reads pickles
 and torch files (zip and legacy), plain or compressed by gzip, bzip2 or xz.
 """
 
@@ -11,11 +11,11 @@ import os
 import tempfile
 from typing import Any, Final
 
-from safepickle.guard.limits import Damage, Excess, Refusal, told
-from safepickle.guard.sketch import Objection
+from safepickle.guard.inspect_backend import Objection
+from safepickle.guard.limits import LimitExceeded, Malformed, Refusal, told
 from safepickle.guard.sniff import HEAD, recognise, torch_format
 from safepickle.guard.source import open_source
-from safepickle.guard.torch_sketch import Run, new_sketch, run_legacy, run_pickle, run_zip
+from safepickle.guard.torch_inspect import Run, new_inspect_backend, run_legacy, run_pickle, run_zip
 from safepickle.public import public
 from safepickle.report.inspect_walk import Findings, walk
 from safepickle.report.inspection import GlobalUse, Inspection, Problem, Verdict
@@ -57,7 +57,7 @@ def _inspect(file: Any, name: str) -> Inspection:
     file.seek(start)
     head = file.read(HEAD)
     packed = next((word for magic, word in _PACKED if head.startswith(magic)), None)
-    run, form = Run(new_sketch()), "pickle"
+    run, form = Run(new_inspect_backend()), "pickle"
     try:
         if packed is None:
             run, form = _run(file, head, start)
@@ -67,24 +67,24 @@ def _inspect(file: Any, name: str) -> Inspection:
                 head = b""  # what is wrong while it is unpacked is no fault of its first bytes
                 head = _unpack(file, packed, unpacked)
                 run, form = _run(unpacked, head, 0)
-    except (Refusal, Damage, Excess) as error:
-        verdict: Verdict = "damaged" if isinstance(error, Damage) else "refused"
+    except (Refusal, Malformed, LimitExceeded) as error:
+        verdict: Verdict = "damaged" if isinstance(error, Malformed) else "refused"
         form = _form(head)
-        run.world.objections.append(Objection(verdict, -1, "", str(error)))
+        run.backend.objections.append(Objection(verdict, -1, "", str(error)))
         run.complete = False
     findings = _walk(run) if run.complete else Findings(complete=False)
     known = recognise(head) if not run.complete and form == "pickle" and (head or not size) else None
     if known is not None:
-        run.world.objections[:] = [Objection("damaged", 0, "", f"this is {known}")]
+        run.backend.objections[:] = [Objection("damaged", 0, "", f"this is {known}")]
     return _result(name, form, packed, size, run, findings)
 
 
 def _walk(run: Run) -> Findings:
     """Look through what was read. Its values are real ones in part, so whatever they do to the walk is a finding."""
     try:
-        return walk(run.root, run.world)
+        return walk(run.root, run.backend)
     except Exception as error:
-        run.world.objections.append(Objection("refused", -1, "", f"it cannot be looked through ({told(error)})"))
+        run.backend.objections.append(Objection("refused", -1, "", f"it cannot be looked through ({told(error)})"))
         return Findings(complete=False)
 
 
@@ -96,7 +96,7 @@ def _run(file: Any, head: bytes, start: int) -> tuple[Run, str]:
     elif form == "legacy":
         run = run_legacy(file)
     else:
-        run = run_pickle(open_source(file), new_sketch(), "ASCII")
+        run = run_pickle(open_source(file), new_inspect_backend(), "ASCII")
     return run, _FORMS[form]
 
 
@@ -104,7 +104,7 @@ def _form(head: bytes) -> str:
     """Name the form of what may be damaged."""
     try:
         return _FORMS[torch_format(head)]
-    except (Refusal, Damage):
+    except (Refusal, Malformed):
         return "torch zip" if head.startswith(b"PK") else "torch legacy"
 
 
@@ -122,23 +122,23 @@ def _unpack(file: Any, packed: str, unpacked: Any) -> bytes:
             while chunk := plain.read(1 << 20):
                 length += len(chunk)
                 if length > MOST_UNPACKED:
-                    raise Excess(f"it unpacks to more than {MOST_UNPACKED:,} bytes")
+                    raise LimitExceeded(f"it unpacks to more than {MOST_UNPACKED:,} bytes")
                 unpacked.write(chunk)
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise Damage(f"it cannot be decompressed ({type(error).__name__}: {error})") from error
+        raise Malformed(f"it cannot be decompressed ({type(error).__name__}: {error})") from error
     unpacked.seek(0)
     head: bytes = unpacked.read(HEAD)
     return head
 
 
 def _result(name: str, form: str, packed: str | None, size: int, run: Run, findings: Findings) -> Inspection:
-    objections = run.world.objections
+    objections = run.backend.objections
     verdicts = {objection.verdict for objection in objections}
     verdict: Verdict = "safe"
     for worse in ("needs_allow", "damaged", "refused"):
         if worse in verdicts:
             verdict = worse
-    needed = [grant.key for grant in run.world.grants if grant.listed == "needed" and grant.module]
+    needed = [grant.key for grant in run.backend.grants if grant.listed == "needed" and grant.module]
     status = {"needed": "needs_allow", "refused": "refused"}
     globals_ = tuple(
         GlobalUse(
@@ -148,7 +148,7 @@ def _result(name: str, form: str, packed: str | None, size: int, run: Run, findi
             tuple(findings.paths.get(grant.key, ())),
             findings.counts.get(grant.key, 0),
         )
-        for grant in run.world.grants
+        for grant in run.backend.grants
         if grant.module
     )
     problems = tuple(
@@ -174,7 +174,7 @@ def _result(name: str, form: str, packed: str | None, size: int, run: Run, findi
         strong_copies=tuple(findings.strong_copies),
         recipes=tuple(findings.recipes),
         tensors=tuple(findings.tensors),
-        buffers=run.world.buffers,
+        buffers=run.backend.buffers,
         tree=tuple(findings.tree),
         file_bytes=size,
         pickle_bytes=run.pickle_bytes,

@@ -1,4 +1,4 @@
-"""Walk over what a run in the world of symbols has built: where each name, tensor and tombstone is, and how large."""
+"""Walk over what a run with symbols has built: where each name, tensor and tombstone is, and how large."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from safepickle.guard.blob import Blob
+from safepickle.guard.inspect_backend import InspectBackend, Symbol
 from safepickle.guard.rules import Grant
-from safepickle.guard.sketch import Sketch, Symbol
 from safepickle.rebuild import StrongRef, Tombstone, UnpicklableTombstone
 from safepickle.report.inspection import Node, Recipe, StrongCopy, TensorEntry, TombstoneEntry
 from safepickle.tracing.naming import NEAREST, Edge, attribute_edge, item_edge, key_edge, shorten, weak_edges
@@ -43,14 +43,14 @@ class Findings:
     complete: bool = True
 
 
-def walk(root: Any, world: Sketch) -> Findings:
+def walk(root: Any, backend: InspectBackend) -> Findings:
     """Walk from `root`, without recursion and without following a dead end twice."""
-    return _Walk(world).run(root)
+    return _Walk(backend).run(root)
 
 
 class _Walk:
-    def __init__(self, world: Sketch) -> None:
-        self._world = world
+    def __init__(self, backend: InspectBackend) -> None:
+        self._backend = backend
         self._found = Findings()
         self._seen: set[int] = set()
         self._nodes: list[list[Any]] = []
@@ -106,22 +106,22 @@ class _Walk:
         elif kind is StrongRef:
             self._add(self._found.strong_copies, StrongCopy(self._path(number), self._type_name(value())))
         if kind is not Symbol and kind is not Grant:
-            grant = self._world.kind(value)
+            grant = self._backend.kind(value)
             if grant is not None:
                 self._use(grant.key, number)
 
     def _note_symbol(self, symbol: Symbol, number: int) -> None:
-        grant, facts = symbol.grant, symbol.facts
+        grant, info = symbol.grant, symbol.info
         if grant is not None:
             self._use(grant.key, number)
-        if facts is not None and facts.kind in ("tensor", "array"):
-            library = "torch" if facts.kind == "tensor" else "numpy"
-            dtype = facts.dtype if facts.kind == "tensor" else f"{facts.dtype}{facts.itemsize}"
+        if info is not None and info.kind in ("tensor", "array"):
+            library = "torch" if info.kind == "tensor" else "numpy"
+            dtype = info.dtype if info.kind == "tensor" else f"{info.dtype}{info.itemsize}"
             self._add(
-                self._found.tensors, TensorEntry(self._path(number), library, dtype, facts.shape, facts.nbytes or 0)
+                self._found.tensors, TensorEntry(self._path(number), library, dtype, info.shape, info.nbytes or 0)
             )
-        if facts is not None and facts.kind == "recipe" and type(symbol.state) is tuple:
-            factory = self._world.grant(symbol.state[0])
+        if info is not None and info.kind == "recipe" and type(symbol.state) is tuple:
+            factory = self._backend.grant(symbol.state[0])
             self._add(self._found.recipes, Recipe(self._path(number), "" if factory is None else factory.key))
 
     def _use(self, key: str, number: int) -> None:
@@ -163,8 +163,8 @@ class _Walk:
 
     def _type_name(self, value: Any) -> str:
         if type(value) is Symbol:
-            if value.facts is not None and value.facts.kind in ("tensor", "array"):
-                return f"{value.facts.kind} {value.facts.dtype} {list(value.facts.shape)}"
+            if value.info is not None and value.info.kind in ("tensor", "array"):
+                return f"{value.info.kind} {value.info.dtype} {list(value.info.shape)}"
             return _class_name(value)
         if type(value) is Grant:
             return f"class {value.key.replace(':', '.')}"
@@ -190,16 +190,16 @@ def _symbol_children(symbol: Symbol) -> Iterator[tuple[Any, Edge]]:
     state = symbol.state
     if type(state) is tuple and len(state) == 2 and all(type(part) in (dict, type(None)) for part in state):
         state = {**(state[0] or {}), **(state[1] or {})}
-    facts = symbol.facts
+    info = symbol.info
     if type(state) is dict:
         yield from _module_members(symbol, state)
         yield from ((item, attribute_edge(name)) for name, item in state.items())
-    elif type(state) is tuple and len(state) == 5 and facts is not None and facts.kind == "array":
-        yield from _elements(state[4], facts.shape)
+    elif type(state) is tuple and len(state) == 5 and info is not None and info.kind == "array":
+        yield from _elements(state[4], info.shape)
     elif state is not None:
         yield state, NEAREST
     # The parts of a tensor are not attributes that anyone could type.
-    if facts is None or facts.kind not in ("tensor", "storage", "array"):
+    if info is None or info.kind not in ("tensor", "storage", "array"):
         yield from (
             (argument, NEAREST)
             for argument in symbol.arguments
@@ -247,5 +247,5 @@ def _size(value: Any) -> int:
     if kind in (str, bytes, bytearray, Blob):
         return len(value)
     if kind is Symbol:
-        return (value.facts.nbytes or 0) if value.facts is not None and value.facts.kind == "tensor" else 0
+        return (value.info.nbytes or 0) if value.info is not None and value.info.kind == "tensor" else 0
     return 8 if kind in _LEAVES else 0

@@ -1,10 +1,10 @@
-"""Opcodes of names, calls, state and persistent ids: each asks the world, and none decides."""
+"""Opcodes of names, calls, state and persistent ids: each asks the backend, and none decides."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from safepickle.guard.limits import Damage, Refusal
+from safepickle.guard.limits import Malformed, Refusal
 from safepickle.guard.machine.state import Handler, MachineState
 from safepickle.guard.source import MOVED
 
@@ -12,7 +12,7 @@ from safepickle.guard.source import MOVED
 def on_global(machine: MachineState, data: Any, position: int) -> int:
     machine.offset = machine.source.base + position - 1
     module, name, position = _two_lines(machine, position, "utf-8")
-    machine.stack.append(machine.world.find(module, name, machine.protocol))
+    machine.stack.append(machine.backend.find(module, name, machine.protocol))
     return position
 
 
@@ -22,8 +22,8 @@ def on_stack_global(machine: MachineState, data: Any, position: int) -> int:
     name = stack.pop()
     module = stack.pop()
     if type(name) is not str or type(module) is not str:
-        raise Damage("STACK_GLOBAL needs two strings")
-    stack.append(machine.world.find(module, name, machine.protocol))
+        raise Malformed("STACK_GLOBAL needs two strings")
+    stack.append(machine.backend.find(module, name, machine.protocol))
     return position
 
 
@@ -32,7 +32,7 @@ def _two_lines(machine: MachineState, position: int, encoding: str) -> tuple[str
     first, position = source.line(position)
     second, position = source.line(source.position if position == MOVED else position)
     if not first or not second:
-        raise Damage("a name is empty")
+        raise Malformed("a name is empty")
     return first.decode(encoding), second.decode(encoding), position
 
 
@@ -46,8 +46,8 @@ def on_reduce(machine: MachineState, data: Any, position: int) -> int:
     stack = machine.stack
     arguments = stack.pop()
     if type(arguments) is not tuple:
-        raise Damage("REDUCE needs a tuple of arguments")
-    stack[-1] = machine.world.call(stack[-1], arguments, None, False)
+        raise Malformed("REDUCE needs a tuple of arguments")
+    stack[-1] = machine.backend.call(stack[-1], arguments, None, False)
     return position
 
 
@@ -56,8 +56,8 @@ def on_newobj(machine: MachineState, data: Any, position: int) -> int:
     stack = machine.stack
     arguments = stack.pop()
     if type(arguments) is not tuple:
-        raise Damage("NEWOBJ needs a tuple of arguments")
-    stack[-1] = machine.world.call(stack[-1], arguments, None, True)
+        raise Malformed("NEWOBJ needs a tuple of arguments")
+    stack[-1] = machine.backend.call(stack[-1], arguments, None, True)
     return position
 
 
@@ -68,8 +68,8 @@ def on_newobj_ex(machine: MachineState, data: Any, position: int) -> int:
     if type(keywords) is dict:
         machine.budget.spend(len(keywords) << 4)
     if type(arguments) is not tuple or type(keywords) is not dict or not all(type(key) is str for key in keywords):
-        raise Damage("NEWOBJ_EX needs a tuple of arguments and a dict of keyword arguments")
-    stack[-1] = machine.world.call(stack[-1], arguments, keywords, True)
+        raise Malformed("NEWOBJ_EX needs a tuple of arguments and a dict of keyword arguments")
+    stack[-1] = machine.backend.call(stack[-1], arguments, keywords, True)
     return position
 
 
@@ -77,7 +77,7 @@ def on_inst(machine: MachineState, data: Any, position: int) -> int:
     machine.offset = machine.source.base + position - 1
     module, name, position = _two_lines(machine, position, "ascii")
     arguments = tuple(machine.to_mark())
-    machine.stack.append(_instantiate(machine, machine.world.find(module, name, machine.protocol), arguments))
+    machine.stack.append(_instantiate(machine, machine.backend.find(module, name, machine.protocol), arguments))
     return position
 
 
@@ -90,26 +90,26 @@ def on_obj(machine: MachineState, data: Any, position: int) -> int:
 
 def _instantiate(machine: MachineState, cls: Any, arguments: tuple[Any, ...]) -> Any:
     machine.keys.enter_any(arguments)
-    return machine.world.call(cls, arguments, None, not arguments)
+    return machine.backend.call(cls, arguments, None, not arguments)
 
 
 def on_build(machine: MachineState, data: Any, position: int) -> int:
     machine.offset = machine.source.base + position - 1
     stack = machine.stack
     state = stack.pop()
-    stack[-1] = machine.world.set_state(stack[-1], state)
+    stack[-1] = machine.backend.set_state(stack[-1], state)
     return position
 
 
 def on_persid(machine: MachineState, data: Any, position: int) -> int:
     line, position = machine.source.line(position)
-    machine.stack.append(machine.world.persistent(line.decode("ascii")))
+    machine.stack.append(machine.backend.persistent(line.decode("ascii")))
     return position
 
 
 def on_binpersid(machine: MachineState, data: Any, position: int) -> int:
     machine.keep(machine.stack[-1:])
-    machine.stack[-1] = machine.world.persistent(machine.stack[-1])
+    machine.stack[-1] = machine.backend.persistent(machine.stack[-1])
     return position
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from safepickle.guard.limits import Damage, Excess, Refusal, told
+from safepickle.guard.limits import LimitExceeded, Malformed, Refusal, told
 from safepickle.guard.machine.state import NO_FRAME, MachineState
 from safepickle.guard.machine.table import BY_BYTE, Finished
 from safepickle.guard.opcodes import OPCODES
@@ -22,8 +22,8 @@ class Machine(MachineState):
 
         Raises:
             Refusal: The stream asks for what is not allowed.
-            Damage: It is not a whole pickle.
-            Excess: It costs more than it may.
+            Malformed: It is not a whole pickle.
+            LimitExceeded: It costs more than it may.
         """
         source = self.source
         handlers = BY_BYTE
@@ -55,38 +55,38 @@ class Machine(MachineState):
                     source.advance(start)
         except Finished as finished:
             if not self.stack:
-                raise Damage("STOP comes with nothing on the stack") from None
+                raise Malformed("STOP comes with nothing on the stack") from None
             if self.frame_end not in (NO_FRAME, base + finished.args[0]):
-                raise Damage("STOP comes before the end of its frame") from None
+                raise Malformed("STOP comes before the end of its frame") from None
             self.keep(self.stack[-1:])
             source.finish(finished.args[0])
             self.offset = base + finished.args[0]
             result = self.stack.pop()
             self.stack, self.outer = [], []
             return result
-        except (Refusal, Damage, Excess):
+        except (Refusal, Malformed, LimitExceeded):
             self._note(base + start, data, start)
             raise
         except MemoryError:
             self._note(base + start, data, start)
-            raise Excess("it asks for more memory than there is") from None
+            raise LimitExceeded("it asks for more memory than there is") from None
         except IndexError:
             self._note(base + start, data, start)
-            raise Damage("an opcode takes more from the stack than is there") from None
+            raise Malformed("an opcode takes more from the stack than is there") from None
         except Exception as error:
             self._note(base + start, data, start)
-            raise Damage(told(error)) from error
+            raise Malformed(told(error)) from error
 
     def _leave_frame(self, reached: int) -> None:
         """Close the frame that ends where the stream was read to.
 
         Raises:
-            Damage: It ends inside of an opcode, so that a reader of frames and a reader of opcodes see two streams.
+            Malformed: It ends inside of an opcode, so that a reader of frames and a reader of opcodes see two streams.
         """
         if reached < self.frame_end:
             return
         if reached > self.frame_end:
-            raise Damage("an opcode runs over the end of its frame")
+            raise Malformed("an opcode runs over the end of its frame")
         self.frame_end = NO_FRAME
 
     def _note(self, offset: int, data: Any, start: int) -> None:

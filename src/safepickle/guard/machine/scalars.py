@@ -8,7 +8,7 @@ from math import isinf
 from struct import Struct
 from typing import Any, Final
 
-from safepickle.guard.limits import DIGITS, Damage
+from safepickle.guard.limits import DIGITS, Malformed
 from safepickle.guard.machine.state import Handler, MachineState, read_number
 
 _INT: Final = Struct("<i")
@@ -65,7 +65,7 @@ def on_long1(machine: MachineState, data: Any, position: int) -> int:
 def on_long4(machine: MachineState, data: Any, position: int) -> int:
     length = _INT.unpack_from(data, position)[0]
     if length < 0:
-        raise Damage("a number has a negative length")
+        raise Malformed("a number has a negative length")
     payload, position = machine.source.take(position + 4, length)
     machine.keys.saw_wide_number(length)
     machine.stack.append(int.from_bytes(payload, "little", signed=True))
@@ -95,10 +95,10 @@ def _push_number(machine: MachineState, line: bytes) -> None:
 def on_float(machine: MachineState, data: Any, position: int) -> int:
     line, position = machine.source.line(position)
     if len(line) > DIGITS or _FLOAT_TEXT.fullmatch(line) is None:
-        raise Damage("the text is no number as picklers write it")
+        raise Malformed("the text is no number as picklers write it")
     value = float(line)
     if isinf(value) and line.lstrip(b"+-")[:1] in b"0123456789.":
-        raise Damage("the number is larger than any")
+        raise Malformed("the number is larger than any")
     machine.stack.append(value)
     return position
 
@@ -134,9 +134,9 @@ def on_unicode(machine: MachineState, data: Any, position: int) -> int:
 def on_string(machine: MachineState, data: Any, position: int) -> int:
     line, position = machine.source.line(position)
     if len(line) < 2 or line[:1] not in (b"'", b'"') or line[:1] != line[-1:]:
-        raise Damage("the argument of STRING is not in quotes")
+        raise Malformed("the argument of STRING is not in quotes")
     if _ESCAPED.fullmatch(line) is None:
-        raise Damage("the argument of STRING has an escape that picklers do not write")
+        raise Malformed("the argument of STRING has an escape that picklers do not write")
     _old_text(machine, escape_decode(line[1:-1])[0])
     return position
 
@@ -144,7 +144,7 @@ def on_string(machine: MachineState, data: Any, position: int) -> int:
 def on_binstring(machine: MachineState, data: Any, position: int) -> int:
     length = _INT.unpack_from(data, position)[0]
     if length < 0:
-        raise Damage("a string has a negative length")
+        raise Malformed("a string has a negative length")
     payload, position = machine.source.take(position + 4, length)
     _old_text(machine, payload)
     return position
@@ -183,18 +183,18 @@ def on_bytearray8(machine: MachineState, data: Any, position: int) -> int:
 
 
 def _payload(machine: MachineState, position: int, length: int, mutable: bool) -> int:
-    payload, position = machine.world.payload(machine.source, position, length, mutable)
+    payload, position = machine.backend.payload(machine.source, position, length, mutable)
     machine.stack.append(payload)
     return position
 
 
 def on_next_buffer(machine: MachineState, data: Any, position: int) -> int:
-    machine.stack.append(machine.world.buffer())
+    machine.stack.append(machine.backend.buffer())
     return position
 
 
 def on_readonly_buffer(machine: MachineState, data: Any, position: int) -> int:
-    machine.stack[-1] = machine.world.read_only(machine.stack[-1])
+    machine.stack[-1] = machine.backend.read_only(machine.stack[-1])
     return position
 
 

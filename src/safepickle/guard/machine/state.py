@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from safepickle.guard.costs import Costs
-from safepickle.guard.limits import DIGITS, MEMO_GAP, Damage, Excess, Refusal
-from safepickle.guard.machine.world import World
+from safepickle.guard.limits import DIGITS, MEMO_GAP, LimitExceeded, Malformed, Refusal
+from safepickle.guard.machine.backend import Backend
 from safepickle.guard.source import Source
 
 NO_FRAME: Final = 1 << 62
@@ -24,7 +24,7 @@ class MachineState:
 
     Args:
         source: The bytes of the pickle.
-        world: Names, calls and state.
+        backend: Names, calls and state.
         memo: What earlier pickles of the same unpickler left.
         encoding: How the 8-bit strings of Python 2 are decoded; ``"bytes"`` leaves them as bytes.
         errors: As for `bytes.decode`.
@@ -43,7 +43,7 @@ class MachineState:
     def __init__(
         self,
         source: Source,
-        world: World,
+        backend: Backend,
         memo: dict[int, Any] | None = None,
         *,
         encoding: str = "ASCII",
@@ -55,7 +55,7 @@ class MachineState:
         self.frame_end = NO_FRAME
         self.offset = 0
         self.opcode = ""
-        self.world = world
+        self.backend = backend
         self.encoding = encoding
         self.errors = errors
         self.costs = Costs() if costs is None else costs
@@ -70,7 +70,7 @@ class MachineState:
         """Close the last mark, and return what was pushed since."""
         items = self.stack
         if not self.outer:
-            raise Damage("an opcode needs a MARK, and there is none")
+            raise Malformed("an opcode needs a MARK, and there is none")
         self.stack = self.outer.pop()
         return items
 
@@ -93,12 +93,12 @@ class MachineState:
             self.costs.nesting.nest(target, items)
             target.extend(items)
         else:
-            self.world.extend(target, items)
+            self.backend.extend(target, items)
 
     def update(self, target: Any, items: list[Any]) -> None:
         """Set items, keys and values in turn, of what the stream has made."""
         if len(items) % 2:
-            raise Damage("a dict has a key without a value")
+            raise Malformed("a dict has a key without a value")
         keys = items[::2]
         if not keys:
             return
@@ -115,12 +115,12 @@ class MachineState:
             for key, value in zip(keys, items[1::2], strict=True):
                 target[key] = value
         else:
-            self.world.update(target, items)
+            self.backend.update(target, items)
 
     def put(self, index: int) -> None:
         """Remember the top of the stack."""
         if not 0 <= index <= len(self.memo) + MEMO_GAP:
-            raise Excess(f"memo index {index:,} lies far beyond the {len(self.memo):,} objects in the memo")
+            raise LimitExceeded(f"memo index {index:,} lies far beyond the {len(self.memo):,} objects in the memo")
         self.memo[index] = self.stack[-1]
 
     def get(self, index: int) -> None:
@@ -128,7 +128,7 @@ class MachineState:
         try:
             self.stack.append(self.memo[index])
         except KeyError:
-            raise Damage(f"memo entry {index} is read before it is written") from None
+            raise Malformed(f"memo entry {index} is read before it is written") from None
 
     def check_keys(self, keys: Iterable[Any], container: object) -> None:
         """Charge for hashing, as the opcodes do; for rules that hash."""
@@ -141,9 +141,9 @@ def read_number(line: bytes) -> int:
     Python's readers take more: signs, spaces, underscores, other bases; and each takes something else.
     """
     if len(line) > DIGITS:
-        raise Excess(f"a decimal number has more than {DIGITS:,} digits")
+        raise LimitExceeded(f"a decimal number has more than {DIGITS:,} digits")
     if _NUMBER.fullmatch(line) is None:
-        raise Damage("the text is no decimal number as picklers write it")
+        raise Malformed("the text is no decimal number as picklers write it")
     return int(line)
 
 

@@ -6,7 +6,7 @@ import pickle
 import re
 from typing import Any, Final
 
-from safepickle.guard.limits import OPEN_MARKS, Excess, Refusal
+from safepickle.guard.limits import OPEN_MARKS, LimitExceeded, Refusal
 from safepickle.guard.machine.state import Handler, MachineState
 
 _SCALARS: Final = frozenset(b"KMJGN\x88\x89\x8a")
@@ -20,7 +20,7 @@ def on_mark(machine: MachineState, data: Any, position: int) -> int:
     machine.outer.append(machine.stack)
     machine.stack = []
     if len(machine.outer) > OPEN_MARKS:
-        raise Excess(f"more than {OPEN_MARKS:,} containers are open at once")
+        raise LimitExceeded(f"more than {OPEN_MARKS:,} containers are open at once")
     if data[position : position + 1] and data[position] in _SCALARS:
         run = _SCALAR_RUN.match(data, position, min(machine.source.end, machine.frame_end - machine.source.base))
         if run is not None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from safepickle.guard.rules import arrays, leaves, stdlib, tensors, torch_layers, torch_weak, weak
-from safepickle.guard.rules.base import Facts, Grant, Judge, Rule
+from safepickle.guard.rules import arrays, stdlib, stdlib_types, tensors, torch_layers, torch_weak, weak
+from safepickle.guard.rules.base import Grant, Rule, RuleContext, ValueInfo
 
-__all__ = ["BUILT_IN", "Facts", "Grant", "Judge", "Rule"]
+__all__ = ["BUILT_IN", "Grant", "Rule", "RuleContext", "ValueInfo"]
 
 BUILT_IN: Final[dict[tuple[str, str], Rule]] = {
     **stdlib.RULES,
-    **leaves.RULES,
+    **stdlib_types.RULES,
     **weak.RULES,
     **arrays.RULES,
     **tensors.RULES,

@@ -11,12 +11,12 @@ import sys
 from typing import Any, Final
 
 from safepickle.guard.blob import Blob
-from safepickle.guard.limits import DTYPE_LEVELS, DTYPE_PARTS, Damage, Excess, Refusal
+from safepickle.guard.limits import DTYPE_LEVELS, DTYPE_PARTS, LimitExceeded, Malformed, Refusal
 from safepickle.guard.rules.base import (
     DATA,
-    Facts,
-    Judge,
     Rule,
+    RuleContext,
+    ValueInfo,
     allocate,
     count_elements,
     expect,
@@ -46,7 +46,7 @@ _NO_SIZE: Final = 1 << 16
 """Most elements of an array whose elements have no size: no byte of the file stands behind them."""
 
 
-def _dtype(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _dtype(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     """Judge ``dtype('f4', False, True)``; the copy is essential, since a state follows and the original is shared."""
     expect(arguments, str, (bool, int), (bool, int))
     if not arguments[2]:
@@ -59,15 +59,15 @@ def _dtype(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
     if letter:
         if (size or "8") not in _SIZES[letter].split() or (size is None and letter not in "OMm"):
             raise Refusal("the code of the dtype is not one that numpy writes")
-        return Facts("dtype", letter, int(size or 8), open=True, swapped=swapped)
+        return ValueInfo("dtype", letter, int(size or 8), open=True, swapped=swapped)
     itemsize = int(length) * (4 if text == "U" else 1)
     if itemsize >= 1 << 31:
-        raise Damage("an element of the dtype has more than 2**31 bytes")
-    return Facts("dtype", text, itemsize, open=True, swapped=swapped)
+        raise Malformed("an element of the dtype has more than 2**31 bytes")
+    return ValueInfo("dtype", text, itemsize, open=True, swapped=swapped)
 
 
-def _dtype_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
-    if facts is None or facts.kind != "dtype" or not facts.open:
+def _dtype_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
+    if info is None or info.kind != "dtype" or not info.open:
         raise Refusal("only a dtype that was just made takes a state")
     if type(state) is not tuple or not 8 <= len(state) <= 9 or not is_one_of(state[0], 3, 4):
         raise Refusal("the state of the dtype is not of version 3 or 4")
@@ -75,24 +75,24 @@ def _dtype_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any
     if not is_one_of(order, "<", ">", "|", "=") or not all(type(number) is int for number in (size, alignment, flags)):
         raise Refusal("the state of the dtype is malformed")
     # Without a unit numpy would go on with a dtype of dates that has none, and end the process.
-    dates = facts.dtype in "Mm"
+    dates = info.dtype in "Mm"
     if dates != (version == 4) or dates != (len(state) == 9):
         raise Refusal("a unit is for dtypes of dates alone, and they have one")
-    sized = _SIZED.get(facts.dtype)
-    if (size, alignment) != (-1, -1) if sized is None else (size != facts.itemsize or alignment not in sized):
-        raise Damage("the state of the dtype contradicts its code")
+    sized = _SIZED.get(info.dtype)
+    if (size, alignment) != (-1, -1) if sized is None else (size != info.itemsize or alignment not in sized):
+        raise Malformed("the state of the dtype contradicts its code")
     if dates:
         _check_unit(state[8])
     if subarray is not None:
-        _check_subarray(judge, facts, subarray)
+        _check_subarray(context, info, subarray)
     if names is not None or fields is not None:
-        _check_fields(judge, facts, names, fields)
-    allowed = {_OBJECT: (63,), "U": (8,), "V": (0, 8) if names is None else (16, 24, 144, 152)}.get(facts.dtype, (0,))
+        _check_fields(context, info, names, fields)
+    allowed = {_OBJECT: (63,), "U": (8,), "V": (0, 8) if names is None else (16, 24, 144, 152)}.get(info.dtype, (0,))
     if flags not in allowed:
         raise Refusal("the flags of the dtype are not those that numpy writes for it")
-    facts.open = False
-    facts.swapped = facts.swapped if order == "|" else order not in ("=", _NATIVE)
-    judge.weigh(obj, 16 * facts.weight)
+    info.open = False
+    info.swapped = info.swapped if order == "|" else order not in ("=", _NATIVE)
+    context.weigh(obj, 16 * info.weight)
     return _set_state
 
 
@@ -112,99 +112,101 @@ def _check_unit(metadata: Any) -> None:
         raise Refusal("the unit of the dtype is malformed")
 
 
-def _check_subarray(judge: Judge, facts: Facts, subarray: Any) -> None:
-    if type(subarray) is not tuple or len(subarray) != 2 or facts.dtype != "V":
+def _check_subarray(context: RuleContext, info: ValueInfo, subarray: Any) -> None:
+    if type(subarray) is not tuple or len(subarray) != 2 or info.dtype != "V":
         raise Refusal("the subarray of the dtype is malformed")
-    element = _known_dtype(judge, subarray[0])
+    element = _known_dtype(context, subarray[0])
     shape = (subarray[1],) if type(subarray[1]) is int else subarray[1]
-    if count_elements(sizes(shape, "shape of the subarray")) * element.itemsize != facts.itemsize:
-        raise Damage("the subarray does not fill the dtype")
-    facts.layout = "subarray"
-    _unfold(judge, facts, [element])
+    if count_elements(sizes(shape, "shape of the subarray")) * element.itemsize != info.itemsize:
+        raise Malformed("the subarray does not fill the dtype")
+    info.layout = "subarray"
+    _unfold(context, info, [element])
 
 
-def _check_fields(judge: Judge, facts: Facts, names: Any, fields: Any) -> None:
-    if facts.dtype != "V" or facts.layout == "subarray" or type(names) is not tuple or type(fields) is not dict:
+def _check_fields(context: RuleContext, info: ValueInfo, names: Any, fields: Any) -> None:
+    if info.dtype != "V" or info.layout == "subarray" or type(names) is not tuple or type(fields) is not dict:
         raise Refusal("the fields of the dtype are malformed")
     if set(map(type, names)) - {str} or set(map(type, fields)) - {str}:
         raise Refusal("the fields of the dtype are malformed")
     if len(set(names)) != len(names) or fields.keys() != set(names):
-        raise Damage("the names of the dtype's fields contradict its fields")
+        raise Malformed("the names of the dtype's fields contradict its fields")
     elements = []
     for field in fields.values():
         if type(field) is not tuple or len(field) != 2 or type(field[1]) is not int:
             raise Refusal("the fields of the dtype are malformed")
-        element = _known_dtype(judge, field[0])
-        if not 0 <= field[1] <= facts.itemsize - element.itemsize:
-            raise Damage("a field lies outside its dtype")
+        element = _known_dtype(context, field[0])
+        if not 0 <= field[1] <= info.itemsize - element.itemsize:
+            raise Malformed("a field lies outside its dtype")
         elements.append(element)
-    _unfold(judge, facts, elements)
+    _unfold(context, info, elements)
 
 
-def _unfold(judge: Judge, facts: Facts, elements: list[Facts]) -> None:
+def _unfold(context: RuleContext, info: ValueInfo, elements: list[ValueInfo]) -> None:
     """Hold a dtype to a number of parts, counted at each place where one stands, and charge for going through them."""
-    facts.weight = 1 + sum(element.weight for element in elements)
-    facts.levels = 1 + max((element.levels for element in elements), default=0)
-    if facts.weight > DTYPE_PARTS or facts.levels > DTYPE_LEVELS:
-        raise Excess(f"the dtype has more than {DTYPE_PARTS:,} parts, or nests more than {DTYPE_LEVELS} levels deep")
-    judge.spend(16 * facts.weight)
+    info.weight = 1 + sum(element.weight for element in elements)
+    info.levels = 1 + max((element.levels for element in elements), default=0)
+    if info.weight > DTYPE_PARTS or info.levels > DTYPE_LEVELS:
+        raise LimitExceeded(
+            f"the dtype has more than {DTYPE_PARTS:,} parts, or nests more than {DTYPE_LEVELS} levels deep"
+        )
+    context.spend(16 * info.weight)
 
 
-def _known_dtype(judge: Judge, value: Any, objects: bool = False) -> Facts:
-    facts = judge.facts(value)
-    if facts is None or facts.kind != "dtype":
+def _known_dtype(context: RuleContext, value: Any, objects: bool = False) -> ValueInfo:
+    info = context.info(value)
+    if info is None or info.kind != "dtype":
         raise Refusal("a dtype was expected")
-    if facts.dtype == _OBJECT and not objects:
+    if info.dtype == _OBJECT and not objects:
         raise Refusal("bytes may not be taken for object pointers")
-    facts.open = False
-    return facts
+    info.open = False
+    return info
 
 
-def _element_type(judge: Judge, value: Any, objects: bool = False) -> Facts:
+def _element_type(context: RuleContext, value: Any, objects: bool = False) -> ValueInfo:
     """Return what is known of the dtype of an array or a scalar: numpy never gives them a subarray for one."""
-    facts = _known_dtype(judge, value, objects)
-    if facts.layout == "subarray":
+    info = _known_dtype(context, value, objects)
+    if info.layout == "subarray":
         raise Refusal("the elements are arrays themselves")
-    judge.spend(facts.weight)
-    return facts
+    context.spend(info.weight)
+    return info
 
 
 def _set_state(obj: Any, state: Any) -> None:
     obj.__setstate__(state)
 
 
-def _reconstruct(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _reconstruct(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     """Judge ``_reconstruct(ndarray, (0,), b'b')``, which makes an empty array that waits for its state."""
     if len(arguments) != 3 or type(arguments[1]) is not tuple or not is_one_of(arguments[2], b"b", "b"):
         raise Refusal("it is not called as numpy writes it")
     if len(arguments[1]) != 1 or not is_one_of(arguments[1][0], 0):
         raise Refusal("it is not called as numpy writes it")
-    grant = judge.grant(arguments[0])
+    grant = context.grant(arguments[0])
     if grant is None or (grant.listed == "built-in" and grant.name != "ndarray"):
         raise Refusal("its class is not an array that is allowed")
-    return Facts("array", open=True)
+    return ValueInfo("array", open=True)
 
 
-def _array_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
-    if facts is None or facts.kind != "array" or not facts.open:
+def _array_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
+    if info is None or info.kind != "array" or not info.open:
         raise Refusal("only an array that was just made takes a state")
     if type(state) is not tuple or len(state) != 5 or not is_one_of(state[0], 1):
         raise Refusal("the state of the array is not of version 1")
     _, shape, dtype, fortran, data = state
-    element = _element_type(judge, dtype, objects=True)
+    element = _element_type(context, dtype, objects=True)
     count = count_elements(sizes(shape, "shape of the array"))
     if not is_one_of(fortran, True, False, 0, 1):
         raise Refusal("the state of the array is malformed")
     if element.dtype == _OBJECT:
         if type(data) is not list or len(data) != count:
-            raise Damage("an array of objects does not hold as many as its shape says")
-        allocate(judge, 8 * count)
-        judge.nest(obj, data)
+            raise Malformed("an array of objects does not hold as many as its shape says")
+        allocate(context, 8 * count)
+        context.nest(obj, data)
     else:
-        _check_filled(judge, data, count, element)
-        allocate(judge, count * element.itemsize)
-    facts.open = False
-    facts.dtype, facts.itemsize, facts.shape, facts.nbytes = (
+        _check_filled(context, data, count, element)
+        allocate(context, count * element.itemsize)
+    info.open = False
+    info.dtype, info.itemsize, info.shape, info.nbytes = (
         element.dtype,
         element.itemsize,
         shape,
@@ -213,36 +215,36 @@ def _array_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any
     return _set_state
 
 
-def check_array(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
+def check_array(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
     """Hold the state of an array of a user's class to the same, where numpy will read it; return it, copied.
 
     One of another shape is for a ``__setstate__`` of the class's own, or numpy refuses it.
     """
     if type(state) is not tuple or len(state) not in (4, 5):
         return state
-    state = own_container(judge, state, RULES["numpy", "ndarray"].state_reads)
-    _array_state(judge, obj, facts, state)
+    state = own_container(context, state, RULES["numpy", "ndarray"].state_reads)
+    _array_state(context, obj, info, state)
     return state
 
 
-def _check_filled(judge: Judge, data: Any, count: int, element: Facts) -> None:
+def _check_filled(context: RuleContext, data: Any, count: int, element: ValueInfo) -> None:
     """Hold the bytes of an array against its shape."""
     if type(data) is str:
         # Pickles of Python 2, read with encoding="latin1": numpy encodes them.
-        allocate(judge, len(data))
+        allocate(context, len(data))
         try:
             length: int | None = len(data.encode("latin-1"))
         except UnicodeEncodeError:
-            raise Damage("the text that stands for the bytes of the array is no latin-1") from None
+            raise Malformed("the text that stands for the bytes of the array is no latin-1") from None
     else:
-        length = judge.length(data)
+        length = context.length(data)
     if length is not None and length != count * element.itemsize:
-        raise Damage("the bytes of the array do not fill its shape")
+        raise Malformed("the bytes of the array do not fill its shape")
     if not element.itemsize and count > _NO_SIZE:
-        raise Excess(f"the array has more than {_NO_SIZE:,} elements that have no size")
+        raise LimitExceeded(f"the array has more than {_NO_SIZE:,} elements that have no size")
 
 
-def _from_buffer(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _from_buffer(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     if (
         len(arguments) not in (4, 5)
         or not is_one_of(arguments[3], "C", "F", "K")
@@ -252,29 +254,31 @@ def _from_buffer(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
     buffer, dtype, shape = arguments[:3]
     if arguments[3] == "K":
         raise Refusal("arrays with permuted axes are not read")
-    element = _element_type(judge, dtype)
+    element = _element_type(context, dtype)
     count = count_elements(sizes(shape, "shape of the array"))
-    length = judge.length(buffer)
+    length = context.length(buffer)
     if length is not None and length != count * element.itemsize:
-        raise Damage("the bytes of the array do not fill its shape")
+        raise Malformed("the bytes of the array do not fill its shape")
     if not element.itemsize:
         raise Refusal("the elements of the array have no size")
-    return Facts("array", element.dtype, element.itemsize, count * element.itemsize, shape)
+    return ValueInfo("array", element.dtype, element.itemsize, count * element.itemsize, shape)
 
 
-def _scalar(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _scalar(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     if len(arguments) != 2:
         raise Refusal(f"it is called with {len(arguments)} arguments")
-    element = _element_type(judge, arguments[0])
+    element = _element_type(context, arguments[0])
     data = arguments[1]
     if type(data) is str and data.isascii():
         data = data.encode()
-    if judge.length(data) != element.itemsize or type(data) in (bytearray, memoryview):
-        raise Damage("the bytes of the scalar do not fill its dtype")
-    allocate(judge, element.itemsize)
+    if context.length(data) != element.itemsize or type(data) in (bytearray, memoryview):
+        raise Malformed("the bytes of the scalar do not fill its dtype")
+    allocate(context, element.itemsize)
     if element.dtype == "U":
         _check_characters(data, element.swapped)
-    return Facts("scalar", element.dtype, element.itemsize, element.itemsize, weight=element.weight + element.itemsize)
+    return ValueInfo(
+        "scalar", element.dtype, element.itemsize, element.itemsize, weight=element.weight + element.itemsize
+    )
 
 
 def _check_characters(data: Any, swapped: bool) -> None:
@@ -283,7 +287,7 @@ def _check_characters(data: Any, swapped: bool) -> None:
     try:
         content.decode("utf-32-le" if little else "utf-32-be", "surrogatepass")
     except UnicodeDecodeError:
-        raise Damage("a character of the scalar is none") from None
+        raise Malformed("a character of the scalar is none") from None
 
 
 _SCALARS: Final = (

@@ -1,7 +1,7 @@
 """What a rule is: for one name, the arguments it may be called with, and what is known of the result.
 
-Rules judge by exact types and by `Facts`, never by asking an object, so that the load and `safepickle.inspect`, which
-builds nothing of the kind, judge alike.
+Rules judge by exact types and by `ValueInfo`, never by asking an object, so that the load and `safepickle.inspect`,
+which builds nothing of the kind, judge alike.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from safepickle.guard.blob import Blob
-from safepickle.guard.limits import ALLOCATED, DIMENSIONS, Damage, Refusal
+from safepickle.guard.limits import ALLOCATED, DIMENSIONS, Malformed, Refusal
 from safepickle.guard.rules.copies import ALL
 
 
 @dataclass(slots=True)
-class Facts:
+class ValueInfo:
     """What is known of a value, whether or not it exists.
 
     Attributes:
@@ -33,7 +33,7 @@ class Facts:
         weight: How many element types a dtype is made of.
         levels: How deep they nest.
         swapped: Whether the bytes are in the order of another machine.
-        parts: What a value will hold that is made by a call, for `Judge.nest`.
+        parts: What a value will hold that is made by a call, for `RuleContext.nest`.
     """
 
     kind: str
@@ -51,10 +51,10 @@ class Facts:
     parts: tuple[Any, ...] = ()
 
 
-class Judge(Protocol):
+class RuleContext(Protocol):
     """What a rule may ask."""
 
-    def facts(self, value: Any) -> Facts | None:
+    def info(self, value: Any) -> ValueInfo | None:
         """What is known of a value that this load has made or named."""
 
     def grant(self, value: Any) -> Grant | None:
@@ -72,7 +72,7 @@ class Judge(Protocol):
         for what C code makes of it that is larger than what it was given.
 
         Raises:
-            Excess: More than a stream of its length may spend.
+            LimitExceeded: More than a stream of its length may spend.
         """
 
     def nest(self, value: Any, parts: Iterable[Any]) -> None:
@@ -81,10 +81,10 @@ class Judge(Protocol):
         For arrays of objects, dtypes, and what else is no list, dict, tuple, set, exception or instance of a Python
         class: a chain of values that were noted so is bounded, and is broken by any other value in it. Deques and
         defaultdicts are noted by the machine. In a rule for a state `value` is the object; a rule for a call, whose
-        value is not made yet, returns `Facts` with `parts` instead. Charge for going through `parts` first.
+        value is not made yet, returns `ValueInfo` with `parts` instead. Charge for going through `parts` first.
 
         Raises:
-            Excess: It is nested too deeply.
+            LimitExceeded: It is nested too deeply.
         """
 
     def weigh(self, value: Any, units: int) -> None:
@@ -97,7 +97,7 @@ class Judge(Protocol):
         still to be made; keys of one container are counted together.
 
         Raises:
-            Excess: It costs too much.
+            LimitExceeded: It costs too much.
         """
 
     def check_attributes(self, obj: Any, state: Any) -> None:
@@ -110,10 +110,10 @@ class Judge(Protocol):
         """Load a torch file that lies inside the pickle, under the same guard."""
 
 
-Check = Callable[[Judge, tuple[Any, ...]], "Facts | None"]
+Check = Callable[[RuleContext, tuple[Any, ...]], "ValueInfo | None"]
 
 
-def no_call(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def no_call(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     """Refuse every call: the name may only be mentioned."""
     raise Refusal("it may be mentioned, but not called")
 
@@ -129,11 +129,11 @@ class Rule:
             all that follow. These levels are copied first, so that the stream cannot change them. What lies deeper is
             only kept: it stays the stream's own object. Whoever names nothing here gets copies all the way down.
         state_reads: The same for a state.
-        state: Judges a state, and says by what function it is set: ``state(judge, obj, facts, state)``.
-        items: Judges keys that are to be set in an instance, and says by what function: ``items(judge, obj, keys)``.
+        state: Judges a state, and says by what function it is set: ``state(context, obj, info, state)``.
+        items: Judges keys that are to be set in an instance, and says by what function: ``items(context, obj, keys)``.
         data: Whether the name's object may be part of the result, as a class may. Else it may only be called.
         plain: Whether it belongs to the standard library and builds values: inspect makes those for real.
-        facts: What is known of the name's object itself.
+        info: What is known of the name's object itself.
         unfolds: For a name that stands for another operation, or begins with one: which.
         of_first: Whether the result is an instance of the first argument.
         functions: Whether it may be called with names that may only be called, which it does not keep.
@@ -144,11 +144,11 @@ class Rule:
     make: Callable[..., Any] | None = None
     reads: tuple[int, ...] = (ALL,)
     state_reads: int = ALL
-    state: Callable[[Judge, Any, Facts | None, Any], Callable[[Any, Any], None]] | None = None
-    items: Callable[[Judge, Any, list[Any]], Callable[[Any, Any, Any], None]] | None = None
+    state: Callable[[RuleContext, Any, ValueInfo | None, Any], Callable[[Any, Any], None]] | None = None
+    items: Callable[[RuleContext, Any, list[Any]], Callable[[Any, Any, Any], None]] | None = None
     data: bool = False
     plain: bool = False
-    facts: Facts | None = None
+    info: ValueInfo | None = None
     unfolds: str = ""
     of_first: bool = False
     functions: bool = False
@@ -190,9 +190,9 @@ def is_one_of(value: Any, *choices: Any) -> bool:
     return any(type(value) is type(choice) and value == choice for choice in choices)
 
 
-def allocate(judge: Judge, nbytes: int) -> None:
+def allocate(context: RuleContext, nbytes: int) -> None:
     """Charge for `nbytes` that a call allocates and fills."""
-    judge.spend(ALLOCATED * nbytes)
+    context.spend(ALLOCATED * nbytes)
 
 
 def is_size(value: Any) -> bool:
@@ -204,10 +204,10 @@ def sizes(value: Any, what: str) -> tuple[int, ...]:
     """Return a shape or strides as a tuple.
 
     Raises:
-        Damage: It is not a tuple of integers from 0 on.
+        Malformed: It is not a tuple of integers from 0 on.
     """
     if type(value) is not tuple or len(value) > DIMENSIONS or not all(map(is_size, value)):
-        raise Damage(f"the {what} is not a tuple of at most {DIMENSIONS} integers from 0 on")
+        raise Malformed(f"the {what} is not a tuple of at most {DIMENSIONS} integers from 0 on")
     return value
 
 
@@ -215,7 +215,7 @@ def count_elements(shape: tuple[int, ...]) -> int:
     """Return the product of the dimensions, unless it overflows.
 
     Raises:
-        Damage: It does not fit 63 bits.
+        Malformed: It does not fit 63 bits.
     """
     count = 1
     for size in shape:
@@ -225,7 +225,7 @@ def count_elements(shape: tuple[int, ...]) -> int:
     for size in shape:
         widest *= size or 1
     if widest >= 1 << 60:
-        raise Damage("the dimensions multiply to more than 2**60 elements")
+        raise Malformed("the dimensions multiply to more than 2**60 elements")
     return count
 
 

@@ -10,13 +10,13 @@ import re
 from collections import OrderedDict
 from typing import Any, Final
 
-from safepickle.guard.limits import EXPANDED, Damage, Excess, Refusal
+from safepickle.guard.limits import EXPANDED, LimitExceeded, Malformed, Refusal
 from safepickle.guard.rules.base import (
     DATA,
-    Facts,
     Grant,
-    Judge,
     Rule,
+    RuleContext,
+    ValueInfo,
     allocate,
     count_elements,
     expect,
@@ -79,57 +79,57 @@ def is_float(dtype: str) -> bool:
     return dtype.startswith(("float", "bfloat", "complex"))
 
 
-def _storage(judge: Judge, storage: Any, *, typed: bool) -> Facts:
-    facts = judge.facts(storage)
-    if facts is None or facts.kind != "storage":
+def _storage(context: RuleContext, storage: Any, *, typed: bool) -> ValueInfo:
+    info = context.info(storage)
+    if info is None or info.kind != "storage":
         raise Refusal("its first argument is no storage of this file")
-    if (facts.layout == TYPED) != typed:
+    if (info.layout == TYPED) != typed:
         raise Refusal(f"its first argument is {'no ' if typed else 'a '}storage that knows the type of its elements")
-    return facts
+    return info
 
 
 def _tensor(
-    judge: Judge,
+    context: RuleContext,
     storage: Any,
     offset: Any,
     size: Any,
     stride: Any,
-    dtype: Facts | None = None,
+    dtype: ValueInfo | None = None,
     *,
     typed: bool = True,
     quantized: bool = False,
-) -> Facts:
+) -> ValueInfo:
     """Hold a view of a storage against it."""
-    backing = _storage(judge, storage, typed=typed)
+    backing = _storage(context, storage, typed=typed)
     element = backing if dtype is None else dtype
     if element.dtype.startswith("q") != quantized:
         raise Refusal("a quantized tensor has a rebuild function of its own")
     shape, steps = sizes(size, "size of the tensor"), sizes(stride, "stride of the tensor")
     if len(shape) != len(steps) or not is_size(offset):
-        raise Damage("the size, stride and offset of the tensor do not fit together")
+        raise Malformed("the size, stride and offset of the tensor do not fit together")
     count = count_elements(shape)
     if count:
         last = offset + sum((length - 1) * step for length, step in zip(shape, steps, strict=True))
         if backing.nbytes is not None and (last + 1) * element.itemsize > backing.nbytes:
-            raise Damage(
+            raise Malformed(
                 f"the tensor reaches element {last:,} of a storage of {backing.nbytes:,} bytes "
                 f"({element.dtype}, {element.itemsize} bytes each)"
             )
         if backing.nbytes is not None and count > EXPANDED and count * element.itemsize > backing.nbytes:
-            raise Excess(f"the tensor shows its storage again and again, as {count:,} elements")
+            raise LimitExceeded(f"the tensor shows its storage again and again, as {count:,} elements")
     elif backing.nbytes is not None and offset * element.itemsize > backing.nbytes:
-        raise Damage("the offset of the tensor lies outside its storage")
-    return Facts("tensor", element.dtype, element.itemsize, count * element.itemsize, shape, filled=backing.filled)
+        raise Malformed("the offset of the tensor lies outside its storage")
+    return ValueInfo("tensor", element.dtype, element.itemsize, count * element.itemsize, shape, filled=backing.filled)
 
 
-def _gradient(facts: Facts, requires_grad: Any, hooks: Any = None) -> Facts:
+def _gradient(info: ValueInfo, requires_grad: Any, hooks: Any = None) -> ValueInfo:
     if type(requires_grad) is not bool:
         raise Refusal("requires_grad is not a bool")
-    if requires_grad and not is_float(facts.dtype):
-        raise Damage(f"a tensor of {facts.dtype} cannot require gradients")
+    if requires_grad and not is_float(info.dtype):
+        raise Malformed(f"a tensor of {info.dtype} cannot require gradients")
     if hooks is not None and not (type(hooks) in (OrderedDict, dict) and not hooks):
         raise Refusal("the tensor carries hooks, which are code that runs later")
-    return facts
+    return info
 
 
 def _metadata(value: Any) -> None:
@@ -141,68 +141,68 @@ def _metadata(value: Any) -> None:
         raise Refusal("the metadata of the tensor is more than its conj and neg bits")
 
 
-def _check_bits(facts: Facts, metadata: Any) -> None:
+def _check_bits(info: ValueInfo, metadata: Any) -> None:
     _metadata(metadata)
-    if metadata and metadata.get("conj") and not facts.dtype.startswith("complex"):
-        raise Damage("the conj bit is for complex tensors")
+    if metadata and metadata.get("conj") and not info.dtype.startswith("complex"):
+        raise Malformed("the conj bit is for complex tensors")
 
 
-def _rebuild_tensor(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _rebuild_tensor(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     if len(arguments) != 4:
         raise Refusal(f"it is called with {len(arguments)} arguments")
-    return _tensor(judge, *arguments)
+    return _tensor(context, *arguments)
 
 
-def _rebuild_tensor_v2(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _rebuild_tensor_v2(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     if len(arguments) not in (6, 7):
         raise Refusal(f"it is called with {len(arguments)} arguments")
-    facts = _gradient(_tensor(judge, *arguments[:4]), *arguments[4:6])
-    _check_bits(facts, arguments[6] if len(arguments) == 7 else None)
-    return facts
+    info = _gradient(_tensor(context, *arguments[:4]), *arguments[4:6])
+    _check_bits(info, arguments[6] if len(arguments) == 7 else None)
+    return info
 
 
-def _rebuild_tensor_v3(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _rebuild_tensor_v3(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     if len(arguments) not in (7, 8):
         raise Refusal(f"it is called with {len(arguments)} arguments")
     storage, offset, size, stride = arguments[:4]
-    facts = _gradient(_tensor(judge, storage, offset, size, stride, _dtype(judge, arguments[6])), *arguments[4:6])
+    info = _gradient(_tensor(context, storage, offset, size, stride, _dtype(context, arguments[6])), *arguments[4:6])
     if arguments[4]:
-        raise Damage("torch makes no tensor that requires gradients by this function")
-    _check_bits(facts, arguments[7] if len(arguments) == 8 else None)
-    return facts
+        raise Malformed("torch makes no tensor that requires gradients by this function")
+    _check_bits(info, arguments[7] if len(arguments) == 8 else None)
+    return info
 
 
-def _dtype(judge: Judge, value: Any) -> Facts:
-    facts = judge.facts(value)
-    if facts is None or facts.kind != "torch dtype":
+def _dtype(context: RuleContext, value: Any) -> ValueInfo:
+    info = context.info(value)
+    if info is None or info.kind != "torch dtype":
         raise Refusal("a torch dtype was expected")
-    return facts
+    return info
 
 
-def _known(judge: Judge, value: Any) -> Facts:
-    facts = judge.facts(value)
-    if facts is None or facts.kind != "tensor":
+def _known(context: RuleContext, value: Any) -> ValueInfo:
+    info = context.info(value)
+    if info is None or info.kind != "tensor":
         raise Refusal("a tensor of this file was expected")
-    return facts
+    return info
 
 
-def _parameter(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _parameter(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     if len(arguments) != 3:
         raise Refusal(f"it is called with {len(arguments)} arguments")
-    return _gradient(_known(judge, arguments[0]), *arguments[1:])
+    return _gradient(_known(context, arguments[0]), *arguments[1:])
 
 
-def _new_parameter(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _new_parameter(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     if len(arguments) != 2:
         raise Refusal(f"it is called with {len(arguments)} arguments")
-    return _gradient(_known(judge, arguments[0]), arguments[1])
+    return _gradient(_known(context, arguments[0]), arguments[1])
 
 
-def _parameter_with_state(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _parameter_with_state(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     if len(arguments) != 4:
         raise Refusal(f"it is called with {len(arguments)} arguments")
     _python_attributes(arguments[3])
-    return _gradient(_known(judge, arguments[0]), *arguments[1:3])
+    return _gradient(_known(context, arguments[0]), *arguments[1:3])
 
 
 def _make_parameter_with_state(data: Any, requires_grad: bool, hooks: Any, state: Any) -> Any:
@@ -228,18 +228,18 @@ def _python_attributes(state: Any) -> dict[str, Any]:
     return state
 
 
-def _from_type(judge: Judge, arguments: tuple[Any, ...]) -> Facts | None:
+def _from_type(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo | None:
     """Judge ``_rebuild_from_type_v2(func, new_type, args, state)``: a rebuild function on this list."""
     if len(arguments) != 4:
         raise Refusal(f"it is called with {len(arguments)} arguments")
     function, cls, inner, state = arguments
     if type(function) is not Grant or ("torch._utils", function.name) not in RULES or type(inner) is not tuple:
         raise Refusal("the function that it calls is no rebuild function of torch's")
-    grant = judge.grant(cls)
+    grant = context.grant(cls)
     if grant is None or (grant.listed == "built-in" and grant.name not in ("Tensor", "Parameter", "Buffer")):
         raise Refusal("its class is no tensor that is allowed")
     _python_attributes(state)
-    return function.rule.check(judge, inner)
+    return function.rule.check(context, inner)
 
 
 def _make_from_type(function: Grant, cls: Any, inner: Any, state: Any) -> Any:
@@ -255,38 +255,38 @@ def _make_from_type(function: Grant, cls: Any, inner: Any, state: Any) -> Any:
     return made
 
 
-def _sparse(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _sparse(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     if len(arguments) != 2 or type(arguments[1]) not in (tuple, list):
         raise Refusal("it is not called as torch writes it")
-    layout = judge.facts(arguments[0])
+    layout = context.info(arguments[0])
     if layout is None or layout.kind != "layout":
         raise Refusal("its first argument is no layout")
     data = tuple(arguments[1])
     coordinates = layout.layout == "torch.sparse_coo"
     if len(data) not in ((3, 4) if coordinates else (4,)):
         raise Refusal("the parts of the sparse tensor are not those of its layout")
-    indices = [_known(judge, part) for part in data[: 1 if coordinates else 2]]
-    values = _known(judge, data[1 if coordinates else 2])
+    indices = [_known(context, part) for part in data[: 1 if coordinates else 2]]
+    values = _known(context, data[1 if coordinates else 2])
     if not all(part.dtype in ("int64", "int32") and part.layout == "strided" for part in indices):
-        raise Damage("the indices of the sparse tensor are not integers")
+        raise Malformed("the indices of the sparse tensor are not integers")
     if values.layout != "strided" or values.dtype.startswith("q"):
-        raise Damage("the values of the sparse tensor are no plain tensor")
+        raise Malformed("the values of the sparse tensor are no plain tensor")
     # Checking the indices goes through all of them, and makes copies on the way.
-    allocate(judge, 4 * sum(part.nbytes or 0 for part in (*indices, values)))
+    allocate(context, 4 * sum(part.nbytes or 0 for part in (*indices, values)))
     if coordinates and len(data) == 4 and type(data[3]) not in (bool, type(None)):
         raise Refusal("is_coalesced is not a bool")
-    shape = _size(judge, data[2 if coordinates else 3])
+    shape = _size(context, data[2 if coordinates else 3])
     count_elements(shape)
     found = indices[0].shape
     if coordinates and (len(found) != 2 or found[0] > len(shape) or found[1:] != values.shape[:1]):
-        raise Damage("the indices and values of the sparse tensor do not fit together")
-    return Facts("tensor", values.dtype, values.itemsize, values.nbytes, shape, layout.layout, filled=values.filled)
+        raise Malformed("the indices and values of the sparse tensor do not fit together")
+    return ValueInfo("tensor", values.dtype, values.itemsize, values.nbytes, shape, layout.layout, filled=values.filled)
 
 
-def _size(judge: Judge, value: Any) -> tuple[int, ...]:
-    facts = judge.facts(value)
-    if facts is not None and facts.kind == "size":
-        return facts.shape
+def _size(context: RuleContext, value: Any) -> tuple[int, ...]:
+    info = context.info(value)
+    if info is not None and info.kind == "size":
+        return info.shape
     return sizes(tuple(value) if type(value) is list else value, "size of the tensor")
 
 
@@ -295,73 +295,73 @@ def _make_sparse(layout: Any, data: Any) -> Any:
     return rebuild_checked(layout, data)
 
 
-def _quantized(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _quantized(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     if len(arguments) != 7:
         raise Refusal(f"it is called with {len(arguments)} arguments")
-    facts = _gradient(_tensor(judge, *arguments[:4], quantized=True), *arguments[5:7])
+    info = _gradient(_tensor(context, *arguments[:4], quantized=True), *arguments[5:7])
     # A tensor of that size is made first, before it is laid over the storage.
-    backing = _storage(judge, arguments[0], typed=True)
-    if facts.nbytes is not None and backing.nbytes is not None and facts.nbytes > backing.nbytes:
-        raise Excess("the quantized tensor shows its storage again and again")
-    if facts.nbytes is not None and facts.nbytes > 1 << 24:
-        judge.spend(facts.nbytes >> 4)
+    backing = _storage(context, arguments[0], typed=True)
+    if info.nbytes is not None and backing.nbytes is not None and info.nbytes > backing.nbytes:
+        raise LimitExceeded("the quantized tensor shows its storage again and again")
+    if info.nbytes is not None and info.nbytes > 1 << 24:
+        context.spend(info.nbytes >> 4)
     scheme = arguments[4]
     if type(scheme) is not tuple or not scheme:
         raise Refusal("the quantizer of the tensor is malformed")
-    named = judge.facts(scheme[0])
+    named = context.info(scheme[0])
     if named is None or named.kind != "qscheme":
         raise Refusal("the quantizer of the tensor is malformed")
     if named.dtype == "per_tensor_affine":
         expect(scheme[1:], float, int)
         if not -(1 << 31) <= scheme[2] < 1 << 31:
-            raise Damage("the zero point of the quantizer is out of range")
+            raise Malformed("the zero point of the quantizer is out of range")
     elif named.dtype in ("per_channel_affine", "per_channel_affine_float_qparams"):
-        if len(scheme) != 4 or type(scheme[3]) is not int or not 0 <= scheme[3] < len(facts.shape):
-            raise Damage("the quantizer of the tensor has an axis that the tensor lacks")
-        _check_channels(judge, scheme, facts, floats=named.dtype != "per_channel_affine")
+        if len(scheme) != 4 or type(scheme[3]) is not int or not 0 <= scheme[3] < len(info.shape):
+            raise Malformed("the quantizer of the tensor has an axis that the tensor lacks")
+        _check_channels(context, scheme, info, floats=named.dtype != "per_channel_affine")
     else:
         raise Refusal("the quantizer of the tensor is malformed")
-    return facts
+    return info
 
 
-def _check_channels(judge: Judge, scheme: tuple[Any, ...], facts: Facts, *, floats: bool) -> None:
+def _check_channels(context: RuleContext, scheme: tuple[Any, ...], info: ValueInfo, *, floats: bool) -> None:
     """Judge the scale and the zero point of each channel: torch reads them at once."""
-    scales, points = _known(judge, scheme[1]), _known(judge, scheme[2])
+    scales, points = _known(context, scheme[1]), _known(context, scheme[2])
     for part, dtypes in (
         (scales, ("float32", "float64")),
         (points, ("float32", "float64") if floats else ("int32", "int64")),
     ):
-        if part.shape != (facts.shape[scheme[3]],) or part.layout != "strided" or part.dtype not in dtypes:
-            raise Damage("the quantizer of the tensor does not fit its shape")
+        if part.shape != (info.shape[scheme[3]],) or part.layout != "strided" or part.dtype not in dtypes:
+            raise Malformed("the quantizer of the tensor does not fit its shape")
         if not part.filled:
             raise Refusal("the quantizer of the tensor would be read before the file's storages are")
-        allocate(judge, 2 * (part.nbytes or 0))
+        allocate(context, 2 * (part.nbytes or 0))
 
 
-def _meta(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _meta(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     if len(arguments) != 4:
         raise Refusal(f"it is called with {len(arguments)} arguments")
-    dtype = _dtype(judge, arguments[0])
+    dtype = _dtype(context, arguments[0])
     if dtype.dtype.startswith("q"):
         raise Refusal("a quantized tensor has a rebuild function of its own")
     shape, stride = sizes(arguments[1], "size of the tensor"), sizes(arguments[2], "stride of the tensor")
     count_elements(shape)
     reach = 1 + sum((length - 1) * step for length, step in zip(shape, stride, strict=False) if length)
     if len(shape) != len(stride) or reach * dtype.itemsize >= 1 << 62:
-        raise Damage("the size and stride of the tensor do not fit together")
-    return _gradient(Facts("tensor", dtype.dtype, dtype.itemsize, 0, shape, "meta"), arguments[3])
+        raise Malformed("the size and stride of the tensor do not fit together")
+    return _gradient(ValueInfo("tensor", dtype.dtype, dtype.itemsize, 0, shape, "meta"), arguments[3])
 
 
-def _from_cpu(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _from_cpu(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     if len(arguments) != 4:
         raise Refusal(f"it is called with {len(arguments)} arguments")
-    source, dtype = _known(judge, arguments[0]), _dtype(judge, arguments[1])
+    source, dtype = _known(context, arguments[0]), _dtype(context, arguments[1])
     _check_device(arguments[2])
     if source.layout != "strided" or not source.filled or source.dtype.startswith("q") or dtype.dtype.startswith("q"):
         raise Refusal("it moves what is no plain tensor, or is not read yet")
     nbytes = count_elements(source.shape) * dtype.itemsize
-    allocate(judge, nbytes)
-    return _gradient(Facts("tensor", dtype.dtype, dtype.itemsize, nbytes, source.shape), arguments[3])
+    allocate(context, nbytes)
+    return _gradient(ValueInfo("tensor", dtype.dtype, dtype.itemsize, nbytes, source.shape), arguments[3])
 
 
 def _check_device(text: Any) -> None:
@@ -369,94 +369,94 @@ def _check_device(text: Any) -> None:
         raise Refusal("the device is not one that torch writes")
 
 
-def _device(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _device(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     expect(arguments, str, int, least=1)
     _check_device(arguments[0])
     if len(arguments) == 2 and (":" in arguments[0] or not 0 <= arguments[1] < 128):
-        raise Damage("the index of the device is out of range")
-    return Facts("device")
+        raise Malformed("the index of the device is out of range")
+    return ValueInfo("device")
 
 
-def _torch_size(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _torch_size(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     expect(arguments, (tuple, list), least=0)
-    return Facts("size", shape=sizes(tuple(arguments[0]) if arguments else (), "size"))
+    return ValueInfo("size", shape=sizes(tuple(arguments[0]) if arguments else (), "size"))
 
 
-def _layout(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _layout(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     expect(arguments, str)
     if arguments[0] not in _LAYOUTS:
         raise Refusal("the layout is not one that torch writes")
-    return Facts("layout", layout=arguments[0])
+    return ValueInfo("layout", layout=arguments[0])
 
 
-def _nested_storage(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _nested_storage(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     """Judge the bytes of a torch file inside the pickle: they hold one storage, and are loaded under this guard."""
-    length = judge.length(arguments[0]) if len(arguments) == 1 else -1
+    length = context.length(arguments[0]) if len(arguments) == 1 else -1
     if length is None or length < 0:
         raise Refusal("its argument is not bytes")
-    judge.spend(length)
-    facts: Facts = judge.nested(arguments[0])
-    return facts
+    context.spend(length)
+    info: ValueInfo = context.nested(arguments[0])
+    return info
 
 
-def _own_storage(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _own_storage(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     if len(arguments) not in (1, 2):
         raise Refusal(f"it is called with {len(arguments)} arguments")
-    length = judge.length(arguments[0])
+    length = context.length(arguments[0])
     if length is not None and length < 0:
         raise Refusal("the bytes of the storage are no bytes")
     if len(arguments) == 2:
         _check_device(arguments[1])
     # What is read-only, or lies badly, is copied.
-    allocate(judge, length or 0)
-    return Facts("storage", "uint8", 1, length)
+    allocate(context, length or 0)
+    return ValueInfo("storage", "uint8", 1, length)
 
 
-def _own_typed_storage(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _own_typed_storage(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     if len(arguments) != 2:
         raise Refusal(f"it is called with {len(arguments)} arguments")
-    backing, element = _storage(judge, arguments[0], typed=False), _named_dtype(arguments[1])
-    return Facts("storage", element.dtype, element.itemsize, backing.nbytes, layout=TYPED)
+    backing, element = _storage(context, arguments[0], typed=False), _named_dtype(arguments[1])
+    return ValueInfo("storage", element.dtype, element.itemsize, backing.nbytes, layout=TYPED)
 
 
-def _named_dtype(name: Any) -> Facts:
+def _named_dtype(name: Any) -> ValueInfo:
     if type(name) is not str or name not in _ITEMSIZE:
         raise Refusal("the dtype is none of torch's")
-    return Facts("torch dtype", _ALIASES.get(name, name), _ITEMSIZE[name])
+    return ValueInfo("torch dtype", _ALIASES.get(name, name), _ITEMSIZE[name])
 
 
-def _own_tensor(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _own_tensor(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     if not 5 <= len(arguments) <= 8 or not all(type(flag) is bool for flag in arguments[5:]):
         raise Refusal("it is not called as safepickle writes it")
     storage, dtype, offset, size, stride = arguments[:5]
-    facts = _tensor(judge, storage, offset, size, stride, dtype=_named_dtype(dtype), typed=False)
-    if any(arguments[6:7]) and not facts.dtype.startswith("complex"):
-        raise Damage("the conj bit is for complex tensors")
-    return _gradient(facts, arguments[5] if len(arguments) > 5 else False)
+    info = _tensor(context, storage, offset, size, stride, dtype=_named_dtype(dtype), typed=False)
+    if any(arguments[6:7]) and not info.dtype.startswith("complex"):
+        raise Malformed("the conj bit is for complex tensors")
+    return _gradient(info, arguments[5] if len(arguments) > 5 else False)
 
 
-def _own_attributes(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def _own_attributes(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     if len(arguments) != 2 or type(arguments[1]) is not dict:
         raise Refusal("it is not called as safepickle writes it")
-    _known(judge, arguments[0])
+    _known(context, arguments[0])
     _python_attributes(arguments[1])
 
 
-def _version(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _version(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     expect(arguments, str)
     if len(arguments[0]) > _VERSION_LENGTH:
-        raise Excess(f"the version has more than {_VERSION_LENGTH} characters: comparing it takes it apart")
-    return Facts("text")
+        raise LimitExceeded(f"the version has more than {_VERSION_LENGTH} characters: comparing it takes it apart")
+    return ValueInfo("text")
 
 
 _DTYPES: Final = {
-    name: Rule(data=True, facts=Facts("torch dtype", _ALIASES.get(name, name), size))
+    name: Rule(data=True, info=ValueInfo("torch dtype", _ALIASES.get(name, name), size))
     for name, size in _ITEMSIZE.items()
 }
 _STORAGE_RULES: Final = {
-    name: Rule(data=True, facts=Facts("storage type", dtype, _ITEMSIZE[dtype])) for name, dtype in _STORAGES.items()
+    name: Rule(data=True, info=ValueInfo("storage type", dtype, _ITEMSIZE[dtype])) for name, dtype in _STORAGES.items()
 }
-_UNTYPED: Final = Rule(data=True, facts=Facts("storage type", "uint8", 1))
+_UNTYPED: Final = Rule(data=True, info=ValueInfo("storage type", "uint8", 1))
 _REBUILD: Final = {
     "_rebuild_tensor": Rule(_rebuild_tensor),
     "_rebuild_tensor_v2": Rule(_rebuild_tensor_v2),
@@ -474,7 +474,7 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     **{("torch", name): rule for name, rule in _DTYPES.items()},
     **{("torch", name): rule for name, rule in _STORAGE_RULES.items()},
     **{("torch.cuda", name): rule for name, rule in _STORAGE_RULES.items()},
-    **{("torch", name): Rule(data=True, facts=Facts("qscheme", name)) for name in _QSCHEMES},
+    **{("torch", name): Rule(data=True, info=ValueInfo("qscheme", name)) for name in _QSCHEMES},
     ("torch", "UntypedStorage"): _UNTYPED,
     ("torch.storage", "UntypedStorage"): _UNTYPED,
     ("torch.storage", "_load_from_bytes"): Rule(_nested_storage),

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any, Final
 
-from safepickle.guard.limits import Damage, Refusal
-from safepickle.guard.rules.base import Facts, Judge, Rule, allocate, expect
+from safepickle.guard.limits import Malformed, Refusal
+from safepickle.guard.rules.base import Rule, RuleContext, ValueInfo, allocate, expect
 from safepickle.guard.rules.copies import own_container
 
 _TABLES: Final = ("_parameters", "_buffers", "_modules")
@@ -49,19 +49,19 @@ _NAMES_OF_TORCH: Final = frozenset(_SET_BY_TORCH.split())
 _METHODS_OF_LAYERS: Final = frozenset(_METHODS.split())
 
 
-def _module_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
+def _module_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
     if type(state) is not dict or set(map(type, state)) - {str}:
         raise Refusal("the state of the layer is not a dict of attributes")
-    judge.check_attributes(obj, state)
+    context.check_attributes(obj, state)
     for name in _METHODS_OF_LAYERS.intersection(state):
         # Some models note on each layer what `type` it is.
         if type(state[name]) not in (str, int, float, bool, type(None)):
             raise Refusal(f"the state would hide the layer's {name}")
     for name in _TABLES:
         if name in state:
-            state[name] = _own_table(judge, state[name])
+            state[name] = _own_table(context, state[name])
     if "_non_persistent_buffers_set" in state:
-        names = state["_non_persistent_buffers_set"] = own_container(judge, state["_non_persistent_buffers_set"], 1)
+        names = state["_non_persistent_buffers_set"] = own_container(context, state["_non_persistent_buffers_set"], 1)
         if type(names) is not set or set(map(type, names)) - {str}:
             raise Refusal("the names of the layer's buffers are malformed")
     if any("_hooks" in name and type(hooks) not in (OrderedDict, dict) for name, hooks in state.items()):
@@ -69,40 +69,40 @@ def _module_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> An
     return _set_state
 
 
-def _own_table(judge: Judge, table: Any) -> Any:
+def _own_table(context: RuleContext, table: Any) -> Any:
     """Judge a table of parameters, buffers or layers, and return a copy."""
     if type(table) not in (dict, OrderedDict):
         raise Refusal("a table of the layer is no dict")
-    allocate(judge, 64 * len(table))
+    allocate(context, 64 * len(table))
     table = table.copy()
     if set(map(type, table)) - {str} or not _NAMES_OF_TORCH.isdisjoint(table):
         raise Refusal("a table of the layer has a name in it that none can have")
     return table
 
 
-def _recurrent_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
+def _recurrent_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
     """Judge the state of a recurrent layer with its weights by name, as torch has written it since version 1.4.
 
     Of an older one torch makes the names anew, for as many layers as the state says.
     """
-    setter = _module_state(judge, obj, facts, state)
+    setter = _module_state(context, obj, info, state)
     for name in _WEIGHTS:
-        state[name] = own_container(judge, state.get(name), 1)
+        state[name] = own_container(context, state.get(name), 1)
         if type(state[name]) is not list:
             raise Refusal("the layer has no list of its weights")
     if "all_weights" in state or not state["_all_weights"]:
         raise Refusal("the weights of the layer are not written by name")
-    state["_all_weights"] = [own_container(judge, names, 1) for names in state["_all_weights"]]
+    state["_all_weights"] = [own_container(context, names, 1) for names in state["_all_weights"]]
     if not all(type(names) is list and names for names in state["_all_weights"]):
         raise Refusal("the weights of the layer are not written by name")
     if any(type(name) is not str for names in (state["_flat_weights_names"], *state["_all_weights"]) for name in names):
         raise Refusal("the weights of the layer are not written by name")
     weights = state["_flat_weights"]
     if len(weights) != len(state["_flat_weights_names"]):
-        raise Damage("the layer has more names of weights than weights, or fewer")
-    allocate(judge, 64 * len(weights))
+        raise Malformed("the layer has more names of weights than weights, or fewer")
+    allocate(context, 64 * len(weights))
     for weight in weights:
-        known = judge.facts(weight)
+        known = context.info(weight)
         if weight is not None and (known is None or known.kind != "tensor"):
             raise Refusal("a weight of the layer is no tensor of this file")
     return setter
@@ -112,7 +112,7 @@ def _set_state(obj: Any, state: Any) -> None:
     obj.__setstate__(state)
 
 
-def _no_arguments(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def _no_arguments(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     expect(arguments)
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any, Final
 
-from safepickle.guard.limits import Damage, Refusal
-from safepickle.guard.rules.base import Facts, Judge, Rule, allocate, expect
+from safepickle.guard.limits import Malformed, Refusal
+from safepickle.guard.rules.base import Rule, RuleContext, ValueInfo, allocate, expect
 from safepickle.guard.rules.weak import (
     FILLED,
     KEPT,
@@ -27,8 +27,8 @@ _LARGEST_HANDLE: Final = 1 << 53
 """torch counts on from the largest handle that it has loaded, for the whole process."""
 
 
-def _is_users_reference(judge: Judge, cls: Any) -> bool:
-    grant = judge.grant(cls)
+def _is_users_reference(context: RuleContext, cls: Any) -> bool:
+    grant = context.grant(cls)
     if grant is None or grant.listed == "built-in" or grant.target is None:
         return grant is not None and grant.listed != "built-in"
     from torch.utils.weak import WeakIdRef, _WeakHashRef
@@ -36,47 +36,47 @@ def _is_users_reference(judge: Judge, cls: Any) -> bool:
     return is_a(grant, (WeakIdRef, _WeakHashRef))
 
 
-def _check_reference_class(judge: Judge, cls: Any) -> None:
-    grant = judge.grant(cls)
+def _check_reference_class(context: RuleContext, cls: Any) -> None:
+    grant = context.grant(cls)
     known = grant is not None and grant.module == _MODULE and grant.name in _REFERENCES
-    if not known and not _is_users_reference(judge, cls):
+    if not known and not _is_users_reference(context, cls):
         raise Refusal("its class is neither a weak reference of torch's nor an allowed subclass of one")
 
 
-def _hashed(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _hashed(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     """Judge ``_WeakHashRef``, which hashes its referent at once."""
-    facts = check_reference(judge, arguments)
-    judge.check_keys([arguments[0]], arguments[0])
-    return facts
+    info = check_reference(context, arguments)
+    context.check_keys([arguments[0]], arguments[0])
+    return info
 
 
-def _own_reference(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _own_reference(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     if not 2 <= len(arguments) <= 4 or any(type(owned) is not bool for owned in arguments[3:]):
         raise Refusal("it is not called as safepickle writes it")
-    _check_reference_class(judge, arguments[0])
-    facts = check_reference(judge, arguments[1:3])
-    if _hashes(judge, arguments[0]):
-        judge.check_keys([arguments[1]], arguments[1])
-    return facts
+    _check_reference_class(context, arguments[0])
+    info = check_reference(context, arguments[1:3])
+    if _hashes(context, arguments[0]):
+        context.check_keys([arguments[1]], arguments[1])
+    return info
 
 
-def _hashes(judge: Judge, cls: Any) -> bool:
+def _hashes(context: RuleContext, cls: Any) -> bool:
     """Tell whether a reference of a class is hashed as its referent is, and not by identity."""
-    grant = judge.grant(cls)
+    grant = context.grant(cls)
     return grant is not None and (grant.module, grant.name) == (_MODULE, "_WeakHashRef")
 
 
-def _dead_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
+def _dead_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
     """Allow a dead reference the hash that it had; a live one has computed its own."""
-    if facts is None or facts.kind != "dead reference" or not facts.open:
+    if info is None or info.kind != "dead reference" or not info.open:
         raise Refusal("only a dead reference that was just made takes a state")
     if type(state) is not tuple or len(state) != 2 or state[0] is not None or type(state[1]) is not dict:
         raise Refusal("the state is not that of a dead reference")
     if state[1].keys() != {"_id"} or type(state[1]["_id"]) is not int:
         raise Refusal("the state is not that of a dead reference")
     if not -(1 << 63) <= state[1]["_id"] < 1 << 64:
-        raise Damage("the number of the dead reference is no address")
-    facts.open = False
+        raise Malformed("the number of the dead reference is no address")
+    info.open = False
     return _set_hash
 
 
@@ -84,33 +84,33 @@ def _set_hash(reference: Any, state: Any) -> None:
     reference._id = state[1]["_id"]
 
 
-def _dictionary(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _dictionary(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     if arguments and (len(arguments) != 2 or arguments[0] is not None):
         raise Refusal("it is not called as torch's own dictionaries are written")
     for reference_class in arguments[1:]:
-        _check_reference_class(judge, reference_class)
-    return _facts_of_dictionary(judge, arguments[1:])
+        _check_reference_class(context, reference_class)
+    return _facts_of_dictionary(context, arguments[1:])
 
 
-def _facts_of_dictionary(judge: Judge, reference_classes: tuple[Any, ...]) -> Facts:
+def _facts_of_dictionary(context: RuleContext, reference_classes: tuple[Any, ...]) -> ValueInfo:
     """Note how a dictionary tells its keys apart: those of a user's reference are taken to be hashed."""
     by_identity = True
     for cls in reference_classes:
-        grant = judge.grant(cls)
+        grant = context.grant(cls)
         by_identity = grant is not None and (grant.module, grant.name) == (_MODULE, "WeakIdRef")
-    return Facts("weak dictionary", layout=_BY_IDENTITY if by_identity else "")
+    return ValueInfo("weak dictionary", layout=_BY_IDENTITY if by_identity else "")
 
 
-def _own_dictionary(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _own_dictionary(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     if len(arguments) != 2:
         raise Refusal(f"it is called with {len(arguments)} arguments")
-    _check_dictionary_class(judge, arguments[0])
-    _check_reference_class(judge, arguments[1])
-    return _facts_of_dictionary(judge, arguments[1:])
+    _check_dictionary_class(context, arguments[0])
+    _check_reference_class(context, arguments[1])
+    return _facts_of_dictionary(context, arguments[1:])
 
 
-def _check_dictionary_class(judge: Judge, cls: Any) -> None:
-    grant = judge.grant(cls)
+def _check_dictionary_class(context: RuleContext, cls: Any) -> None:
+    grant = context.grant(cls)
     known = grant is not None and (grant.module, grant.name) == (_MODULE, "WeakIdKeyDictionary")
     if not known and (grant is None or grant.listed == "built-in"):
         raise Refusal("its class is neither torch's WeakIdKeyDictionary nor an allowed subclass of it")
@@ -121,18 +121,18 @@ def _check_dictionary_class(judge: Judge, cls: Any) -> None:
             raise Refusal("its class is no subclass of torch's WeakIdKeyDictionary")
 
 
-def _check_keys(judge: Judge, container: Any, keys: list[Any]) -> None:
+def _check_keys(context: RuleContext, container: Any, keys: list[Any]) -> None:
     """Charge for entries. Equal hashes count where keys are hashed, and not told apart by identity."""
-    allocate(judge, 256 * len(keys))
+    allocate(context, 256 * len(keys))
     for key in keys:
-        check_referent(judge, key)
-    facts = judge.facts(container)
-    if keys and (facts is None or facts.layout != _BY_IDENTITY):
-        judge.check_keys(keys, container)
+        check_referent(context, key)
+    info = context.info(container)
+    if keys and (info is None or info.layout != _BY_IDENTITY):
+        context.check_keys(keys, container)
 
 
-def _items(judge: Judge, obj: Any, keys: list[Any]) -> Any:
-    _check_keys(judge, obj, keys)
+def _items(context: RuleContext, obj: Any, keys: list[Any]) -> Any:
+    _check_keys(context, obj, keys)
     return _set_item
 
 
@@ -142,22 +142,22 @@ def _set_item(container: Any, key: Any, value: Any) -> None:
     WeakIdKeyDictionary.__setitem__(container, key, value)
 
 
-def _entries(judge: Judge, arguments: tuple[Any, ...]) -> None:
-    facts = judge.facts(arguments[0]) if arguments else None
-    if facts is None or facts.kind != "weak dictionary":
+def _entries(context: RuleContext, arguments: tuple[Any, ...]) -> None:
+    info = context.info(arguments[0]) if arguments else None
+    if info is None or info.kind != "weak dictionary":
         raise Refusal("the object to fill is no weak dictionary of this file")
     _, entries, _ = check_parts(arguments)
     if not all(type(entry) is tuple and len(entry) == 2 for entry in entries):
         raise Refusal("the entries of the weak dictionary are not pairs")
-    _check_keys(judge, arguments[0], [key for key, _ in entries])
+    _check_keys(context, arguments[0], [key for key, _ in entries])
 
 
-def _tensor_reference_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
+def _tensor_reference_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
     """Allow a `TensorWeakRef` the reference that it wraps: one of this file, or a tombstone."""
     if type(state) is not dict or state.keys() != {"ref"}:
         raise Refusal("the state is not that of a reference to a tensor")
-    inner = judge.facts(state["ref"])
-    tombstone = judge.kind(state["ref"])
+    inner = context.info(state["ref"])
+    tombstone = context.kind(state["ref"])
     if (inner is None or inner.kind != "reference") and (tombstone is None or tombstone.name != "Tombstone"):
         raise Refusal("a reference to a tensor wraps a weak reference of this file")
     return _set_reference
@@ -167,23 +167,23 @@ def _set_reference(obj: Any, state: Any) -> None:
     obj.ref = state["ref"]
 
 
-def _handle_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
-    _check_handle(judge, state)
+def _handle_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
+    _check_handle(context, state)
     return _set_state
 
 
-def _check_handle(judge: Judge, state: Any) -> None:
+def _check_handle(context: RuleContext, state: Any) -> None:
     """Judge ``(hooks, id, other dictionaries)``, from which `remove` deletes by the id."""
     if type(state) is not tuple or len(state) not in (2, 3):
         raise Refusal("the state is not that of a handle")
     if type(state[1]) is not int or not 0 <= state[1] < _LARGEST_HANDLE:
-        raise Damage("the number of the handle is out of range")
+        raise Malformed("the number of the handle is out of range")
     others = state[2] if len(state) == 3 and state[2] is not None else ()
     if type(others) is not tuple:
         raise Refusal("the state is not that of a handle")
-    judge.spend(64 * len(others))
+    context.spend(64 * len(others))
     for hooks in (state[0], *others):
-        grant = judge.kind(hooks)
+        grant = context.kind(hooks)
         users = grant is not None and grant.listed != "built-in" and is_a(grant, dict)
         if type(hooks) is not OrderedDict and not users and not (hooks is None and hooks is state[0]):
             raise Refusal("what the handle would remove its hook from is no OrderedDict")
@@ -193,8 +193,8 @@ def _set_state(obj: Any, state: Any) -> None:
     obj.__setstate__(state)
 
 
-def _owning_handle(judge: Judge, arguments: tuple[Any, ...]) -> None:
-    grant = judge.kind(arguments[0]) if len(arguments) == 2 else None
+def _owning_handle(context: RuleContext, arguments: tuple[Any, ...]) -> None:
+    grant = context.kind(arguments[0]) if len(arguments) == 2 else None
     if grant is None or not (grant.listed != "built-in" or grant.name == "RemovableHandle"):
         raise Refusal("the object to fill is no handle")
     if grant.target is not None:
@@ -204,10 +204,10 @@ def _owning_handle(judge: Judge, arguments: tuple[Any, ...]) -> None:
             raise Refusal("the object to fill is no handle")
     if type(arguments[1]) is not tuple or len(arguments[1]) != 3 or arguments[1][2] is None:
         raise Refusal("the state is not that of a handle")
-    _check_handle(judge, arguments[1])
+    _check_handle(context, arguments[1])
 
 
-def _no_arguments(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def _no_arguments(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     expect(arguments)
 
 

@@ -9,8 +9,8 @@ import weakref
 from typing import Any, Final
 
 from safepickle import rebuild
-from safepickle.guard.limits import Excess, Refusal
-from safepickle.guard.rules.base import Facts, Grant, Judge, Rule, allocate, expect
+from safepickle.guard.limits import LimitExceeded, Refusal
+from safepickle.guard.rules.base import Grant, Rule, RuleContext, ValueInfo, allocate, expect
 
 _CHAIN: Final = 100
 """Most references to references: the hash of a reference is its referent's, by recursion in C."""
@@ -31,49 +31,49 @@ _SOLID: Final = frozenset({"dtype", "torch dtype", "scalar", "size", "device", "
 _TORCHS: Final = frozenset({("torch.utils.weak", "WeakIdRef"), ("torch.utils.weak", "_WeakHashRef")})
 
 
-def check_referent(judge: Judge, referent: Any) -> Facts:
+def check_referent(context: RuleContext, referent: Any) -> ValueInfo:
     """Judge what a reference may point at."""
-    known = judge.facts(referent)
-    if not type(referent).__weakrefoffset__ or _is_solid(judge, referent, known):
+    known = context.info(referent)
+    if not type(referent).__weakrefoffset__ or _is_solid(context, referent, known):
         raise Refusal(f"a {type(referent).__qualname__} cannot be referred to weakly")
     depth = known.depth + 1 if known is not None and known.kind == "reference" else 0
     if depth > _CHAIN:
-        raise Excess(f"more than {_CHAIN} references refer to one another")
-    return Facts("reference", depth=depth)
+        raise LimitExceeded(f"more than {_CHAIN} references refer to one another")
+    return ValueInfo("reference", depth=depth)
 
 
-def _is_solid(judge: Judge, value: Any, known: Facts | None) -> bool:
+def _is_solid(context: RuleContext, value: Any, known: ValueInfo | None) -> bool:
     """Tell whether a value is of a type that takes no weak references, though what stands for it may take them."""
     if known is None:
         return False
-    kind = judge.kind(value)
+    kind = context.kind(value)
     torchs = kind is not None and (kind.module, kind.name) in _TORCHS
     return known.kind in _SOLID or (torchs and known.kind in ("reference", "dead reference"))
 
 
-def check_reference(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def check_reference(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     if len(arguments) == 2 and arguments[1] is None:
         arguments = arguments[:1]
     if len(arguments) != 1:
         raise Refusal("a callback of a weak reference is code that runs later")
-    return check_referent(judge, arguments[0])
+    return check_referent(context, arguments[0])
 
 
-def _proxy(judge: Judge, arguments: tuple[Any, ...]) -> None:
-    check_reference(judge, arguments)
+def _proxy(context: RuleContext, arguments: tuple[Any, ...]) -> None:
+    check_reference(context, arguments)
 
 
-def _tombstone(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def _tombstone(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     expect(arguments, str, (str, type(None)), least=1)
 
 
-def _unpicklable_tombstone(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def _unpicklable_tombstone(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     expect(arguments, str, str, str)
 
 
-def _subclass(judge: Judge, cls: Any) -> None:
+def _subclass(context: RuleContext, cls: Any) -> None:
     """Hold that a class is a subclass of `weakref.ref` that the user allows, or one of torch's."""
-    grant = judge.grant(cls)
+    grant = context.grant(cls)
     if grant is not None and (grant.module, grant.name) in _TORCHS:
         return
     if grant is None or grant.listed == "built-in" or not is_a(grant, weakref.ref):
@@ -84,27 +84,27 @@ def is_a(grant: Grant, base: Any) -> bool:
     return grant.target is None or (isinstance(grant.target, type) and issubclass(grant.target, base))
 
 
-def _of_subclass(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _of_subclass(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     if not arguments:
         raise Refusal("it is called without a class")
-    _subclass(judge, arguments[0])
-    return check_reference(judge, arguments[1:])
+    _subclass(context, arguments[0])
+    return check_reference(context, arguments[1:])
 
 
-def _dead_of_subclass(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _dead_of_subclass(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     if len(arguments) != 1:
         raise Refusal(f"it is called with {len(arguments)} arguments")
-    _subclass(judge, arguments[0])
-    return Facts("dead reference", open=True)
+    _subclass(context, arguments[0])
+    return ValueInfo("dead reference", open=True)
 
 
-def _keyed(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _keyed(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     if len(arguments) != 3:
         raise Refusal(f"it is called with {len(arguments)} arguments")
-    return check_reference(judge, arguments[:2])
+    return check_reference(context, arguments[:2])
 
 
-def _key_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
+def _key_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
     if type(state) is not tuple or len(state) != 2 or state[0] is not None:
         raise Refusal("the state is not that of a keyed reference")
     if type(state[1]) is not dict or state[1].keys() != {"key"}:
@@ -116,21 +116,21 @@ def _set_key(reference: Any, state: Any) -> None:
     reference.key = state[1]["key"]
 
 
-def _dead_method(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def _dead_method(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     if len(arguments) != 1 or arguments[0] is not weakref.WeakMethod:
         raise Refusal("its class is not weakref.WeakMethod")
 
 
-def _method(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def _method(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     raise Refusal("a bound method is code: allowing a class brings none of its methods")
 
 
-def _armed(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def _armed(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     raise Refusal("an armed finalizer is code that runs later")
 
 
-def _dead_finalizer(judge: Judge, arguments: tuple[Any, ...]) -> None:
-    grant = judge.grant(arguments[0]) if len(arguments) == 1 else None
+def _dead_finalizer(context: RuleContext, arguments: tuple[Any, ...]) -> None:
+    grant = context.grant(arguments[0]) if len(arguments) == 1 else None
     if grant is None or (grant.module, grant.name) != ("weakref", "finalize"):
         raise Refusal("its class is not weakref.finalize")
 
@@ -139,38 +139,38 @@ def _make_dead_finalizer(_: Grant) -> Any:
     return rebuild.rebuild_dead_finalize(weakref.finalize)
 
 
-def _dead_proxy(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def _dead_proxy(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     expect(arguments, bool)
 
 
-def _itself(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def _itself(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     if len(arguments) != 1:
         raise Refusal(f"it is called with {len(arguments)} arguments")
 
 
-def _root(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def _root(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     if len(arguments) != 2:
         raise Refusal(f"it is called with {len(arguments)} arguments")
 
 
-def _empty(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def _empty(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     expect(arguments)
 
 
-def _container(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
-    grant = judge.grant(arguments[0]) if len(arguments) == 1 else None
+def _container(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
+    grant = context.grant(arguments[0]) if len(arguments) == 1 else None
     standard = grant is not None and any(arguments[0] is cls for cls in _CONTAINERS)
     if grant is None or not (standard or grant.listed != "built-in"):
         raise Refusal("its class is no allowed weak container")
     if not is_a(grant, _CONTAINERS):
         raise Refusal("its class is no weak container")
-    return Facts("weak container")
+    return ValueInfo("weak container")
 
 
-def _entries(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def _entries(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     container, entries, _ = check_parts(arguments)
     plain = type(container) in _CONTAINERS
-    grant = judge.kind(container)
+    grant = context.kind(container)
     if not plain and (
         grant is None or not (grant.listed != "built-in" or any(grant.target is cls for cls in _CONTAINERS))
     ):
@@ -180,9 +180,9 @@ def _entries(judge: Judge, arguments: tuple[Any, ...]) -> None:
     pairs = type(container) is not weakref.WeakSet and plain
     if pairs and not all(type(entry) is tuple and len(entry) == 2 for entry in entries):
         raise Refusal("the entries of the weak container are not pairs")
-    allocate(judge, 128 * len(entries))
+    allocate(context, 128 * len(entries))
     if entries:
-        judge.check_keys([entry[0] for entry in entries] if pairs else entries, container)
+        context.check_keys([entry[0] for entry in entries] if pairs else entries, container)
 
 
 def check_parts(arguments: tuple[Any, ...]) -> tuple[Any, list[Any], tuple[Any, ...]]:
@@ -198,11 +198,11 @@ def check_parts(arguments: tuple[Any, ...]) -> tuple[Any, list[Any], tuple[Any, 
     return container, state[1], state[2]
 
 
-def container_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
+def container_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
     for part in state if type(state) is tuple else (state,):
         if part is not None and (type(part) is not dict or not all(type(name) is str for name in part)):
             raise Refusal("the state is not a dict of attributes")
-    judge.check_attributes(obj, state)
+    context.check_attributes(obj, state)
     check_attributes_of_container(state)
     return _set_attributes
 
@@ -220,49 +220,49 @@ def _set_attributes(obj: Any, state: Any) -> None:
         obj.__dict__.update(part or {})
 
 
-def _items(judge: Judge, obj: Any, keys: list[Any]) -> Any:
-    judge.check_keys(keys, obj)
+def _items(context: RuleContext, obj: Any, keys: list[Any]) -> Any:
+    context.check_keys(keys, obj)
     return type(obj).__setitem__
 
 
-def _update(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def _update(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     expect(arguments, weakref.WeakSet, list)
     if arguments[1]:
-        allocate(judge, 128 * len(arguments[1]))
-        judge.check_keys(arguments[1], arguments[0])
+        allocate(context, 128 * len(arguments[1]))
+        context.check_keys(arguments[1], arguments[0])
 
 
-def _set_members(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def _set_members(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     if len(arguments) != 2 or type(arguments[1]) is not tuple or len(arguments[1]) != 2:
         raise Refusal("the state of the set is malformed")
     container, (_, members) = arguments
-    grant = judge.kind(container)
+    grant = context.kind(container)
     if grant is None or grant.listed == "built-in" or not is_a(grant, set):
         raise Refusal("the object to fill is no instance of an allowed subclass of set")
     if type(members) is not list:
         raise Refusal("the state of the set is malformed")
-    allocate(judge, 64 * len(members))
+    allocate(context, 64 * len(members))
     if members:
-        judge.check_keys(members, container)
+        context.check_keys(members, container)
 
 
-def _recipe(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
+def _recipe(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     expect(arguments)
-    return Facts("recipe", open=True)
+    return ValueInfo("recipe", open=True)
 
 
-def _recipe_state(judge: Judge, obj: Any, facts: Facts | None, state: Any) -> Any:
+def _recipe_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
     """Allow a factory that the user allows to be called; it runs when the value is first used."""
-    if facts is None or facts.kind != "recipe" or not facts.open:
+    if info is None or info.kind != "recipe" or not info.open:
         raise Refusal("only a recipe that was just made takes a state")
     if type(state) is not tuple or len(state) != 3 or type(state[1]) is not tuple or type(state[2]) is not dict:
         raise Refusal("the recipe is not a factory and its arguments")
     if not all(type(name) is str for name in state[2]):
         raise Refusal("the recipe is not a factory and its arguments")
-    grant = judge.grant(state[0])
+    grant = context.grant(state[0])
     if grant is None or grant.listed == "built-in":
         raise Refusal("the factory of the recipe is not allowed: allow= has to name it")
-    facts.open = False
+    info.open = False
     return _set_state
 
 
@@ -270,12 +270,12 @@ def _set_state(obj: Any, state: Any) -> None:
     obj.__setstate__(state)
 
 
-def _recipe_reference(judge: Judge, arguments: tuple[Any, ...]) -> Facts:
-    facts = check_reference(judge, arguments)
-    known = judge.facts(arguments[0])
+def _recipe_reference(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
+    info = check_reference(context, arguments)
+    known = context.info(arguments[0])
     if known is None or known.kind != "recipe":
         raise Refusal("it refers to no recipe of this file")
-    return facts
+    return info
 
 
 _REFERENCE: Final = Rule(check_reference, reads=KEPT, data=True, plain=True)

@@ -1,4 +1,4 @@
-"""The built-in list, leaves: what belongs to one process, and that safepickle writes so that the copy has its own.
+"""The built-in list, what belongs to one process (locks, queues, views), written so that the copy has its own.
 
 Files, threads and descriptors are not among them: they reach the file system, run code, or read attributes.
 """
@@ -9,8 +9,8 @@ from array import array
 from struct import calcsize
 from typing import Any, Final
 
-from safepickle.guard.limits import Damage, Refusal
-from safepickle.guard.rules.base import Judge, Rule, allocate, count_elements, expect, sizes
+from safepickle.guard.limits import Malformed, Refusal
+from safepickle.guard.rules.base import Rule, RuleContext, allocate, count_elements, expect, sizes
 
 _FORMATS: Final = {
     **dict.fromkeys("cbB?", 1), **dict.fromkeys("hH", 2), **dict.fromkeys("iIf", 4), **dict.fromkeys("qQd", 8),
@@ -19,40 +19,40 @@ _FORMATS: Final = {
 """The formats that a memory view can be cast to, with the bytes of an item."""
 
 
-def _no_arguments(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def _no_arguments(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     expect(arguments)
 
 
-def _queue_items(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def _queue_items(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     from _queue import SimpleQueue
 
     expect(arguments, SimpleQueue, list)
-    allocate(judge, 16 * len(arguments[1]))
+    allocate(context, 16 * len(arguments[1]))
 
 
-def _view(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def _view(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     if len(arguments) != 4:
         raise Refusal(f"it is called with {len(arguments)} arguments")
     buffer, form, shape, readonly = arguments
-    length = judge.length(buffer)
+    length = context.length(buffer)
     if length is not None and length < 0 and type(buffer) is not array:
         raise Refusal("its first argument is no buffer")
     if type(form) is not str or type(readonly) is not bool:
         raise Refusal("it is not called as safepickle writes it")
     if form not in _FORMATS:
-        raise Damage("the format of the memory view is unknown")
+        raise Malformed("the format of the memory view is unknown")
     nbytes = count_elements(sizes(shape, "shape of the memory view")) * _FORMATS[form]
     if length is not None and nbytes != (memoryview(buffer).nbytes if type(buffer) is array else length):
-        raise Damage("the shape of the memory view does not fit its buffer")
+        raise Malformed("the shape of the memory view does not fit its buffer")
     # Each view hashes all that it shows.
-    judge.spend(nbytes)
+    context.spend(nbytes)
 
 
-def _cache(judge: Judge, arguments: tuple[Any, ...]) -> None:
+def _cache(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     """Allow a cache around a function that the user allows: calling one calls the other."""
     if len(arguments) != 3 or type(arguments[1]) not in (int, type(None)) or type(arguments[2]) is not bool:
         raise Refusal("it is not called as safepickle writes it")
-    grant = judge.grant(arguments[0])
+    grant = context.grant(arguments[0])
     if grant is None or grant.listed == "built-in":
         raise Refusal("the function of the cache is not allowed: allow= has to name it")
 

@@ -1,4 +1,4 @@
-"""What the machine asks of a world. `Building` makes what the stream names; `Sketch` only describes it."""
+"""What the machine asks of a backend. `LoadBackend` makes what the stream names; `InspectBackend` only describes it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from safepickle.guard.source import Source
 
 
-class World(Protocol):
+class Backend(Protocol):
     """What the machine leaves to others: names, calls and state."""
 
     def find(self, module: str, name: str, protocol: int) -> Any:

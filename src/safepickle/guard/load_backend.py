@@ -1,4 +1,4 @@
-"""The world of the load: what the rules agree to is imported, called and set."""
+"""The backend of the load: what the rules agree to is imported, called and set."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from safepickle import rebuild
 from safepickle.guard.allow_list import AllowList
 from safepickle.guard.constructors import users_arguments
 from safepickle.guard.guarded import Guarded
-from safepickle.guard.limits import Damage, Refusal, told
+from safepickle.guard.limits import Malformed, Refusal, told
 from safepickle.guard.machine import Machine
 from safepickle.guard.names import Renaming, import_name, renamed
-from safepickle.guard.rules import Facts, Grant
+from safepickle.guard.rules import Grant, ValueInfo
 from safepickle.guard.source import Source
 from safepickle.guard.storage_claims import StorageClaims
 from safepickle.guard.torch_storages import describe_storage, hold_storage, is_torchs
 from safepickle.guard.users_state import StateSetters
 
-__all__ = ["Building", "LoadStorage"]
+__all__ = ["LoadBackend", "LoadStorage"]
 
-LoadStorage: TypeAlias = "Callable[[bytes, AllowList], tuple[Any, Facts]]"
+LoadStorage: TypeAlias = "Callable[[bytes, AllowList], tuple[Any, ValueInfo]]"
 
 _SCALARS: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
 _CONSTRUCTORS: Final = (weakref.ref.__new__, weakref.KeyedRef.__new__)
 
 
-class Building(Guarded):
-    """The world of the load: what the rules agree to is imported, called and set.
+class LoadBackend(Guarded):
+    """The backend of the load: what the rules agree to is imported, called and set.
 
     Args:
         allowed: What the user allows beside the built-in list.
@@ -82,7 +82,7 @@ class Building(Guarded):
         """Return the object of a name that the user allows, or a placeholder for what is nowhere."""
         try:
             return self._allowed.resolve((grant.module, grant.name))
-        except Damage:
+        except Malformed:
             stub = None if self._names is None else self._names.stub(grant.module, grant.name)
             if stub is None:
                 raise
@@ -92,7 +92,7 @@ class Building(Guarded):
         """Return the object of a name, or its placeholder class again where it is still nowhere."""
         try:
             return super()._find_again(module, name)
-        except Damage:
+        except Malformed:
             pair = (module, name) if self._names is None else self._names.rename(module, name)
             grant = self._grants.get(pair)
             if grant is None or grant.listed != "user":
@@ -149,9 +149,9 @@ class Building(Guarded):
                 return target.__new__(target, *arguments, **keywords or {})
             return target(*arguments, **keywords or {})
         except Exception as error:
-            raise Damage(f"calling it failed with {told(error)}") from error
+            raise Malformed(f"calling it failed with {told(error)}") from error
 
-    def _make(self, grant: Grant, arguments: tuple[Any, ...], new: bool, facts: Facts | None) -> Any:
+    def _make(self, grant: Grant, arguments: tuple[Any, ...], new: bool, info: ValueInfo | None) -> Any:
         if grant.name == "_load_from_bytes":
             storage, self._nested_storage = self._nested_storage, None
             return storage
@@ -162,9 +162,9 @@ class Building(Guarded):
             return grant.target.__new__(grant.target, *arguments)
         return grant.target(*arguments)
 
-    def _nested(self, payload: Any) -> Facts:
-        self._nested_storage, facts = self._load_storage(bytes(payload), self._allowed)
-        return facts
+    def _nested(self, payload: Any) -> ValueInfo:
+        self._nested_storage, info = self._load_storage(bytes(payload), self._allowed)
+        return info
 
     def _set_users_state(self, grant: Grant, obj: Any, state: Any) -> None:
         self._state_setters[type(obj)](obj, state)
@@ -195,11 +195,11 @@ class Building(Guarded):
 
     def buffer(self) -> Any:
         if self._buffers is None:
-            raise Damage("it needs out-of-band buffers: pass buffers=")
+            raise Malformed("it needs out-of-band buffers: pass buffers=")
         try:
             buffer = next(self._buffers)
         except StopIteration:
-            raise Damage("it needs more out-of-band buffers than buffers= has") from None
+            raise Malformed("it needs more out-of-band buffers than buffers= has") from None
         if id(buffer) not in self._given:
             self._given[id(buffer)] = buffer
             self._entitle(memoryview(buffer).nbytes)
@@ -222,7 +222,7 @@ def _hold_enum_value(cls: Any, value: Any) -> None:
     """Hold that an enumeration would not have to print a value, which may be large beyond all bounds."""
     if type(value) in _SCALARS or any(member._value_ is value or member._value_ == value for member in cls):
         return
-    raise Damage("the value is that of no member of the enumeration")
+    raise Malformed("the value is that of no member of the enumeration")
 
 
 def _takes_callback(target: Any) -> bool:

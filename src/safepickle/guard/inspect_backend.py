@@ -1,4 +1,4 @@
-"""The world of `safepickle.inspect`: the same decisions as the load's, with symbols where the load has objects.
+"""The backend of `safepickle.inspect`: the same decisions as the load's, with symbols where the load has objects.
 
 Nothing that the stream names is imported, called or set. Plain values of the standard library (dates, numbers, paths,
 containers) are made for real, since only making them tells whether the load could.
@@ -13,15 +13,15 @@ from typing import Any, Final
 from safepickle.guard.allow_list import AllowList
 from safepickle.guard.blob import Blob
 from safepickle.guard.guarded import USERS, Guarded
-from safepickle.guard.limits import NESTED_LOADS, Damage, Excess, Refusal
+from safepickle.guard.limits import NESTED_LOADS, LimitExceeded, Malformed, Refusal
 from safepickle.guard.names import import_name
 from safepickle.guard.never import reason_against
-from safepickle.guard.rules import Facts, Grant
+from safepickle.guard.rules import Grant, ValueInfo
 from safepickle.guard.source import Source
 from safepickle.guard.storage_claims import StorageClaims
 from safepickle.guard.torch_storages import describe_storage
 
-__all__ = ["Objection", "Sketch", "Symbol"]
+__all__ = ["InspectBackend", "Objection", "Symbol"]
 
 _KEEP: Final = 1 << 12
 """Payloads up to this size are read; longer ones are passed over."""
@@ -33,19 +33,19 @@ class Symbol:
     Attributes:
         grant: The name whose call makes it: a class or a function.
         arguments: Of the call.
-        facts: What the rule says of it, or None.
+        info: What the rule says of it, or None.
         state: What it was given as state.
         items: What was appended to it.
         pairs: What was set in it, keys and values in turn.
         cls: What was called where no name was, such as a class that travels by value; or None.
     """
 
-    __slots__ = ("__weakref__", "arguments", "cls", "facts", "grant", "items", "pairs", "state")
+    __slots__ = ("__weakref__", "arguments", "cls", "grant", "info", "items", "pairs", "state")
 
-    def __init__(self, grant: Grant | None, arguments: tuple[Any, ...] = (), facts: Facts | None = None) -> None:
+    def __init__(self, grant: Grant | None, arguments: tuple[Any, ...] = (), info: ValueInfo | None = None) -> None:
         self.grant = grant
         self.arguments = arguments
-        self.facts = facts
+        self.info = info
         self.state: Any = None
         self.items: list[Any] = []
         self.pairs: list[Any] = []
@@ -57,8 +57,8 @@ class Symbol:
         Raises:
             TypeError: It could not.
         """
-        facts, grant = self.facts, self.grant
-        own = facts if grant is not None and grant.listed == "built-in" else None
+        info, grant = self.info, self.grant
+        own = info if grant is not None and grant.listed == "built-in" else None
         if own is not None and (own.kind in ("array", "weak dictionary") or (own.kind, own.dtype) == ("scalar", "V")):
             raise TypeError(f"unhashable type: {own.kind}")
         return id(self)
@@ -81,8 +81,8 @@ class Objection:
     reason: str
 
 
-class Sketch(Guarded):
-    """The world that makes symbols.
+class InspectBackend(Guarded):
+    """The backend that makes symbols.
 
     Args:
         storages: What the torch file around the pickle has of storages; None outside of torch files, where persistent
@@ -96,7 +96,7 @@ class Sketch(Guarded):
         storages: StorageClaims | None = None,
         *,
         depth: int = 0,
-        look_at_storage: Callable[[bytes, Sketch, int], Facts],
+        look_at_storage: Callable[[bytes, InspectBackend, int], ValueInfo],
     ) -> None:
         super().__init__(AllowList())
         self._look_at_storage = look_at_storage
@@ -113,7 +113,7 @@ class Sketch(Guarded):
 
     def object_to(self, error: Exception) -> None:
         """Note why the load would stop here."""
-        verdict = "damaged" if isinstance(error, Damage) else "refused"
+        verdict = "damaged" if isinstance(error, Malformed) else "refused"
         offset = self._machine.offset if self._machine is not None else 0
         if self._machine is not None:
             offset += self._machine.source.origin
@@ -165,7 +165,7 @@ class Sketch(Guarded):
     def _call_users(self, grant: Grant, arguments: tuple[Any, ...], keywords: dict[str, Any] | None, new: bool) -> Any:
         return Symbol(grant, arguments + tuple((keywords or {}).values()))
 
-    def _make(self, grant: Grant, arguments: tuple[Any, ...], new: bool, facts: Facts | None) -> Any:
+    def _make(self, grant: Grant, arguments: tuple[Any, ...], new: bool, info: ValueInfo | None) -> Any:
         if grant.rule.plain:
             make = grant.rule.make or grant.target
             try:
@@ -174,7 +174,7 @@ class Sketch(Guarded):
                 if not any(type(argument) in (Symbol, Blob, Grant) for argument in arguments):
                     raise
         made = self.grant(arguments[0]) if grant.rule.of_first and arguments else grant
-        return Symbol(made or grant, arguments, facts)
+        return Symbol(made or grant, arguments, info)
 
     def _set_users_state(self, grant: Grant, obj: Any, state: Any) -> None:
         self.check_attributes(obj, state)
@@ -207,8 +207,8 @@ class Sketch(Guarded):
         else:
             super()._set_items(obj, pairs, set_item)
 
-    def facts(self, value: Any) -> Facts | None:
-        return value.facts if type(value) is Symbol else super().facts(value)
+    def info(self, value: Any) -> ValueInfo | None:
+        return value.info if type(value) is Symbol else super().info(value)
 
     def kind(self, value: Any) -> Grant | None:
         return value.grant if type(value) is Symbol else super().kind(value)
@@ -223,20 +223,20 @@ class Sketch(Guarded):
             if self.grant(identifier[1]) is None:
                 raise Refusal("a persistent id of a torch file is that of a storage or of an allowed class")
             return identifier[1]
-        facts = describe_storage(self, identifier)
-        self._entitle(self._storages.claim(identifier, facts, self._stream_length()))
-        facts.filled = not self._storages.is_legacy
-        return Symbol(None, (), facts)
+        info = describe_storage(self, identifier)
+        self._entitle(self._storages.claim(identifier, info, self._stream_length()))
+        info.filled = not self._storages.is_legacy
+        return Symbol(None, (), info)
 
     def buffer(self) -> Any:
         if self._storages is not None:
-            raise Damage("it needs out-of-band buffers, and torch gives none")
+            raise Malformed("it needs out-of-band buffers, and torch gives none")
         self.buffers += 1
         return Blob(memoryview, None)
 
     def read_only(self, buffer: Any) -> Any:
         if type(buffer) not in (Blob, bytes, bytearray):
-            raise Damage("READONLY_BUFFER needs a buffer")
+            raise Malformed("READONLY_BUFFER needs a buffer")
         return buffer
 
     def payload(self, source: Source, position: int, length: int, mutable: bool) -> tuple[Any, int]:
@@ -247,11 +247,11 @@ class Sketch(Guarded):
             self._machine.keys.enter_sized(blob, length)
         return blob, source.skip(position, length)
 
-    def _nested(self, payload: Any) -> Facts:
+    def _nested(self, payload: Any) -> ValueInfo:
         if self._depth >= NESTED_LOADS:
-            raise Excess(f"files lie in files more than {NESTED_LOADS} deep")
+            raise LimitExceeded(f"files lie in files more than {NESTED_LOADS} deep")
         if type(payload) is Blob:
             if payload.read is None:
-                raise Excess("a torch file inside it is too large to be looked into")
+                raise LimitExceeded("a torch file inside it is too large to be looked into")
             payload = payload.read()
         return self._look_at_storage(bytes(payload), self, self._depth + 1)
