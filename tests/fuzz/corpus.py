@@ -7,11 +7,14 @@ grow by readable diffs, and a seed cannot be there twice.
 from __future__ import annotations
 
 import base64
+import contextlib
+import importlib.util
 import io
 import pickle
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 KINDS = {"pickles": ("load", "load_allowed", "inspect", "agreement"), "torch_files": ("torch",)}
@@ -77,6 +80,13 @@ def _pickles() -> Iterator[bytes]:
     for make, _ in benign.ALLOWED.values():
         yield safepickle.dumps(make(), 2)
         yield safepickle.dumps(make())
+    for path in sorted((HERE.parent / "data" / "golden").rglob("*.pickle")):
+        yield path.read_bytes()
+    for obj in _tensors():
+        for protocol in (2, 5):
+            yield safepickle.dumps(obj, protocol)
+            with contextlib.suppress(TypeError):  # a weak reference
+                yield pickle.dumps(obj, protocol)
     with attacks.registered_extension(), tempfile.TemporaryDirectory() as folder:
         for attack in attacks.ATTACKS:
             yield attack.build(f"{folder}/m")
@@ -89,28 +99,32 @@ def _torch_files() -> Iterator[bytes]:
 
     import safepickle
 
-    layer = torch.nn.Linear(2, 1)
-    quantised = torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
-    base = torch.arange(6.0)
-    for obj in (
-        {"w": torch.ones(2), "n": 1},
-        [base, base[::2], base.reshape(2, 3).T],
-        torch.nn.Parameter(torch.ones(1)),
-        layer.state_dict(),
-        layer,
-        torch.nn.Sequential(layer, torch.nn.ReLU(), torch.nn.LayerNorm(1)),
-        [
-            quantised,
-            torch.eye(2).to_sparse(),
-            torch.tensor(1j),
-            torch.tensor(True),
-            torch.zeros(0, dtype=torch.bfloat16),
-        ],
-        [torch.float32, torch.device("cpu"), torch.Size([1]), torch.strided, torch.nn.GRU(1, 1)],
-        torch.optim.SGD(layer.parameters(), momentum=0.9).state_dict(),
-    ):
-        for module in (pickle, safepickle):
-            for as_zip in (True, False):
-                file = io.BytesIO()
-                torch.save(obj, file, pickle_module=module, _use_new_zipfile_serialization=as_zip)
-                yield file.getvalue()
+    for obj in _tensors():
+        for as_zip in (True, False):
+            file = io.BytesIO()
+            torch.save(obj, file, pickle_module=safepickle, _use_new_zipfile_serialization=as_zip)
+            yield file.getvalue()
+
+
+def _tensors() -> Iterator[Any]:
+    """Yield objects of torch, all small, where torch is installed."""
+    if importlib.util.find_spec("torch") is None:
+        return
+    import torch
+    from torch.utils.weak import WeakIdKeyDictionary, WeakIdRef
+
+    ones, base, layer = torch.ones(2), torch.arange(6.0), torch.nn.Linear(2, 1)
+    tagged = torch.nn.Parameter(torch.ones(1))
+    tagged.tag = "t"
+    yield from ({"w": ones, "n": 1}, [base, base[::2], base.reshape(2, 3).T, base[:1].expand(3, 1)])
+    yield from (tagged, torch.ones(1, requires_grad=True), torch.nn.Buffer(ones), torch.tensor([1j]).conj())
+    yield [torch.zeros(1, dtype=dtype) for dtype in (torch.bfloat16, torch.bool, torch.int8, torch.complex64)]
+    yield from (torch.empty(2, device="meta"), [torch.float32, torch.device("cpu"), torch.Size([1]), torch.strided])
+    eye = torch.eye(2)
+    yield from (eye.to_sparse(), eye.to_sparse_csr(), eye.to_sparse_csc(), eye.to_sparse_bsr((1, 1)))
+    yield torch.quantize_per_tensor(ones, 0.1, 0, torch.qint8)
+    yield torch.quantize_per_channel(eye, torch.ones(2), torch.zeros(2), 0, torch.qint8)
+    yield from (ones.untyped_storage(), ones.numpy(), torch.Generator().get_state()[:8].clone())
+    yield from (layer, layer.state_dict(), torch.nn.Sequential(layer, torch.nn.ReLU(), torch.nn.LayerNorm(1)))
+    yield from (torch.nn.GRU(1, 1), torch.optim.SGD(layer.parameters(), momentum=0.9).state_dict())
+    yield from ([ones, WeakIdRef(ones)], [ones, WeakIdKeyDictionary({ones: 1})])
