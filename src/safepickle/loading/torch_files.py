@@ -5,7 +5,13 @@ A zip archive is no pickle, and the older format is five of them in a row. torch
 
 from __future__ import annotations
 
-from typing import IO, Any
+import pickle
+from typing import IO, TYPE_CHECKING, Any
+
+from safepickle.loading.aliases import Names
+
+if TYPE_CHECKING:
+    from safepickle.guard.allow_list import AllowList
 
 __all__ = ["is_torch_file", "load_torch_file"]
 
@@ -26,8 +32,16 @@ def is_torch_file(file: IO[bytes]) -> bool:
     return opening[:1] == b"\x80" and opening[2:] == _MAGIC_NUMBER
 
 
-def load_torch_file(file: IO[bytes], allow: Any = None, aliases: Any = None, missing: Any = None) -> Any:
-    """Load what ``torch.save`` wrote; guarded, with its container checked, unless `allow` is None and nothing guards.
+def load_torch_file(
+    file: IO[bytes], unpickler: type[pickle.Unpickler], allowed: AllowList | None, renaming: Names | None
+) -> Any:
+    """Load what ``torch.save`` wrote; guarded, with its container checked, if there is a list of what is allowed.
+
+    Args:
+        file: Open for reading, and seekable.
+        unpickler: Reads the pickles in it where nothing guards.
+        allowed: What a guarded load may use, or None.
+        renaming: What has moved, or None.
 
     Raises:
         ImportError: torch is not installed.
@@ -36,18 +50,24 @@ def load_torch_file(file: IO[bytes], allow: Any = None, aliases: Any = None, mis
         import torch
     except ImportError as error:
         raise ImportError("this file was written by torch.save, and torch is needed to load it") from error
-    import safepickle
-    from safepickle.guard.allowing import allow_list
-    from safepickle.loading.aliases import names
-
-    renaming = names(aliases, missing)
-    allowed = allow_list(allow)
     if allowed is not None:
         from safepickle.guard.torch_loading import load_guarded
 
         return load_guarded(file, allowed, renaming=renaming)
-    module = safepickle if renaming is None else safepickle.backend(aliases=aliases, missing=missing)
-    return torch.load(file, pickle_module=module, weights_only=False)
+    return torch.load(file, pickle_module=_PickleModule(unpickler), weights_only=False)
+
+
+class _PickleModule:
+    """What ``torch.load`` takes for ``pickle_module``."""
+
+    __name__ = "safepickle"
+
+    def __init__(self, unpickler: type[pickle.Unpickler]) -> None:
+        self.Unpickler = unpickler
+
+    def load(self, file: Any, **options: Any) -> Any:
+        """Load the next pickle of a file."""
+        return self.Unpickler(file, **options).load()
 
 
 def _holds_torch_data(file: IO[bytes], start: int) -> bool:

@@ -159,7 +159,9 @@ def load(
         with open(file, "rb") as opened:  # type: ignore[arg-type]
             # Of paths alone: torch.load hands open files of its own to this function, one pickle after the other.
             if is_torch_file(opened):
-                return load_torch_file(opened, allow, aliases, missing)
+                renaming = names(aliases, missing)
+                bound = type("Unpickler", (Unpickler,), {"_bound_names": renaming})
+                return load_torch_file(opened, bound, allow_list(allow), renaming)
             return Unpickler(check_file(opened, checksum), **options).load()
     return Unpickler(check_file(file, checksum), **options).load()  # type: ignore[arg-type]
 
