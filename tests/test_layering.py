@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -98,6 +99,12 @@ def against_the_order(module: str) -> set[tuple[str, str]]:
 
 def test_every_room_has_its_place_in_the_order():
     assert {room_of(module) for module in MODULES} <= set(LEVEL)
+
+
+def test_the_map_of_the_design_shows_every_room():
+    page = (PACKAGE.parents[1] / "docs" / "design.md").read_text()
+    shown = re.findall(r"^    (\w+(?:, \w+)*)", page[page.index("## 11. The rooms") :], re.MULTILINE)
+    assert {room for line in shown for room in line.split(", ")} == set(LEVEL)
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
