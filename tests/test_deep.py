@@ -208,9 +208,8 @@ def test_buffers_stay_out_of_band_or_the_error_says_that_they_were_handed_out() 
     buffers: list[Any] = []
     data = safepickle.dumps([chain(Node, DEPTH), pickle.PickleBuffer(b"after")], buffer_callback=buffers.append)
     assert bytes(safepickle.loads(data, buffers=buffers)[1]) == b"after"
-    with pytest.raises(RecursionError) as caught:
+    with pytest.raises(RecursionError, match="Buffers have been handed out already"):
         safepickle.dumps([pickle.PickleBuffer(b"before"), chain(Node, DEPTH)], buffer_callback=buffers.append)
-    assert any("Buffers have been handed out already" in note for note in caught.value.__notes__)
 
 
 def test_each_dump_hands_out_its_own_buffers() -> None:
@@ -243,9 +242,8 @@ def test_what_cannot_be_unrolled_says_what_to_do_and_writes_nothing() -> None:
         node.neighbours = (before, after)
     file = io.BytesIO(b"before")
     file.seek(0, io.SEEK_END)
-    with pytest.raises(RecursionError) as caught:
+    with pytest.raises(RecursionError, match="keep them in one list"):
         safepickle.dump(ring[0], file)
-    assert any("keep them in one list" in note for note in caught.value.__notes__)
     assert file.getvalue() == b"before"
     ring.clear()
 

@@ -143,7 +143,7 @@ def test_child_alone_leaves_its_parent_outside():
 def test_one_warning_counts_by_type_and_names_the_ways_out():
     outside, other = [Node(), Node()], CallableNode()
     graph = [weakref.ref(node) for node in outside] + [weakref.proxy(other)]
-    with pytest.warns(safepickle.WeakReferenceWarning) as caught:
+    with pytest.warns(safepickle.WeakReferenceWarning, match="weak reference") as caught:
         safepickle.dumps(graph)
     (warning,) = caught
     assert warning.message.counts == {"test_policies.Node": 2, "test_policies.CallableNode": 1}
@@ -431,7 +431,7 @@ class Tree(Node):
 
 
 def warning_of(obj, **options):
-    with pytest.warns(safepickle.WeakReferenceWarning) as caught:
+    with pytest.warns(safepickle.WeakReferenceWarning, match="weak reference") as caught:
         safepickle.dumps(obj, **options)
     (warning,) = caught
     return warning.message

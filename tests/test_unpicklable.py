@@ -71,7 +71,7 @@ def closing(*objects: Any) -> Iterator[None]:
 
 def save_partially(obj: Any, **options: Any) -> tuple[Any, list[tuple[str, str, str]]]:
     """Return what comes back, and what the one warning lists."""
-    with pytest.warns(safepickle.UnpicklableWarning) as caught:
+    with pytest.warns(safepickle.UnpicklableWarning, match="could not be pickled") as caught:
         data = safepickle.dumps(obj, unpicklable="tombstone", **options)
     assert len(caught) == 1
     warning: Any = caught[0].message
@@ -110,7 +110,7 @@ def test_each_unpicklable_object_becomes_a_tombstone_and_the_rest_is_saved() -> 
 
 
 def test_the_warning_lists_path_type_and_cause() -> None:
-    with pytest.warns(safepickle.UnpicklableWarning) as caught:
+    with pytest.warns(safepickle.UnpicklableWarning, match="2 objects could not be pickled") as caught:
         safepickle.dumps({"a": Refuses(), "b": [RefusesState()]}, unpicklable="tombstone")
     assert str(caught[0].message) == (
         "2 objects could not be pickled and are replaced by tombstones; the rest is saved: "
@@ -269,7 +269,7 @@ class Tracker(dict[str, Any]):
 
 def test_a_setstate_that_fails_over_a_tombstone_costs_no_state() -> None:
     sock = socket.socket()
-    with closing(sock), pytest.warns(safepickle.UnpicklableWarning):
+    with closing(sock), pytest.warns(safepickle.UnpicklableWarning, match="1 object could not be pickled"):
         data = safepickle.dumps([Careful(sock), 3], unpicklable="tombstone")
     with pytest.warns(UserWarning, match=r"the state of a .*Careful holds a tombstone, .* \(UnpicklableError"):
         restored = safepickle.loads(data)
@@ -392,7 +392,7 @@ def test_out_of_band_buffers_are_handed_over_once_and_in_order() -> None:
     blocks = [bytearray([number]) * 100 for number in range(4)]
     graph = [pickle.PickleBuffer(blocks[0]), Refuses(), pickle.PickleBuffer(blocks[1]), generator(), blocks[2]]
     buffers: list[Any] = []
-    with pytest.warns(safepickle.UnpicklableWarning):
+    with pytest.warns(safepickle.UnpicklableWarning, match="2 objects could not be pickled"):
         data = safepickle.dumps(graph, buffer_callback=buffers.append, unpicklable="tombstone")
     assert [bytes(buffer) for buffer in buffers] == [bytes(blocks[0]), bytes(blocks[1])]
     restored = safepickle.loads(data, buffers=buffers)
@@ -405,7 +405,7 @@ def test_a_pickler_goes_on_after_it_has_salvaged(tmp_path: Path) -> None:
     path = tmp_path / "two"
     with open(path, "wb") as file:
         pickler = safepickle.Pickler(file, unpicklable="tombstone")
-        with pytest.warns(safepickle.UnpicklableWarning):
+        with pytest.warns(safepickle.UnpicklableWarning, match="1 object could not be pickled"):
             pickler.dump([shared, Refuses()])
         pickler.dump([shared, "second"])
     with open(path, "rb") as file:
@@ -417,12 +417,12 @@ def test_a_pickler_goes_on_after_it_has_salvaged(tmp_path: Path) -> None:
 
 def test_a_backend_salvages() -> None:
     backend = safepickle.backend(unpicklable="tombstone")
-    with pytest.warns(safepickle.UnpicklableWarning):
+    with pytest.warns(safepickle.UnpicklableWarning, match="1 object could not be pickled"):
         assert backend.loads(backend.dumps([Refuses(), 5]))[1] == 5
 
 
 def test_a_guarded_load_takes_tombstones_and_inspect_lists_them() -> None:
-    with pytest.warns(safepickle.UnpicklableWarning):
+    with pytest.warns(safepickle.UnpicklableWarning, match="1 object could not be pickled"):
         data = safepickle.dumps({"weights": [1, 2], "lost": Refuses()}, unpicklable="tombstone")
     restored = safepickle.loads(data, allow=())
     assert restored["weights"] == [1, 2]

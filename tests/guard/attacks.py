@@ -45,6 +45,12 @@ def _rooted(make: Callable[[str], Any]) -> Callable[[str], bytes]:
     return lambda marker: pickled(make(marker))
 
 
+def _calls(dotted: str, arguments: Callable[[str], tuple[Any, ...]]) -> Callable[[str], bytes]:
+    """Return the builder of a call of an importable name, with arguments that depend on the marker."""
+    module, _, attribute = dotted.rpartition(".")
+    return _rooted(lambda marker: call(name(module, attribute), *arguments(marker)))
+
+
 def _direct() -> Iterator[Attack]:
     simple = {
         "os.mkdir": (), "os.makedirs": (), "posix.mkdir": (), "os.mkfifo": (), "posix.mkfifo": (), "os.mknod": (),
@@ -56,39 +62,16 @@ def _direct() -> Iterator[Attack]:
         "os.open": (os.O_CREAT | os.O_WRONLY,), "posix.open": (os.O_CREAT | os.O_WRONLY,),
     }  # fmt: skip
     for dotted, rest in simple.items():
-        module, _, attribute = dotted.rpartition(".")
-        yield Attack(
-            "direct calls", dotted, _rooted(lambda m, mo=module, at=attribute, re=rest: call(name(mo, at), m, *re))
-        )
-    for dotted in (
-        "builtins.eval",
-        "builtins.exec",
-        "timeit.timeit",
-        "timeit.main",
-        "cProfile.run",
-        "profile.run",
-        "pdb.run",
-    ):
-        if dotted in ("timeit.main", "profile.run", "cProfile.run", "pdb.run"):
-            continue
-        module, _, attribute = dotted.rpartition(".")
-        yield Attack("direct calls", dotted, _rooted(lambda m, mo=module, at=attribute: call(name(mo, at), _code(m))))
+        yield Attack("direct calls", dotted, _calls(dotted, lambda m, rest=rest: (m, *rest)))
+    for dotted in ("builtins.eval", "builtins.exec", "timeit.timeit", "cProfile.run"):
+        yield Attack("direct calls", dotted, _calls(dotted, lambda m: (_code(m),)))
     for dotted in ("os.system", "posix.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"):
-        module, _, attribute = dotted.rpartition(".")
-        yield Attack(
-            "direct calls", dotted, _rooted(lambda m, mo=module, at=attribute: call(name(mo, at), f"mkdir {m}"))
-        )
+        yield Attack("direct calls", dotted, _calls(dotted, lambda m: (f"mkdir {m}",)))
     for dotted in ("subprocess.run", "subprocess.call", "subprocess.check_call", "subprocess.check_output"):
-        module, _, attribute = dotted.rpartition(".")
-        yield Attack(
-            "direct calls", dotted, _rooted(lambda m, mo=module, at=attribute: call(name(mo, at), ["/bin/mkdir", m]))
-        )
-    for dotted in ("os.symlink", "posix.symlink", "shutil.copy", "shutil.copyfile", "shutil.copy2", "shutil.copytree"):
-        module, _, attribute = dotted.rpartition(".")
-        source = os.path.dirname(__file__) if attribute == "copytree" else __file__
-        yield Attack(
-            "direct calls", dotted, _rooted(lambda m, mo=module, at=attribute, so=source: call(name(mo, at), so, m))
-        )
+        yield Attack("direct calls", dotted, _calls(dotted, lambda m: (["/bin/mkdir", m],)))
+    for dotted in ("os.symlink", "posix.symlink", "shutil.copy", "shutil.copyfile", "shutil.copy2"):
+        yield Attack("direct calls", dotted, _calls(dotted, lambda m: (__file__, m)))
+    yield Attack("direct calls", "shutil.copytree", _calls("shutil.copytree", lambda m: (os.path.dirname(__file__), m)))
     yield Attack(
         "direct calls",
         "os.spawnv",
@@ -298,15 +281,9 @@ def _nested() -> Iterator[Attack]:
         "dill._dill.loads", "safepickle.loads", "safepickle.loading.unpickler.loads",
     )  # fmt: skip
     for dotted in loaders:
-        module, _, attribute = dotted.rpartition(".")
-        yield Attack("nested streams", dotted, _rooted(lambda m, mo=module, at=attribute: call(name(mo, at), inner(m))))
+        yield Attack("nested streams", dotted, _calls(dotted, lambda m: (inner(m),)))
     for dotted in ("pickle.load", "_pickle.load", "dill.load", "safepickle.load", "safepickle.loading.unpickler.load"):
-        module, _, attribute = dotted.rpartition(".")
-        yield Attack(
-            "nested streams",
-            dotted,
-            _rooted(lambda m, mo=module, at=attribute: call(name(mo, at), call(name("io", "BytesIO"), inner(m)))),
-        )
+        yield Attack("nested streams", dotted, _calls(dotted, lambda m: (call(name("io", "BytesIO"), inner(m)),)))
     yield Attack(
         "nested streams",
         "numpy.load",

@@ -609,7 +609,7 @@ def test_deep_functional_model_does_not_outrun_the_recursion_limit() -> None:
 def test_proxy_of_the_users_own_works_inside_a_layer() -> None:
     layer = Referring(large_data := LargeData())
     layer.dataset = DatasetProxy("a b c")
-    with pytest.warns(safepickle.WeakReferenceWarning):
+    with pytest.warns(safepickle.WeakReferenceWarning, match="LargeData"):
         loaded = copied(layer)
     assert large_data is not None
     assert loaded.dataset.data == ["a", "b", "c"]

@@ -88,7 +88,7 @@ def test_an_unpicklable_object_does_not_cost_the_checkpoint() -> None:
 def test_a_module_keeps_a_tombstone_through_everything_that_torch_does() -> None:
     model: Any = nn.Sequential(nn.Linear(2, 2))
     model.connection = socket.socket()
-    with pytest.warns(safepickle.UnpicklableWarning):
+    with pytest.warns(safepickle.UnpicklableWarning, match="1 object could not be pickled"):
         file = saved(model, unpicklable="tombstone")
     model.connection.close()
     restored = loaded(file)
