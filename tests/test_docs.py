@@ -4,7 +4,6 @@ import re
 
 import pytest
 
-import safepickle
 from pages import ROOT, run_page
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -26,14 +25,6 @@ def test_links_of_the_page_lead_to_files(page):
 def test_readme_leads_to_every_page():
     linked = {(ROOT / target).resolve() for target in _LINK.findall((ROOT / "README.md").read_text(encoding="utf-8"))}
     assert [page.name for page in PAGES[1:] if page not in linked and page.name not in ONLY_IN_THE_SITE] == []
-
-
-def test_the_api_reference_has_every_public_name():
-    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"^::: safepickle\.(?:\w+\.)?(\w+)$", page, re.MULTILINE)) | set(
-        re.findall(r"`(\w+)`", page)
-    )
-    assert set(safepickle.__all__) <= listed
 
 
 def test_the_site_has_every_page():

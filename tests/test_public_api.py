@@ -5,7 +5,11 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import re
+import subprocess
+import sys
 import tomllib
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +17,29 @@ import cloudpickle
 import pytest
 
 import safepickle
+from pages import ROOT
 from safepickle import errors
 
 PICKLE = ["HIGHEST_PROTOCOL", "DEFAULT_PROTOCOL", "PickleBuffer", "PickleError", "PicklingError", "UnpicklingError"]
 BOTH = ["Pickler", "Unpickler", "dump", "dumps", "load", "loads"]
+CLOUDPICKLE = ["register_pickle_by_value", "unregister_pickle_by_value"]
 OURS = [
     "Recomputed",
     "StrongRef",
     "Tombstone",
-    "WeakReferenceError",
-    "WeakReferenceWarning",
+    "allowing",
     "backend",
+    "compare_attributes",
     "deepcopy",
     "deepcopying",
     "explain",
     "inspect",
     "register",
 ]
+MADE_HERE = sorted({*BOTH, *OURS, *errors.__all__})
+
+# They are the file format: every pickle that holds one names it there.
+FORMAT = {"StrongRef", "Tombstone"}
 
 EXAMPLES: list[BaseException] = [
     errors.CallbackWarning({"app.Cache.watch.<locals>.<lambda>": 2}),
@@ -57,10 +67,8 @@ EXAMPLES: list[BaseException] = [
 ]
 
 
-@pytest.mark.parametrize("name", [*PICKLE, *BOTH, *OURS])
-def test_name_is_public(name):
-    assert name in safepickle.__all__
-    assert getattr(safepickle, name) is not None
+def test_every_public_name_is_accounted_for():
+    assert set(safepickle.__all__) == {*PICKLE, *CLOUDPICKLE, *BOTH, *OURS, *errors.__all__}
 
 
 @pytest.mark.parametrize("name", PICKLE)
@@ -79,9 +87,63 @@ def test_all_is_sorted_and_complete():
     assert public - {"TYPE_CHECKING"} <= set(names)
 
 
-@pytest.mark.parametrize("name", sorted({*BOTH, *OURS}))
+@pytest.mark.parametrize("name", MADE_HERE)
 def test_everything_is_documented(name):
-    assert inspect.getdoc(getattr(safepickle, name))
+    assert getattr(safepickle, name).__doc__.strip()
+    for member in public_methods(name):
+        assert inspect.getdoc(member)
+
+
+@pytest.mark.parametrize("name", MADE_HERE)
+def test_everything_is_a_member_of_the_package(name):
+    assert getattr(safepickle, name).__module__ == ("safepickle.rebuild" if name in FORMAT else "safepickle")
+    assert getattr(safepickle, name).__qualname__ == name
+
+
+@pytest.mark.parametrize("name", MADE_HERE)
+def test_every_function_is_annotated_and_its_hints_can_be_had(name):
+    named = getattr(safepickle, name)
+    functions = [*public_methods(name), vars(named).get("__init__")] if inspect.isclass(named) else [named]
+    for function in filter(inspect.isfunction, functions):
+        parameters = set(inspect.signature(function).parameters) - {"self"}
+        assert parameters | {"return"} == set(typing.get_type_hints(function)), function
+
+
+def public_methods(name: str) -> list[Any]:
+    """Return what a class defines under public names and can be called; nothing for a function."""
+    named = getattr(safepickle, name)
+    members = vars(named).items() if inspect.isclass(named) else ()
+    return [member for key, member in members if not key.startswith("_") and inspect.isroutine(member)]
+
+
+@pytest.mark.parametrize("name", MADE_HERE)
+def test_everything_is_in_the_reference(name):
+    reference = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert re.search(rf"^::: safepickle\.(\w+\.)?{name}$", reference, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", [*PICKLE, *CLOUDPICKLE])
+def test_the_reference_says_which_names_are_those_of_other_libraries(name):
+    reference = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert f"`{name}`" in reference.partition("\n## ")[0]
+
+
+def test_dir_lists_what_is_not_imported_yet():
+    program = """
+import safepickle
+listed = dir(safepickle)
+assert listed == sorted(set(listed))
+print(*sorted(set(safepickle.__all__) - set(listed)), *sorted(set(safepickle.__all__) & set(vars(safepickle))))
+"""
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert set(safepickle.__all__) - set(printed) == {
+        "compare_attributes", "deepcopy", "deepcopying", "explain", "inspect",
+    }  # fmt: skip
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'safepickle' has no attribute 'unheard_of'"):
+        getattr(safepickle, "unheard_of")  # noqa: B009
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -131,7 +193,7 @@ def test_exception_says_something_without_naming_a_python_object(example):
 
 
 def test_version_is_that_of_the_project():
-    project = tomllib.loads((Path(__file__).resolve().parent.parent / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert safepickle.__version__ == project["version"]
 
 

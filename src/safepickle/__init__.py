@@ -115,6 +115,11 @@ _LATE = {
 }
 
 
+def __dir__() -> list[str]:
+    """List what is not imported yet, too."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> object:
     """Import what is not pickle's own when it is first asked for: whoever only pickles does not pay for it."""
     if name not in _LATE:

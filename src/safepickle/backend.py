@@ -6,17 +6,14 @@ import functools
 import pickle
 from collections.abc import Iterable
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safepickle.dumping import pickler
 from safepickle.guard.allowing import allow_list
 from safepickle.loading import unpickler
 from safepickle.loading.aliases import Aliases, Missing, names
-from safepickle.options import DumpOptions, Finalizers, Unpicklable, WeakReferencePolicy
+from safepickle.options import AllowItem, DumpOptions, Finalizers, Unpicklable, WeakReferencePolicy
 from safepickle.public import public
-
-if TYPE_CHECKING:
-    from safepickle.guard.allow_list import AllowItem
 
 __all__ = ["Backend", "backend"]
 

@@ -1,4 +1,4 @@
-"""What a caller may ask of a dump: the weak-reference policy and the other options, validated.
+"""What a caller may ask of a dump, validated, and what of a load: the weak-reference policy and the other options.
 
 It knows the words of the policies, not how they are carried out.
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import BuiltinFunctionType, FunctionType
 from typing import Any, Final, Literal, TypeAlias
 
 __all__ = [
     "DEFAULTS",
+    "AllowItem",
     "DumpOptions",
     "Finalizers",
     "OutsideFate",
@@ -26,6 +28,7 @@ OutsideFate: TypeAlias = Literal["strong", "tombstone", "strict"]
 WeakReferencePolicy: TypeAlias = Literal["relink", "strong", "tombstone", "strict"] | Callable[[Any], OutsideFate]
 Finalizers: TypeAlias = Literal["dead", "rearm"]
 Unpicklable: TypeAlias = Literal["raise", "tombstone"] | Callable[[Any], Any]
+AllowItem: TypeAlias = type[Any] | FunctionType | BuiltinFunctionType | str
 
 _POLICIES = ("relink", "strong", "tombstone", "strict")
 _FINALIZERS = ("dead", "rearm")

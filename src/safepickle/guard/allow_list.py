@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from safepickle.guard.limits import Malformed, Refusal
 from safepickle.guard.never import reason_against
+from safepickle.options import AllowItem
 
-__all__ = ["AllowItem", "AllowList", "check_kind"]
-
-AllowItem: TypeAlias = "type[Any] | FunctionType | BuiltinFunctionType | str"
+__all__ = ["AllowList", "check_kind"]
 
 _LATER: Final = object()
 

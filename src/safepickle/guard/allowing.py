@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from safepickle.options import AllowItem
 from safepickle.public import public
 
 if TYPE_CHECKING:
-    from safepickle.guard.allow_list import AllowItem, AllowList
+    from safepickle.guard.allow_list import AllowList
 
 __all__ = ["allow_list", "allowing"]
 

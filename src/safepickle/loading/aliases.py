@@ -18,7 +18,7 @@ from safepickle.errors import MissingGlobalError, MissingModuleError
 
 __all__ = ["Aliases", "Missing", "Names", "explain_missing", "names", "position_of"]
 
-Aliases: TypeAlias = Mapping[str, "str | type | Callable[..., Any]"]
+Aliases: TypeAlias = Mapping[str, str | type[Any] | Callable[..., Any]]
 Missing: TypeAlias = Literal["raise", "stub"]
 
 _LARGEST: Final = 1 << 30

@@ -5,17 +5,15 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safepickle.guard.allowing import allow_list
 from safepickle.loading.aliases import Aliases, Missing, Names, explain_missing, names, position_of
 from safepickle.loading.torch_files import is_torch_file, load_torch_file
+from safepickle.options import AllowItem
 from safepickle.public import public
 from safepickle.storage.checksum import ChecksumPolicy, check_buffer, check_file
 from safepickle.storage.files import FileOrPath, is_path
-
-if TYPE_CHECKING:
-    from safepickle.guard.allow_list import AllowItem
 
 __all__ = ["Unpickler", "load", "loads"]
 

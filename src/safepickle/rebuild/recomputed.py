@@ -48,12 +48,6 @@ class Recomputed(Generic[T]):
 
     __slots__ = ("__weakref__", "_building", "_lock", "_value", "args", "factory", "kwargs")
 
-    factory: Callable[..., T]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    _building: bool
-    _value: T | _NotBuilt
-
     def __init__(self, factory: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Note the recipe; nothing is built yet.
 
@@ -70,6 +64,12 @@ class Recomputed(Generic[T]):
                 f"Recomputed needs a factory that can be called, got {type(factory).__qualname__}. "
                 "Pass a function that builds the value, followed by its arguments"
             )
+        # Not declared in the class: its hints are looked up in `safepickle`, which has no `Callable`.
+        self.factory: Callable[..., T]
+        self.args: tuple[Any, ...]
+        self.kwargs: dict[str, Any]
+        self._building: bool
+        self._value: T | _NotBuilt
         self.__setstate__((factory, args, kwargs))
 
     @property

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FileOrPath", "Output", "OwnBytes", "is_path", "write_all"]
 
-FileOrPath: TypeAlias = "str | os.PathLike[str] | IO[bytes]"
+FileOrPath: TypeAlias = str | os.PathLike[str] | IO[bytes]
 
 SPOOL_BYTES = 64 * 2**20
 """How much of a dump stays in memory, in bytes, before a spool moves to a temporary file."""

@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from safepickle.guard.allow_list import AllowItem, AllowList
+from safepickle.guard.allow_list import AllowList
 from safepickle.guard.allowing import allow_list
 from safepickle.guard.torch_loading import load_guarded
+from safepickle.options import AllowItem
 
 __all__ = ["load"]
 
