@@ -101,7 +101,8 @@ def _attributes(obj: Any) -> list[Any]:
         found.append(object.__getattribute__(obj, "__dict__"))
     for base in type(obj).__mro__:
         for member in vars(base).values():
-            if isinstance(member, types.MemberDescriptorType) and base.__module__ != "builtins":
+            # Two slots of weak references hold the ids of their referents.
+            if isinstance(member, types.MemberDescriptorType) and member.__name__ not in ("_id", "__weakref__"):
                 try:
                     found.append(member.__get__(obj))
                 except AttributeError:
@@ -136,7 +137,9 @@ def _tensor_parts(tensor: Any) -> list[Any]:
 
 def _leaf(obj: Any) -> str:
     kind = type(obj)
-    if issubclass(kind, (bytes, bytearray, str, *_NAMED)):
+    if issubclass(kind, _NAMED):
+        return str(getattr(obj, "__qualname__", kind.__name__))
+    if issubclass(kind, (bytes, bytearray, str)):
         return f"{kind.__name__} {obj!r}"
     if issubclass(kind, int):
         return f"{kind.__name__} {int.__index__(obj):x}"
