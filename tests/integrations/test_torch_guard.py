@@ -605,6 +605,7 @@ def of_view(*view: Any) -> Storage:
 
 
 LYING_CLAIMS = {
+    "a storage without a type": ([Storage(torch.UntypedStorage, "a", "cpu", 16, None)], ["a"], FOUR),
     "a list of storages that is empty": ([Storage(*CLAIM)], [], b""),
     "a list of storages that lacks one": ([Storage(*CLAIM), Storage(torch.FloatStorage, "b", "cpu", 4, None)], ["a"], FOUR),
     "a list of storages with one more": ([Storage(*CLAIM)], ["a", "b"], FOUR + FOUR),

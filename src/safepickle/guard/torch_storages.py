@@ -26,6 +26,9 @@ def describe_storage(context: RuleContext, identifier: Any) -> ValueInfo:
         raise Malformed("the persistent id of a storage is malformed")
     if DEVICE.fullmatch(location if type(location) is str else location.decode("ascii", "replace")) is None:
         raise Malformed("the location of a storage is no device that torch writes")
+    grant = context.grant(cls)
+    if len(identifier) == 6 and grant is not None and grant.name == "UntypedStorage":
+        raise Malformed("torch does not read storages without a type in its older format")
     view = identifier[5] if len(identifier) == 6 else None
     if view is not None:
         if type(view) is not tuple or len(view) != 3 or not all(type(part) is int and part >= 0 for part in view[1:]):
