@@ -193,3 +193,20 @@ def test_an_instance_of_a_class_by_value_is_called_by_its_name():
     made = type("Made", (), {"__module__": "__main__"})
     found = safepickle.inspect(safepickle.dumps([made()]))
     assert [node.type for node in found.tree if node.path == "$[0]"] == ["Made (a class by value)"]
+
+
+@pytest.mark.parametrize("damage", ["payload", "digest", "length", "word", "end"])
+def test_file_that_is_not_what_its_checksum_says_is_damaged(damage: str, tmp_path: Path):
+    path = tmp_path / "file"
+    safepickle.dump({"text": "abcdefgh"}, path, checksum=True)
+    data = path.read_bytes()
+    assert safepickle.inspect(data).verdict == "safe"
+    place = {"payload": data.index(b"cde"), "digest": 60, "length": 45, "word": 7, "end": -1}[damage]
+    data = data[:-1] if damage == "end" else data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+    path.write_bytes(data)
+    for source in (data, path):
+        found = safepickle.inspect(source)
+        assert found.verdict == "damaged"
+        assert "checksum" in found.problems[0].reason or "truncated" in found.problems[0].reason
+    with pytest.raises(safepickle.ChecksumError, match=r"damaged|truncated"):
+        safepickle.load(path, allow=())

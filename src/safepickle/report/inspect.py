@@ -11,6 +11,7 @@ import os
 import tempfile
 from typing import Any, Final
 
+from safepickle.errors import ChecksumError
 from safepickle.guard.inspect_backend import Objection
 from safepickle.guard.limits import LimitExceeded, Malformed, Refusal, told
 from safepickle.guard.sniff import HEAD, recognise, torch_format
@@ -19,6 +20,7 @@ from safepickle.guard.torch_inspect import Run, new_inspect_backend, run_legacy,
 from safepickle.public import public
 from safepickle.report.inspect_walk import Findings, walk
 from safepickle.report.inspection import GlobalUse, Inspection, Problem, Verdict
+from safepickle.storage.checksum import check_file
 
 __all__ = ["inspect"]
 
@@ -96,8 +98,19 @@ def _run(file: Any, head: bytes, start: int) -> tuple[Run, str]:
     elif form == "legacy":
         run = run_legacy(file)
     else:
+        damaged = _hold_against_checksum(file)
+        file.seek(start)
         run = run_pickle(open_source(file), new_inspect_backend(), "ASCII")
+        run.backend.objections[:0] = damaged
     return run, _FORMS[form]
+
+
+def _hold_against_checksum(file: Any) -> list[Objection]:
+    try:
+        check_file(file, "check")
+    except ChecksumError as error:
+        return [Objection("damaged", -1, "", str(error))]
+    return []
 
 
 def _form(head: bytes) -> str:
