@@ -14,6 +14,7 @@ from safepickle.loading import unpickler
 from safepickle.loading.aliases import Aliases, Missing, names
 from safepickle.options import AllowItem, DumpOptions, Finalizers, Unpicklable, WeakReferencePolicy
 from safepickle.public import public
+from safepickle.reduce_value import ReduceTuple
 
 __all__ = ["Backend", "backend"]
 
@@ -70,7 +71,7 @@ class Backend:
         }
         self.__dict__.update(own)
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> ReduceTuple:
         return functools.partial(backend, **self._options), ()
 
     def __repr__(self) -> str:

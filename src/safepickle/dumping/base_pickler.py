@@ -20,6 +20,7 @@ from safepickle import rebuild
 from safepickle.dumping.buffers import BufferCallback, BufferRelay
 from safepickle.errors import level_of_caller
 from safepickle.options import DEFAULTS, DumpOptions, Finalizers, Unpicklable, WeakReferencePolicy
+from safepickle.reduce_value import ReduceTuple, ReduceValue, in_full
 from safepickle.reducers.classes import leave_to_itself, new_object
 from safepickle.reducers.decisions import NOTHING_MET, Dump
 from safepickle.reducers.table import TypeTable
@@ -205,7 +206,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         super().clear_memo()
         self._memo_is_empty = True
 
-    def reducer_override(self, obj: Any) -> Any:
+    def reducer_override(self, obj: Any) -> ReduceValue:
         """Return the reduce value of `obj`, or NotImplemented to leave it to the C pickler.
 
         A subclass may override it. Where none does, a walk goes without the method.
@@ -217,7 +218,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         finally:
             table.known = None
 
-    def reduce_value(self, obj: Any) -> Any:
+    def reduce_value(self, obj: Any) -> ReduceTuple | str:
         """Return the reduce value that the pickler uses for `obj`, which is no exact builtin."""
         reduce = self._table[type(obj)]
         if reduce is not None:
@@ -318,7 +319,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
                 return True
         return self._relay is not None and not self._relay.settle()
 
-    def reduce_cyclic(self, obj: Any, known: Dump) -> Any:
+    def reduce_cyclic(self, obj: Any, known: Dump) -> ReduceTuple | str | None:
         """Reduce an object that is, or might be, under construction when a reference to it must be made.
 
         Returns:
@@ -334,15 +335,15 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
             # Members as state instead of arguments: then there is no cycle.
             return new_object, (cls,), (obj.__getstate__(), list(obj)), None, None, rebuild.rebuild_set_members
         value = self.reduce_value(obj)
-        if type(value) is str:
+        if isinstance(value, str):
             return value
         if getattr(value[0], "__module__", None) in ("torch._tensor", "torch._utils"):
             from safepickle.reducers.tensors import with_attributes_apart
 
             value = with_attributes_apart(value)
         known.open_construction(obj)
-        function, arguments, state, items, *rest = [*value, None, None][: max(4, len(value))]
-        return function, arguments, state, _once_built(known, obj, items), *rest
+        function, arguments, state, items, pairs, set_state = in_full(value)
+        return function, arguments, state, _once_built(known, obj, items), pairs, set_state
 
     def _is_certain(self) -> bool:
         # Nothing is certain where an object may yet turn out to be unpicklable.
@@ -383,6 +384,6 @@ def _once_built(known: Dump, obj: object, items: Iterator[Any] | None) -> Iterat
         yield from items
 
 
-def _reduce_ex(obj: Any) -> Any:
+def _reduce_ex(obj: object) -> ReduceTuple | str:
     # Under protocol 5 a large array gives a buffer rather than a copy of its bytes.
     return obj.__reduce_ex__(pickle.HIGHEST_PROTOCOL)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from safepickle import rebuild
+from safepickle.reduce_value import NOT_REDUCED, ReduceTuple, ReduceValue, in_full
 from safepickle.reducers.classes import new_object
 from safepickle.reducers.decisions import Dump, ReducingPickler
 from safepickle.reducers.table import Reducer, TypeTable
@@ -59,7 +60,7 @@ class Unrolled:
         self._root = root
         self._walk(root)
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> ReduceTuple:
         return rebuild.rebuild_root, (_Steps(self), self._root)
 
     def steps(self) -> Iterator[Any]:
@@ -67,9 +68,9 @@ class Unrolled:
         yield from self._bare.values()
         yield from self._finished
 
-    def reduce_ordinary(self, obj: Any, dump: Dump) -> Any:
+    def reduce_ordinary(self, obj: object, dump: Dump) -> ReduceValue:
         """Reduce an ordinary object without its state, which is a step of its own."""
-        return (new_object, (type(obj),)) if id(obj) in self._bare else NotImplemented
+        return (new_object, (type(obj),)) if id(obj) in self._bare else NOT_REDUCED
 
     def _walk(self, root: Any) -> None:
         """Visit all that `root` leads to, and note as a step what has been left."""
@@ -110,7 +111,7 @@ class Unrolled:
             state = obj.__reduce_ex__(2)[2]
             return None if state is None else _Visit(_State(obj, state), (state,), made)
         value = self._pickler.reduce_value(obj)
-        if type(value) is str:
+        if isinstance(value, str):
             return None
         parts = list(_parts(value))
         self._kept.append((value, parts))
@@ -161,7 +162,7 @@ class _Steps:
     def __init__(self, graph: Unrolled) -> None:
         self._graph = graph
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> ReduceTuple:
         return collections.deque, ((), 0), None, self._graph.steps()
 
 
@@ -172,13 +173,13 @@ class _State:
         self._obj = obj
         self._state = state
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> ReduceTuple:
         return rebuild.rebuild_proxy_referent, (self._obj,), self._state
 
 
-def _parts(value: tuple[Any, ...]) -> Iterator[Any]:
+def _parts(value: ReduceTuple) -> Iterator[Any]:
     """Iterate over what a reduce value leads to."""
-    function, arguments, state, items, pairs, setter = [*value, None, None, None, None][:6]
+    function, arguments, state, items, pairs, setter = in_full(value)
     yield from [function, arguments, state, setter]
     yield from items or ()
     for pair in pairs or ():

@@ -16,6 +16,7 @@ from safepickle import rebuild
 from safepickle.dumping.base_pickler import BasePickler
 from safepickle.errors import UnpicklableWarning, WeakReferenceError
 from safepickle.options import OutsideFate
+from safepickle.reduce_value import ReduceTuple, ReduceValue, in_full
 from safepickle.reducers.decisions import dotted_name
 from safepickle.tracing.error_paths import is_about_an_object
 from safepickle.tracing.traversal import Traversal
@@ -87,7 +88,7 @@ class _PartialDump:
         self._reduce = pickler.reducer_override
         self._reduce_value = pickler.reduce_value
         # All by the id of an object, which a walk holds, so that its id stays its own.
-        self._substitutes: dict[int, Any] = {}
+        self._substitutes: dict[int, ReduceTuple] = {}
         self._lost: dict[int, tuple[str, str, str]] = {}
         self._failed: dict[int, _Failed] = {}
         self._guarded_paths: dict[int, str] = {}
@@ -100,7 +101,7 @@ class _PartialDump:
         """The warning that lists the tombstones, or None when a callable has replaced everything."""
         return UnpicklableWarning(list(self._lost.values())) if self._lost else None
 
-    def reduce(self, obj: Any) -> Any:
+    def reduce(self, obj: object) -> ReduceValue:
         """Stand in for the pickler's ``reducer_override``."""
         key = id(obj)
         substitute = self._substitutes.get(key)
@@ -121,7 +122,7 @@ class _PartialDump:
             return value
         return _guarded(obj, value, path or _UNKNOWN_PATH)
 
-    def reduce_value(self, obj: Any) -> Any:
+    def reduce_value(self, obj: object) -> ReduceTuple | str:
         """Stand in for the pickler's `reduce_value`."""
         substitute = self._substitutes.get(id(obj))
         return self._reduce_value(obj) if substitute is None else substitute
@@ -232,7 +233,7 @@ class _PartialDump:
                     self._guarded_paths[key] = walk.path(number)
                     more = True
 
-    def _uses_tombstone(self, obj: Any, value: tuple[Any, ...], depth: int = 0) -> bool:
+    def _uses_tombstone(self, obj: object, value: ReduceTuple, depth: int = 0) -> bool:
         for used in _within(_what_is_used(obj, value)):
             key = id(used)
             if key in self._lost or key in self._guarded_paths:
@@ -249,9 +250,9 @@ class _PartialDump:
         return False
 
 
-def _guarded(obj: Any, value: tuple[Any, ...], path: str) -> tuple[Any, ...]:
+def _guarded(obj: object, value: ReduceTuple, path: str) -> ReduceTuple:
     """Make a reduce value that gives a tombstone if the object cannot be built."""
-    function, arguments, state, items, pairs, setter = [*value, None, None, None, None][:6]
+    function, arguments, state, items, pairs, setter = in_full(value)
     contents = (state, None if items is None else list(items), None if pairs is None else list(pairs), setter)
     guarded = (rebuild.rebuild_salvaged, (function, arguments, dotted_name(type(obj)), path))
     if contents == (None, None, None, None):
@@ -273,7 +274,7 @@ class _Failed:
         self.is_owner = False
 
 
-def _what_is_used(obj: Any, value: tuple[Any, ...]) -> tuple[Any, ...]:
+def _what_is_used(obj: object, value: ReduceTuple) -> tuple[object, ...]:
     """Return what code of the object's class will see at load: arguments, and the state that it sets itself."""
     arguments = value[1] if len(value) > 1 else ()
     state = value[2] if len(value) > 2 else None

@@ -11,6 +11,7 @@ from safepickle.errors import KerasVersionWarning, level_of_caller
 from safepickle.rebuild import keras_internals
 from safepickle.rebuild.containers import set_attributes
 from safepickle.rebuild.mark import file_format
+from safepickle.reduce_value import ReduceTuple
 
 __all__ = [
     "KerasRuntime",
@@ -62,7 +63,7 @@ class KerasRuntime:
         runtime.version = version
         return runtime
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> ReduceTuple:
         return type(self), (self.backend, self.version)
 
 

@@ -10,6 +10,7 @@ from safepickle.errors import UnpicklableError, UnpicklableStateWarning
 from safepickle.rebuild.containers import set_attributes
 from safepickle.rebuild.mark import file_format
 from safepickle.rebuild.weak import Tombstone
+from safepickle.reduce_value import ReduceTuple
 
 __all__ = [
     "UnpicklableTombstone",
@@ -52,7 +53,7 @@ class UnpicklableTombstone(Tombstone):
     def __repr__(self) -> str:
         return f"<safepickle.Tombstone: unpicklable, was a {self.referent_type} at {self.path} ({self.cause})>"
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> ReduceTuple:
         return type(self), (self.referent_type, self.path, self.cause)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from safepickle.public import public
 from safepickle.rebuild.mark import file_format
+from safepickle.reduce_value import ReduceTuple
 
 __all__ = ["Recomputed", "rebuild_recomputed", "recipe_name", "recipe_of", "recipes_exist"]
 
@@ -124,7 +125,7 @@ class Recomputed(Generic[T]):
         self._building = False
         self._lock = threading.RLock()  # re-entrant, so that a factory that asks for its own value is told so
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> ReduceTuple:
         # The recipe is state, not arguments, so that a factory may be a method of the very object that holds this one.
         cls = type(self)
         return rebuild_recomputed, () if cls is Recomputed else (cls,), self.__getstate__()

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any, Final, TypeVar
 
 from safepickle.rebuild.mark import file_format
+from safepickle.reduce_value import ReduceTuple
 
 __all__ = ["rebuild_record"]
 
@@ -51,7 +52,7 @@ def record(cls: type[Record]) -> type[Record]:
     """
     names = getattr(cls, "_fields", None) or tuple(field.name for field in fields(cls))  # type: ignore[arg-type]
 
-    def reduce_record(self: Any) -> tuple[Any, ...]:
+    def reduce_record(self: Any) -> ReduceTuple:
         return rebuild_record, (cls.__name__, {name: getattr(self, name) for name in names})
 
     cls.__reduce__ = reduce_record  # type: ignore[method-assign]

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from safepickle.rebuild.mark import file_format
+from safepickle.reduce_value import ReduceTuple
 
 __all__ = [
     "Stub",
@@ -108,7 +109,7 @@ class Stub(metaclass=_StubClass):
     def __setitem__(self, key: Any, value: Any) -> None:
         self.__stub__.pairs.append((key, value))
 
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+    def __reduce_ex__(self, protocol: Any) -> ReduceTuple:
         cls, record = type(self), self.__stub__
         made: tuple[Any, tuple[Any, ...]]
         if record.base is not None:

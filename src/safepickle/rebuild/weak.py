@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from safepickle.rebuild.mark import file_format
 from safepickle.rebuild.recomputed import Recomputed
+from safepickle.reduce_value import ReduceTuple
 from safepickle.weak_types import weak_method_callback
 
 __all__ = [
@@ -79,7 +80,7 @@ class Tombstone(weakref.ref[Any]):
     def __ne__(self, other: object) -> bool:
         return self is not other
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> ReduceTuple:
         return type(self), (self.reason, self.referent_type)
 
 
@@ -107,7 +108,7 @@ class StrongRef(weakref.ref[T]):
     def __repr__(self) -> str:
         return f"<safepickle.StrongRef to {type(self()).__qualname__}>"
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> ReduceTuple:
         callback = self.__callback__
         return type(self), (self(),) if callback is None else (self(), callback)
 
@@ -125,7 +126,7 @@ class OwningWeakMethod(weakref.WeakMethod[Any]):
         reference._method = method
         return reference
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> ReduceTuple:
         callback = weak_method_callback(self)
         return type(self), (self._method,) if callback is None else (self._method, callback)
 
@@ -168,7 +169,7 @@ class OwningFinalize(_Finalize):
     def atexit(self, value: bool) -> None:
         self._armed.atexit = value
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> ReduceTuple:
         found = self.peek()
         if found is None:
             return rebuild_dead_finalize, (weakref.finalize,)
@@ -205,7 +206,7 @@ class RecipeRef(weakref.ref[Any]):
     def __repr__(self) -> str:
         return f"<safepickle.RecipeRef to the value of {self.recomputed!r}>"
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> ReduceTuple:
         callback = self.__callback__
         return type(self), (self.recomputed,) if callback is None else (self.recomputed, callback)
 

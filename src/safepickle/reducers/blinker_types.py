@@ -14,6 +14,7 @@ import blinker
 from blinker.base import ANY_ID
 
 from safepickle import rebuild
+from safepickle.reduce_value import NOT_REDUCED, ReduceValue
 from safepickle.reducers.classes import has_own_reduce, new_object
 from safepickle.reducers.decisions import RELINK, STRONG, Dump
 
@@ -22,20 +23,20 @@ __all__ = ["find_reducer", "reduce_signal"]
 _INTERNALS: Final = frozenset({"receivers", "_by_receiver", "_by_sender", "_weak_senders"})
 
 
-def find_reducer(cls: Any) -> Callable[[Any, Dump], Any] | None:
+def find_reducer(cls: Any) -> Callable[[Any, Dump], ReduceValue] | None:
     """Return the reducer for signals, unless the class says itself how they are pickled."""
     says_itself = has_own_reduce(cls) or cls.__getstate__ is not object.__getstate__
     return reduce_signal if issubclass(cls, blinker.Signal) and not says_itself else None
 
 
-def reduce_signal(signal: Any, dump: Dump) -> Any:
+def reduce_signal(signal: Any, dump: Dump) -> ReduceValue:
     """Reduce a signal to its connections; weak ones as the entries of a weak container, by what is kept."""
     if isinstance(dump.pickler.memo, MappingProxyType):
         # `deepcopy` walks once and cannot tell yet what is kept: it copies attribute by attribute.
-        return NotImplemented
+        return NOT_REDUCED
     own = signal.__dict__.copy()
     if not own.keys() >= _INTERNALS or type(signal) in dump.pickler.own_dispatch_table:
-        return NotImplemented
+        return NOT_REDUCED
     owned: list[Any] = []
     connections = []
     for key, held in own["receivers"].copy().items():

@@ -7,6 +7,8 @@ import types
 from collections.abc import Callable
 from typing import Any, Final
 
+from safepickle.reduce_value import NOT_REDUCED, ReduceValue
+from safepickle.reducers.decisions import Dump
 from safepickle.weak_types import WeakType
 
 __all__ = [
@@ -59,7 +61,7 @@ def is_written_in_c(cls: type) -> bool:
     )
 
 
-def raise_as_unpicklable(obj: Any, dump: Any) -> Any:
+def raise_as_unpicklable(obj: object, dump: Dump) -> ReduceValue:
     """Raise what `copyreg` has against an object that holds more than Python can see, under every protocol.
 
     Under protocols 0 and 1 it does not look, and writes what cannot be loaded.
@@ -67,9 +69,9 @@ def raise_as_unpicklable(obj: Any, dump: Any) -> Any:
     return obj.__reduce_ex__(max(2, dump.protocol))
 
 
-def leave_to_itself(obj: Any, dump: Any) -> Any:
+def leave_to_itself(obj: object, dump: Dump) -> ReduceValue:
     """Leave an object to the C pickler, which asks the dispatch tables and the object itself."""
-    return NotImplemented
+    return NOT_REDUCED
 
 
 def is_class_method(method: types.MethodType) -> bool:

@@ -19,6 +19,7 @@ from cloudpickle.cloudpickle import _should_pickle_by_reference
 from safepickle.errors import WeakReferenceError, WeakReferenceWarning
 from safepickle.options import DumpOptions, Finalizers, OutsideFate, WeakReferencePolicy, check_fate
 from safepickle.rebuild.recomputed import recipe_of, recipes_exist
+from safepickle.reduce_value import ReduceTuple, ReduceValue
 from safepickle.reducers.owners import owned_by
 
 __all__ = [
@@ -80,10 +81,10 @@ class ReducingPickler(Walker, Protocol):
     has_persistent_id: ClassVar[bool]
     offender: object
 
-    def reducer_override(self, obj: Any) -> Any:
+    def reducer_override(self, obj: Any) -> ReduceValue:
         """Return the reduce value of `obj`, or NotImplemented to leave it to the C pickler."""
 
-    def reduce_value(self, obj: Any) -> Any:
+    def reduce_value(self, obj: Any) -> ReduceTuple | str:
         """Return the reduce value that the pickler uses for `obj`, which is no exact builtin."""
 
     def is_replaced(self, obj: Any) -> bool:

@@ -13,17 +13,18 @@ import sys
 from typing import Any
 
 from safepickle import rebuild
+from safepickle.reduce_value import NOT_REDUCED, ReduceValue
 
 __all__ = ["reduce_class", "reduce_leaf"]
 
 
-def reduce_class(cls: type) -> Any:
+def reduce_class(cls: type) -> ReduceValue:
     """Return the reduce value of a class that dill knows by a name of its own, or NotImplemented."""
     name = _dill._typemap.get(cls)
-    return NotImplemented if name is None else (_dill._load_type, (name,))
+    return NOT_REDUCED if name is None else (_dill._load_type, (name,))
 
 
-def reduce_leaf(obj: Any) -> Any:
+def reduce_leaf(obj: Any) -> ReduceValue:
     """Return the reduce value that dill knows for `obj`, naming no function of dill's where another one will do.
 
     Returns:
@@ -31,12 +32,12 @@ def reduce_leaf(obj: Any) -> Any:
     """
     save = _dill.Pickler.dispatch.get(type(obj))
     if save is None:
-        return NotImplemented
+        return NOT_REDUCED
     recorder = _Recorder(obj)
     try:
         save(recorder, obj)
     except _NoReduceValueError:
-        return NotImplemented
+        return NOT_REDUCED
     return _translated(obj, recorder.value)
 
 
@@ -89,16 +90,17 @@ class _Recorder:
         self.value = value
 
 
-def _translated(obj: Any, value: Any) -> Any:
+def _translated(obj: Any, value: ReduceValue) -> ReduceValue:
     """Name the standard library, or our own file format, instead of dill, whose private names may change."""
     if not isinstance(value, tuple):
         return value
     if type(obj) is functools._lru_cache_wrapper:
         parameters = obj.cache_parameters()
         return rebuild.rebuild_lru_cache, (obj.__wrapped__, parameters["maxsize"], parameters["typed"])
-    while value[-1] is None:
-        value = value[:-1]
-    return value
+    length = max(place for place, part in enumerate(value, 1) if part is not None)
+    shortened: Any = value[:length]
+    reduced: ReduceValue = shortened
+    return reduced
 
 
 def _import_dill() -> Any:

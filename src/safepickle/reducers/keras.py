@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 from safepickle import rebuild
 from safepickle.errors import KerasFallbackWarning, level_of_caller
 from safepickle.rebuild import keras_internals as internals
+from safepickle.reduce_value import NOT_REDUCED, ReduceValue
 from safepickle.reducers.decisions import Dump
 from safepickle.reducers.table import Reducer
 
@@ -98,7 +99,7 @@ def _runtime() -> rebuild.KerasRuntime:
     return rebuild.KerasRuntime(internals.backend_name(), internals.keras_version())
 
 
-def reduce_saveable(obj: Any, dump: Dump) -> Any:
+def reduce_saveable(obj: Any, dump: Dump) -> ReduceValue:
     """Reduce a layer, model, metric, loss, optimizer or other operation to an empty instance and its state.
 
     Args:
@@ -110,7 +111,7 @@ def reduce_saveable(obj: Any, dump: Dump) -> Any:
         Keras's archive.
     """
     if current_route() == "archive":
-        return NotImplemented
+        return NOT_REDUCED
     if internals.misfit() is not None:
         return _reduce_to_archive(obj, dump)
     parts = internals.parts()
@@ -237,7 +238,7 @@ def _upstream(operation: Any, dump: Dump) -> list[Any]:
     return order
 
 
-def reduce_variable(variable: Any, dump: Dump) -> Any:
+def reduce_variable(variable: Any, dump: Dump) -> ReduceValue:
     """Reduce a variable to its attributes, its tensor among them.
 
     Args:
@@ -245,11 +246,11 @@ def reduce_variable(variable: Any, dump: Dump) -> Any:
         dump: Not asked.
     """
     if internals.misfit() is not None:
-        return NotImplemented
+        return NOT_REDUCED
     return rebuild.rebuild_keras_object, (type(variable), _runtime()), variable.__getstate__()
 
 
-def reduce_tracker(tracker: Any, dump: Dump) -> Any:
+def reduce_tracker(tracker: Any, dump: Dump) -> ReduceValue:
     """Reduce a tracker to what it tracks; the identities by which it knows them are computed afresh.
 
     Args:
@@ -257,7 +258,7 @@ def reduce_tracker(tracker: Any, dump: Dump) -> Any:
         dump: Not asked.
     """
     if internals.misfit() is not None:
-        return NotImplemented
+        return NOT_REDUCED
     attributes = dict(vars(tracker))
     config = attributes.pop("config")
     del attributes["stored_ids"]
@@ -268,7 +269,7 @@ def reduce_tracker(tracker: Any, dump: Dump) -> Any:
     return rebuild.rebuild_keras_tracker, (kind,), state, None, None, rebuild.restore_keras_tracker
 
 
-def reduce_tracked_list(tracked: Any, dump: Dump) -> Any:
+def reduce_tracked_list(tracked: Any, dump: Dump) -> ReduceValue:
     """Reduce a tracked list to its items and its tracker, so that no tracking hook runs on load.
 
     Args:
@@ -278,7 +279,7 @@ def reduce_tracked_list(tracked: Any, dump: Dump) -> Any:
     return rebuild.rebuild_keras_container, (type(tracked),), vars(tracked), list.__iter__(tracked)
 
 
-def reduce_tracked_dict(tracked: Any, dump: Dump) -> Any:
+def reduce_tracked_dict(tracked: Any, dump: Dump) -> ReduceValue:
     """Reduce a tracked dict, ordered or not, likewise.
 
     Args:
@@ -288,7 +289,7 @@ def reduce_tracked_dict(tracked: Any, dump: Dump) -> Any:
     return rebuild.rebuild_keras_container, (type(tracked),), vars(tracked), None, iter(tracked.items())
 
 
-def reduce_tracked_set(tracked: Any, dump: Dump) -> Any:
+def reduce_tracked_set(tracked: Any, dump: Dump) -> ReduceValue:
     """Reduce a tracked set likewise.
 
     Args:
@@ -299,7 +300,7 @@ def reduce_tracked_set(tracked: Any, dump: Dump) -> Any:
     return rebuild.rebuild_keras_container, (type(tracked),), state, None, None, rebuild.restore_keras_set
 
 
-def reduce_node(node: Any, dump: Dump) -> Any:
+def reduce_node(node: Any, dump: Dump) -> ReduceValue:
     """Reduce a node of a functional graph; the operations before it learn of it again on load.
 
     Args:
@@ -309,7 +310,7 @@ def reduce_node(node: Any, dump: Dump) -> Any:
     return rebuild.rebuild_keras_node, (), vars(node), None, None, rebuild.restore_keras_node
 
 
-def reduce_with_getattr(obj: Any, dump: Dump) -> Any:
+def reduce_with_getattr(obj: Any, dump: Dump) -> ReduceValue:
     """Reduce an object whose ``__getattr__`` leans on attributes that an empty instance does not have.
 
     Args:
@@ -326,7 +327,7 @@ def reduce_with_getattr(obj: Any, dump: Dump) -> Any:
     )
 
 
-def reduce_loss_entry(entry: Any, dump: Dump) -> Any:
+def reduce_loss_entry(entry: Any, dump: Dump) -> ReduceValue:
     """Reduce an entry of a compiled loss, whose class no pickle can name: it says that it is called otherwise.
 
     Args:
@@ -336,9 +337,9 @@ def reduce_loss_entry(entry: Any, dump: Dump) -> Any:
     return rebuild.rebuild_keras_loss_entry, tuple(entry)
 
 
-def _reduce_to_archive(obj: Any, dump: Dump) -> Any:
+def _reduce_to_archive(obj: Any, dump: Dump) -> ReduceValue:
     """Leave an object to Keras's own ``__reduce__``, and say what that loses."""
     cls = f"{type(obj).__module__}.{type(obj).__qualname__}"
     warning = KerasFallbackWarning(cls, internals.keras_version(), internals.misfit() or "")
     warnings.warn(warning, stacklevel=level_of_caller())
-    return NotImplemented
+    return NOT_REDUCED

@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from safepickle import rebuild
+from safepickle.reduce_value import NOT_REDUCED, ReduceValue
 from safepickle.reducers.decisions import Dump
 from safepickle.reducers.table import Reducer
 
@@ -26,7 +27,7 @@ def find_reducer(cls: type) -> Reducer | None:
     return reduce_masked if cls.__name__ in ("ArrayImpl", "EagerTensor") else None
 
 
-def reduce_masked(tensor: Any, dump: Dump) -> Any:
+def reduce_masked(tensor: Any, dump: Dump) -> ReduceValue:
     """Reduce a tensor that has a mask to itself and the mask.
 
     Args:
@@ -37,13 +38,13 @@ def reduce_masked(tensor: Any, dump: Dump) -> Any:
         A reduce value, or NotImplemented for a tensor without a mask.
     """
     if "keras" not in sys.modules:
-        return NotImplemented
+        return NOT_REDUCED
     try:
         from keras.src.backend.common.masking import get_keras_mask
     except ImportError:
-        return NotImplemented
+        return NOT_REDUCED
     mask = get_keras_mask(tensor)
     if mask is None:
-        return NotImplemented
+        return NOT_REDUCED
     function, arguments = tensor.__reduce_ex__(dump.protocol)[:2]
     return rebuild.rebuild_keras_masked, (function, arguments, mask)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from safepickle.reduce_value import NOT_REDUCED, ReduceValue, in_full
 from safepickle.reducers.decisions import Dump
 
 __all__ = ["find_reducer", "reduce_lightning_module", "without_fabric"]
@@ -17,7 +18,7 @@ __all__ = ["find_reducer", "reduce_lightning_module", "without_fabric"]
 _MODULES = frozenset({"lightning.pytorch.core.module", "pytorch_lightning.core.module"})
 
 
-def find_reducer(cls: type) -> Callable[[Any, Dump], Any] | None:
+def find_reducer(cls: type) -> Callable[[Any, Dump], ReduceValue] | None:
     """Return the reducer for subclasses of either package's `LightningModule`."""
     for base in cls.__mro__:
         if base.__name__ == "LightningModule" and base.__module__ in _MODULES:
@@ -25,16 +26,18 @@ def find_reducer(cls: type) -> Callable[[Any, Dump], Any] | None:
     return None
 
 
-def reduce_lightning_module(module: Any, dump: Dump) -> Any:
+def reduce_lightning_module(module: Any, dump: Dump) -> ReduceValue:
     """Return the module's own reduce value, its state without the Fabric that it is attached to."""
     if type(module) in dump.pickler.own_dispatch_table:
-        return NotImplemented
+        return NOT_REDUCED
     return without_fabric(module.__reduce_ex__(dump.protocol))
 
 
-def without_fabric(value: Any) -> Any:
+def without_fabric(value: ReduceValue) -> ReduceValue:
     """Return the reduce value of a Lightning module, its state without the Fabric that it is attached to."""
-    if type(value) is str or len(value) < 3 or type(value[2]) is not dict or value[2].get("_fabric") is None:
+    if not isinstance(value, tuple) or len(value) < 3:
         return value
-    function, arguments, state, *rest = value
-    return function, arguments, {**state, "_fabric": None}, *rest
+    function, arguments, state = in_full(value)[:3]
+    if type(state) is not dict or state.get("_fabric") is None:
+        return value
+    return function, arguments, {**state, "_fabric": None}, *value[3:]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from safepickle import rebuild
+from safepickle.reduce_value import NOT_REDUCED, ReduceValue
 from safepickle.reducers.classes import has_own_reduce, new_object
 from safepickle.reducers.decisions import Dump
 
@@ -15,7 +16,7 @@ __all__ = ["find_reducer", "reduce_handler", "reduce_logger", "reduce_manager"]
 _REDUCES = (logging.Logger.__reduce__, logging.RootLogger.__reduce__)
 
 
-def find_reducer(cls: Any) -> Callable[[Any, Dump], Any] | None:
+def find_reducer(cls: Any) -> Callable[[Any, Dump], ReduceValue] | None:
     """Return the reducer for loggers, handlers and managers, unless a subclass says itself how it is pickled."""
     if issubclass(cls, logging.Logger):
         says_itself = cls.__reduce__ not in _REDUCES or cls.__reduce_ex__ is not object.__reduce_ex__
@@ -27,11 +28,11 @@ def find_reducer(cls: Any) -> Callable[[Any, Dump], Any] | None:
     return reduce_manager if issubclass(cls, logging.Manager) else None
 
 
-def reduce_logger(logger: logging.Logger, dump: Dump) -> Any:
+def reduce_logger(logger: logging.Logger, dump: Dump) -> ReduceValue:
     """Reduce a logger to its name where that leads to it, else to what it is, with its handlers and its level."""
     cls = type(logger)
     if cls in dump.pickler.own_dispatch_table:
-        return NotImplemented
+        return NOT_REDUCED
     if logger is logging.root:
         return logging.getLogger, ()
     if logging.Logger.manager.loggerDict.get(logger.name) is logger:
@@ -43,11 +44,11 @@ def reduce_logger(logger: logging.Logger, dump: Dump) -> Any:
     return new_object, (cls,), state
 
 
-def reduce_handler(handler: logging.Handler, dump: Dump) -> Any:
+def reduce_handler(handler: logging.Handler, dump: Dump) -> ReduceValue:
     """Reduce a handler with a lock of its own, to be flushed by ``logging.shutdown`` as every handler is."""
     cls = type(handler)
     if cls in dump.pickler.own_dispatch_table:
-        return NotImplemented
+        return NOT_REDUCED
     state: Any = handler.__getstate__()
     if type(state) is dict:
         state = {name: value for name, value in state.items() if name != "lock"}
@@ -57,6 +58,6 @@ def reduce_handler(handler: logging.Handler, dump: Dump) -> Any:
     return new_object, (cls,), state, None, None, rebuild.rebuild_logging_handler
 
 
-def reduce_manager(manager: logging.Manager, dump: Dump) -> Any:
+def reduce_manager(manager: logging.Manager, dump: Dump) -> ReduceValue:
     """Reduce the manager of this process to that of the other one."""
     return (getattr, (logging.Logger, "manager")) if manager is logging.Logger.manager else NotImplemented

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import sys
 import types
-from typing import Any
 
 from cloudpickle.cloudpickle import _should_pickle_by_reference, subimport
 
+from safepickle.reduce_value import NOT_REDUCED, ReduceValue
 from safepickle.reducers.classes import new_object
 from safepickle.reducers.decisions import Dump
 
 __all__ = ["reduce_module"]
 
 
-def reduce_module(module: types.ModuleType, dump: Dump) -> Any:
+def reduce_module(module: types.ModuleType, dump: Dump) -> ReduceValue:
     """Reduce a module to its name, to its place in the module around it, or else to what is in it.
 
     Args:
@@ -26,7 +26,7 @@ def reduce_module(module: types.ModuleType, dump: Dump) -> Any:
     """
     cls = type(module)
     if cls in dump.pickler.own_dispatch_table:
-        return NotImplemented
+        return NOT_REDUCED
     # Through no `__getattr__` of the class, which may make up whatever it is asked for.
     content = types.ModuleType.__getattribute__(module, "__dict__")
     name = content.get("__name__")

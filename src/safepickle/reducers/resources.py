@@ -15,11 +15,12 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from safepickle import rebuild
+from safepickle.reduce_value import NOT_REDUCED, ReduceValue
 from safepickle.reducers.decisions import Dump, dotted_name
 
 __all__ = ["find_reducer"]
 
-Reducer = Callable[[Any, Dump], Any]
+Reducer = Callable[[Any, Dump], ReduceValue]
 
 
 def find_reducer(cls: Any) -> Reducer | None:
@@ -34,7 +35,7 @@ def find_reducer(cls: Any) -> Reducer | None:
     return None
 
 
-def _reduce_process_finalizer(finalizer: Any, dump: Dump) -> Any:
+def _reduce_process_finalizer(finalizer: Any, dump: Dump) -> ReduceValue:
     """Reduce a `multiprocessing.util.Finalize` to one that has been called.
 
     In the process of the original its key would find the original's entry in the registry, and so run the callback.
@@ -43,7 +44,7 @@ def _reduce_process_finalizer(finalizer: Any, dump: Dump) -> Any:
     return rebuild.rebuild_dead_finalize, (type(finalizer),), {**vars(finalizer), **called}
 
 
-def _reduce_shared_memory(block: Any, dump: Dump) -> Any:
+def _reduce_shared_memory(block: Any, dump: Dump) -> ReduceValue:
     """Reduce a block of shared memory to its name.
 
     By itself it is attached as if the loading process had made it, whose resource tracker then unlinks it at exit.
@@ -52,39 +53,39 @@ def _reduce_shared_memory(block: Any, dump: Dump) -> Any:
     from multiprocessing.shared_memory import SharedMemory
 
     if type(block).__init__ is not SharedMemory.__init__:
-        return NotImplemented
+        return NOT_REDUCED
     return rebuild.rebuild_shared_memory, (type(block), block.name)
 
 
-def _reduce_shareable_list(shared: Any, dump: Dump) -> Any:
+def _reduce_shareable_list(shared: Any, dump: Dump) -> ReduceValue:
     """Reduce a list in shared memory like the block that it is in."""
     from multiprocessing.shared_memory import ShareableList
 
     if type(shared).__init__ is not ShareableList.__init__:
-        return NotImplemented
+        return NOT_REDUCED
     return rebuild.rebuild_shareable_list, (type(shared), shared.shm.name)
 
 
-def _reduce_child(child: Any, dump: Dump) -> Any:
+def _reduce_child(child: Any, dump: Dump) -> ReduceValue:
     if child._child_created and child.returncode is None:
         raise _refusal(child, "has not been waited for: a copy that goes collects its exit status. Wait for it first")
-    return NotImplemented
+    return NOT_REDUCED
 
 
-def _reduce_connection(connection: Any, dump: Dump) -> Any:
+def _reduce_connection(connection: Any, dump: Dump) -> ReduceValue:
     if not connection.closed:
         raise _refusal(
             connection,
             "is open: a copy that goes closes its descriptor. Pass it to a process of multiprocessing",
         )
-    return NotImplemented
+    return NOT_REDUCED
 
 
-def _reduce_descriptor_of_tar(file: Any, dump: Dump) -> Any:
+def _reduce_descriptor_of_tar(file: Any, dump: Dump) -> ReduceValue:
     raise _refusal(file, "holds a descriptor, which the archive closes when it goes. Close the archive first")
 
 
-def _reduce_temporary_file(file: Any, dump: Dump) -> Any:
+def _reduce_temporary_file(file: Any, dump: Dump) -> ReduceValue:
     """Refuse a temporary file: closing it, or the copy of it, deletes what the other one reads."""
     raise TypeError(
         "cannot pickle a temporary file: it is deleted when it is closed. Read what is in it, or open a file with a "
@@ -92,38 +93,38 @@ def _reduce_temporary_file(file: Any, dump: Dump) -> Any:
     )
 
 
-def _reduce_temporary_file_closer(closer: Any, dump: Dump) -> Any:
+def _reduce_temporary_file_closer(closer: Any, dump: Dump) -> ReduceValue:
     if closer.delete and not closer.close_called:
         return _reduce_temporary_file(closer, dump)
-    return NotImplemented
+    return NOT_REDUCED
 
 
-def _reduce_held_file_lock(lock: Any, dump: Dump) -> Any:
+def _reduce_held_file_lock(lock: Any, dump: Dump) -> ReduceValue:
     if lock.is_locked:
         raise _refusal(lock, "is held: a copy that goes releases it. Release it first")
-    return NotImplemented
+    return NOT_REDUCED
 
 
-def _reduce_dumb_database(database: Any, dump: Dump) -> Any:
+def _reduce_dumb_database(database: Any, dump: Dump) -> ReduceValue:
     if database._index is not None:
         raise _refusal(database, "is open: a copy that goes writes its index over the file's. Close it first")
-    return NotImplemented
+    return NOT_REDUCED
 
 
-def _reduce_in_place_input(reader: Any, dump: Dump) -> Any:
+def _reduce_in_place_input(reader: Any, dump: Dump) -> ReduceValue:
     if reader._inplace and reader._file is not None:
         raise _refusal(reader, "is editing a file in place: a copy that goes deletes the backup. Close it first")
-    return NotImplemented
+    return NOT_REDUCED
 
 
 def _reducer_of_writer(attribute: str, writing: Callable[[Any], bool] = lambda writer: True) -> Reducer:
     """Return a reducer for what completes the file under `attribute` when it goes; a file in memory is copied along."""
 
-    def reduce(writer: Any, dump: Dump) -> Any:
+    def reduce(writer: Any, dump: Dump) -> ReduceValue:
         file = getattr(writer, attribute, None)
         if file is not None and type(file) is not io.BytesIO and writing(writer):
             raise _refusal(writer, "is writing a file, which a copy that goes would complete as well. Close it first")
-        return NotImplemented
+        return NOT_REDUCED
 
     return reduce
 
@@ -135,10 +136,10 @@ def _refusal(obj: Any, why: str) -> TypeError:
 def _unless_registered(reducer: Reducer) -> Reducer:
     """Let a dispatch table go first: engines know how to hand a connection to another process."""
 
-    def reduce(obj: Any, dump: Dump) -> Any:
+    def reduce(obj: Any, dump: Dump) -> ReduceValue:
         cls = type(obj)
         if cls in dump.pickler.own_dispatch_table or cls in copyreg.dispatch_table:
-            return NotImplemented
+            return NOT_REDUCED
         return reducer(obj, dump)
 
     return reduce

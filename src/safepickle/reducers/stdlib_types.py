@@ -22,13 +22,14 @@ from typing import Any, Final
 import cloudpickle
 
 from safepickle import cpython, rebuild
+from safepickle.reduce_value import NOT_REDUCED, ReduceValue
 from safepickle.reducers.classes import is_written_in_c, raise_as_unpicklable
 from safepickle.reducers.decisions import Dump, dotted_name
 from safepickle.reducers.modules import reduce_module
 
 __all__ = ["find_reducer", "reduce_builtin_class"]
 
-Reducer = Callable[[Any, Dump], Any]
+Reducer = Callable[[Any, Dump], ReduceValue]
 
 
 def find_reducer(cls: type) -> Reducer | None:
@@ -52,14 +53,14 @@ def find_reducer(cls: type) -> Reducer | None:
     return None
 
 
-def reduce_builtin_class(cls: type) -> Any:
+def reduce_builtin_class(cls: type) -> ReduceValue:
     """Reduce a class that is written in C and whose own name cannot be imported, such as ``dict_keys``.
 
     Returns:
         NotImplemented for every other class, and for one that nothing can find: the pickler refuses it.
     """
     if not is_written_in_c(cls) or _is_importable(cls):
-        return NotImplemented
+        return NOT_REDUCED
     for module in (types, _thread):
         for name, value in vars(module).items():
             if value is cls:
@@ -71,38 +72,38 @@ def reduce_builtin_class(cls: type) -> Any:
     return dill_types.reduce_class(cls)
 
 
-def reduce_lock(lock: Any, dump: Dump) -> Any:
+def reduce_lock(lock: Any, dump: Dump) -> ReduceValue:
     """Reduce a lock to an open one: nobody in the new process holds it."""
     return _thread.allocate_lock, ()
 
 
-def reduce_rlock(lock: Any, dump: Dump) -> Any:
+def reduce_rlock(lock: Any, dump: Dump) -> ReduceValue:
     """Reduce a re-entrant lock to an open one."""
     return threading.RLock, ()
 
 
-def reduce_local(local: threading.local, dump: Dump) -> Any:
+def reduce_local(local: threading.local, dump: Dump) -> ReduceValue:
     """Reduce thread-local data to what the dumping thread sees of it; the loading thread will see that."""
     return copyreg.__newobj__, (type(local),), dict(local.__dict__)  # type: ignore[attr-defined]
 
 
-def reduce_condition(condition: threading.Condition, dump: Dump) -> Any:
+def reduce_condition(condition: threading.Condition, dump: Dump) -> ReduceValue:
     """Reduce a condition without the threads that wait for it."""
     return _with_state(condition, _waiters=collections.deque())
 
 
-def reduce_bounded_semaphore(semaphore: Any, dump: Dump) -> Any:
+def reduce_bounded_semaphore(semaphore: Any, dump: Dump) -> ReduceValue:
     """Reduce a bounded semaphore to one with every place free."""
     return _with_state(semaphore, _value=semaphore._initial_value)
 
 
-def reduce_barrier(barrier: Any, dump: Dump) -> Any:
+def reduce_barrier(barrier: Any, dump: Dump) -> ReduceValue:
     """Reduce a barrier without the threads that wait at it; a broken one stays broken."""
     broken = -2
     return _with_state(barrier, _count=0, _state=broken if barrier._state == broken else 0)
 
 
-def reduce_thread(thread: Any, dump: Dump) -> Any:
+def reduce_thread(thread: Any, dump: Dump) -> ReduceValue:
     """Reduce a thread that has not started, or that has ended.
 
     Raises:
@@ -122,19 +123,19 @@ def reduce_thread(thread: Any, dump: Dump) -> Any:
     return rebuild.rebuild_thread, (type(thread), thread.name, thread.daemon, ended), state
 
 
-def reduce_thread_pool(pool: Any, dump: Dump) -> Any:
+def reduce_thread_pool(pool: Any, dump: Dump) -> ReduceValue:
     """Reduce a pool of workers to a fresh one with the same settings, shut down if it was. Its tasks stay behind."""
     arguments = (pool._max_workers, pool._thread_name_prefix, *cpython.initializer_of_thread_pool(pool))
     return type(pool), arguments, {"_shutdown": True} if pool._shutdown else None
 
 
-def reduce_simple_queue(queue: Any, dump: Dump) -> Any:
+def reduce_simple_queue(queue: Any, dump: Dump) -> ReduceValue:
     """Reduce a `queue.SimpleQueue` with what is in it, which has no public way to be read without being taken out."""
     # State and not an argument: what is in a queue may lead back to it.
     return type(queue), (), cpython.items_of_simple_queue(queue), None, None, rebuild.rebuild_queue_items
 
 
-def reduce_partialmethod(method: Any, dump: Dump) -> Any:
+def reduce_partialmethod(method: Any, dump: Dump) -> ReduceValue:
     """Reduce a `functools.partialmethod`, which is made without arguments by its own reduce value.
 
     From CPython 3.14 on that fails. What it computes from its arguments there, it computes again.
@@ -144,12 +145,12 @@ def reduce_partialmethod(method: Any, dump: Dump) -> Any:
     return copyreg.__newobj_ex__, arguments, state  # type: ignore[attr-defined]
 
 
-def reduce_struct(struct: Any, dump: Dump) -> Any:
+def reduce_struct(struct: Any, dump: Dump) -> ReduceValue:
     """Reduce a `struct.Struct` to its format."""
     return type(struct), (struct.format,)
 
 
-def reduce_memoryview(view: memoryview, dump: Dump) -> Any:
+def reduce_memoryview(view: memoryview, dump: Dump) -> ReduceValue:
     """Reduce a memory view: over the same buffer when it shows the whole of one, else over a copy of what it shows."""
     whole = _whole_buffer(view)
     if whole is not None and not (view.readonly and not memoryview(whole).readonly):
@@ -159,7 +160,7 @@ def reduce_memoryview(view: memoryview, dump: Dump) -> Any:
     return rebuild.rebuild_memoryview, (whole, view.format, view.shape, view.readonly)
 
 
-def reduce_dict_view(view: Any, dump: Dump) -> Any:
+def reduce_dict_view(view: Any, dump: Dump) -> ReduceValue:
     """Reduce ``keys()``, ``values()`` or ``items()`` of a dict to those of the copy of that dict.
 
     cloudpickle copies what the view shows, and dill does when the dict is of a subclass: the copy then no longer sees
@@ -171,7 +172,7 @@ def reduce_dict_view(view: Any, dump: Dump) -> Any:
     return getattr(base, kind), (mapping,)
 
 
-def reduce_mapping_proxy(proxy: types.MappingProxyType[Any, Any], dump: Dump) -> Any:
+def reduce_mapping_proxy(proxy: types.MappingProxyType[Any, Any], dump: Dump) -> ReduceValue:
     """Reduce the ``__dict__`` of a class to just that, and any other proxy to one of the copy of its mapping."""
     for value in proxy.values():
         owner = getattr(value, "__objclass__", None) if type(value) in _DESCRIPTORS else None
@@ -182,7 +183,7 @@ def reduce_mapping_proxy(proxy: types.MappingProxyType[Any, Any], dump: Dump) ->
     return types.MappingProxyType, (mapping,)
 
 
-def reduce_file(file: Any, dump: Dump) -> Any:
+def reduce_file(file: Any, dump: Dump) -> ReduceValue:
     """Reduce an open file to its name, mode and position.
 
     What is still in its buffer is written out first, so that the new process can read it.
@@ -225,7 +226,7 @@ def reduce_file(file: Any, dump: Dump) -> Any:
     return rebuild.rebuild_file, (raw.name, raw.mode, position, buffering)
 
 
-def reduce_descriptor(descriptor: Any, dump: Dump) -> Any:
+def reduce_descriptor(descriptor: Any, dump: Dump) -> ReduceValue:
     """Reduce a descriptor of a class, also one that looking it up on the class would not give."""
     cls, name = cpython.class_of_descriptor(descriptor), descriptor.__name__
     if getattr(cls, name, None) is descriptor:
@@ -233,28 +234,28 @@ def reduce_descriptor(descriptor: Any, dump: Dump) -> Any:
     return rebuild.rebuild_descriptor, (cls, name)
 
 
-def _reduce_through_dill(obj: Any, dump: Dump) -> Any:
+def _reduce_through_dill(obj: Any, dump: Dump) -> ReduceValue:
     from safepickle.reducers import dill_types
 
     return dill_types.reduce_leaf(obj)
 
 
-def _reduce_opaque(obj: Any, dump: Dump) -> Any:
+def _reduce_opaque(obj: Any, dump: Dump) -> ReduceValue:
     """Reduce what holds more than Python can see as dill does, or refuse it."""
     if type(obj) in dump.pickler.own_dispatch_table:
-        return NotImplemented
+        return NOT_REDUCED
     value = _reduce_through_dill(obj, dump)
     return raise_as_unpicklable(obj, dump) if value is NotImplemented else value
 
 
-def _reduce_lru_cache(cache: Any, dump: Dump) -> Any:
+def _reduce_lru_cache(cache: Any, dump: Dump) -> ReduceValue:
     """Leave a cache that can be imported to its own ``__reduce__``, which gives its name."""
     if _is_importable(cache) and cache.__module__ != "__main__":
-        return NotImplemented
+        return NOT_REDUCED
     return _reduce_through_dill(cache, dump)
 
 
-def _with_state(obj: Any, **changed: Any) -> Any:
+def _with_state(obj: Any, **changed: object) -> ReduceValue:
     return copyreg.__newobj__, (type(obj),), {**obj.__dict__, **changed}  # type: ignore[attr-defined]
 
 

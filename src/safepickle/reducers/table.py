@@ -19,14 +19,14 @@ from cloudpickle.cloudpickle import _PICKLE_BY_VALUE_MODULES, _class_setstate, _
 
 from safepickle import cpython, rebuild
 from safepickle.public import public
+from safepickle.reduce_value import NOT_REDUCED, ReduceTuple, ReduceValue, in_full
 from safepickle.reducers import logging_types, resources, stdlib_types, weak, weak_containers
 from safepickle.reducers.classes import is_class_method, is_ordinary, is_written_in_c, leave_to_itself
 from safepickle.reducers.decisions import NOTHING_MET, Dump, Walker
 
-__all__ = ["LAZY", "ReduceValue", "Reducer", "TypeTable", "find_reducer", "find_registered", "register"]
+__all__ = ["LAZY", "Reducer", "TypeTable", "find_reducer", "find_registered", "register"]
 
-ReduceValue: TypeAlias = "tuple[Any, ...] | str"
-Reducer: TypeAlias = Callable[[Any, Dump], Any]
+Reducer: TypeAlias = Callable[[Any, Dump], ReduceValue]
 
 LAZY: Final[dict[str, str]] = {
     "blinker": "safepickle.reducers.blinker_types",
@@ -51,7 +51,7 @@ class DumpingWalker(Walker, Protocol):
     def begun(self) -> Dump:
         """Return what the dump knows, which is made when it is first asked for."""
 
-    def reduce_cyclic(self, obj: Any, known: Dump) -> Any:
+    def reduce_cyclic(self, obj: object, known: Dump) -> ReduceTuple | str | None:
         """Reduce an object that is, or might be, under construction, or return None for the usual way."""
 
 
@@ -73,19 +73,19 @@ class TypeTable(dict[type, "Reducer | None"]):
     own_dispatch_table: Mapping[type, Any]
     pickler: DumpingWalker
 
-    def reduce(self, obj: Any) -> Any:
+    def reduce(self, obj: Any) -> ReduceValue:
         """Return the reduce value of `obj`, or NotImplemented: what the C pickler calls for all but exact builtins."""
         reduce = self[type(obj)]
         if reduce is None:
             visited = self.known.visited
             if visited is not None:
                 visited.add(id(obj))
-            return NotImplemented
+            return NOT_REDUCED
         known = self.known
         if known.tracking:
             if reduce is not weak.reduce_weakref:
                 if obj is known.expected or known.cyclic:
-                    value = known.pickler.reduce_cyclic(obj, known)
+                    value: ReduceTuple | str | None = known.pickler.reduce_cyclic(obj, known)
                     if value is not None:
                         return value
                 known.enter(obj)
@@ -139,30 +139,31 @@ def register(cls: type, reducer: Callable[[Any], ReduceValue]) -> None:
     _decided.clear()
 
 
-def _reduce_function_or_class(obj: Any, dump: Dump) -> Any:
+def _reduce_function_or_class(obj: Any, dump: Dump) -> ReduceValue:
     """Reduce a function or a class: by value where it cannot be imported, else by reference.
 
     A reducer that someone has set for a metaclass goes first, as with plain pickle.
     """
     cls = type(obj)
     if cls is not type and (cls in copyreg.dispatch_table or cls in dump.pickler.own_dispatch_table):
-        return NotImplemented
+        return NOT_REDUCED
     if _is_found_by_name(obj):
-        return NotImplemented
+        return NOT_REDUCED
     annotate = cpython.annotate_of_undefined(obj) if cls is types.FunctionType else None
     if annotate is not None and not _should_pickle_by_reference(obj):
-        value = cloudpickle.Pickler.reducer_override(dump.pickler, cpython.without_annotations(obj))
+        bare: Any = cloudpickle.Pickler.reducer_override(dump.pickler, cpython.without_annotations(obj))
         # The last of them: it takes the place of annotations.
-        value[2][1]["__annotate__"] = annotate
-        return value
-    value = cloudpickle.Pickler.reducer_override(dump.pickler, obj)
+        bare[2][1]["__annotate__"] = annotate
+        whole: ReduceValue = bare
+        return whole
+    value: ReduceValue = cloudpickle.Pickler.reducer_override(dump.pickler, obj)
     # By value, a class that is written in C gives a pickle that cannot be loaded.
     if value is NotImplemented or not issubclass(cls, type):
         return value
     if is_written_in_c(obj):
         return stdlib_types.reduce_builtin_class(obj)
-    if value[-1] is _class_setstate:
-        return *value[:-1], rebuild.rebuild_class_attributes
+    if isinstance(value, tuple) and value[-1] is _class_setstate:
+        return *in_full(value)[:5], rebuild.rebuild_class_attributes
     return value
 
 
@@ -179,13 +180,13 @@ def _is_found_by_name(obj: Any) -> bool:
     return type(name) is str and isinstance(module, types.ModuleType) and vars(module).get(name) is obj
 
 
-def _reduce_method(method: types.MethodType, dump: Dump) -> Any:
+def _reduce_method(method: types.MethodType, dump: Dump) -> ReduceValue:
     """Reduce a bound method; one of a class is found there by its name, as with plain pickle.
 
     cloudpickle would carry its function by value, because a class gives no access to the bare function.
     """
     if types.MethodType in dump.pickler.own_dispatch_table:
-        return NotImplemented
+        return NOT_REDUCED
     if is_class_method(method):
         return getattr, (method.__self__, method.__func__.__name__)
     function, owner = method.__func__, method.__self__
@@ -209,8 +210,8 @@ def _from_cloudpickle(cls: type) -> Reducer:
     """Adapt cloudpickle's reducer for exactly `cls`; a dispatch table of the caller's own goes first."""
     reducer = cloudpickle.Pickler._dispatch_table[cls]
 
-    def reduce(obj: Any, dump: Dump) -> Any:
-        return NotImplemented if cls in dump.pickler.own_dispatch_table else reducer(obj)
+    def reduce(obj: Any, dump: Dump) -> ReduceValue:
+        return NOT_REDUCED if cls in dump.pickler.own_dispatch_table else reducer(obj)
 
     return reduce
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from safepickle import rebuild
+from safepickle.reduce_value import ReduceValue
 from safepickle.reducers import keras_masks
 from safepickle.reducers.decisions import Dump
 from safepickle.reducers.table import Reducer
@@ -44,7 +45,7 @@ def find_reducer(cls: type) -> Reducer | None:
     return reducers.get(cls) or keras_masks.find_reducer(cls)
 
 
-def reduce_static_table(table: Any, dump: Dump) -> Any:
+def reduce_static_table(table: Any, dump: Dump) -> ReduceValue:
     """Reduce a ``tf.lookup.StaticHashTable`` to its keys and values; where they were read from does not matter.
 
     Args:
@@ -56,7 +57,7 @@ def reduce_static_table(table: Any, dump: Dump) -> Any:
     return rebuild.rebuild_tf_static_table, (keys, values, dtypes, _value(table._default_value))
 
 
-def reduce_mutable_table(table: Any, dump: Dump) -> Any:
+def reduce_mutable_table(table: Any, dump: Dump) -> ReduceValue:
     """Reduce a ``tf.lookup.experimental.MutableHashTable`` to its keys and values.
 
     Args:
@@ -68,7 +69,7 @@ def reduce_mutable_table(table: Any, dump: Dump) -> Any:
     return rebuild.rebuild_tf_mutable_table, (keys, values, dtypes, _value(table._default_value))
 
 
-def reduce_function(function: Any, dump: Dump) -> Any:
+def reduce_function(function: Any, dump: Dump) -> ReduceValue:
     """Reduce a ``tf.function`` to its Python function and the options that it was made with.
 
     Args:
@@ -86,7 +87,7 @@ def reduce_function(function: Any, dump: Dump) -> Any:
     return rebuild.rebuild_tf_function, (), (function.python_function, changed), None, None, rebuild.restore_tf_function
 
 
-def reduce_default_strategy(strategy: Any, dump: Dump) -> Any:
+def reduce_default_strategy(strategy: Any, dump: Dump) -> ReduceValue:
     """Reduce the strategy of a process that distributes nothing, of which there is one, to the one in force later.
 
     Args:
@@ -96,7 +97,7 @@ def reduce_default_strategy(strategy: Any, dump: Dump) -> Any:
     return rebuild.rebuild_tf_default_strategy, ()
 
 
-def refuse_distributed(obj: Any, dump: Dump) -> Any:
+def refuse_distributed(obj: Any, dump: Dump) -> ReduceValue:
     """Refuse a strategy that distributes, or what it has distributed: it is tied to the devices of its process.
 
     Args:

@@ -21,6 +21,7 @@ from torch.nn.parameter import Parameter
 from torch.utils.hooks import warn_if_has_hooks
 
 from safepickle import rebuild
+from safepickle.reduce_value import NOT_REDUCED, ReduceTuple, ReduceValue
 from safepickle.reducers.decisions import Dump
 
 __all__ = [
@@ -33,12 +34,12 @@ __all__ = [
 ]
 
 
-def find_reducer(cls: type) -> Callable[[Any, Dump], Any] | None:
+def find_reducer(cls: type) -> Callable[[Any, Dump], ReduceValue] | None:
     """Return the reducer for exactly `cls`: subclasses of tensors have reduce values, or losses, of their own."""
     return _REDUCERS.get(cls)
 
 
-def reduce_tensor(tensor: torch.Tensor, dump: Dump) -> Any:
+def reduce_tensor(tensor: torch.Tensor, dump: Dump) -> ReduceValue:
     """Reduce a dense CPU tensor to its storage and the view of it; its Python attributes follow as state.
 
     Returns:
@@ -47,19 +48,19 @@ def reduce_tensor(tensor: torch.Tensor, dump: Dump) -> Any:
     return _reduce_dense(rebuild.rebuild_torch_tensor, tensor, dump)
 
 
-def reduce_parameter(parameter: Parameter, dump: Dump) -> Any:
+def reduce_parameter(parameter: Parameter, dump: Dump) -> ReduceValue:
     """Reduce a dense CPU parameter, as `reduce_tensor` does a tensor."""
     return _reduce_dense(rebuild.rebuild_torch_parameter, parameter, dump)
 
 
-def reduce_storage(storage: torch.UntypedStorage, dump: Dump) -> Any:
+def reduce_storage(storage: torch.UntypedStorage, dump: Dump) -> ReduceValue:
     """Reduce a storage to one buffer, with the device that it was on if that is not the CPU.
 
     The pickler holds the storage for as long as it holds the buffer, and so does whoever got the buffer out of band.
     """
     device = storage.device.type
     if dump.has_persistent_id or device == "meta" or type(storage) in dump.pickler.own_dispatch_table:
-        return NotImplemented
+        return NOT_REDUCED
     content = _bytes_of(storage if device == "cpu" else storage.cpu())
     buffer = pickle.PickleBuffer(content) if dump.protocol >= 5 else bytes(content)
     if device == "cpu":
@@ -67,14 +68,14 @@ def reduce_storage(storage: torch.UntypedStorage, dump: Dump) -> Any:
     return rebuild.rebuild_torch_storage, (buffer, torch.serialization.location_tag(storage))
 
 
-def reduce_typed_storage(storage: torch.TypedStorage, dump: Dump) -> Any:
+def reduce_typed_storage(storage: torch.TypedStorage, dump: Dump) -> ReduceValue:
     """Reduce a typed storage, which is an untyped one and a dtype: torch's own reduce values of tensors hold these."""
     if dump.has_persistent_id or storage._untyped_storage.device.type == "meta":
-        return NotImplemented
+        return NOT_REDUCED
     return rebuild.rebuild_torch_typed_storage, (storage._untyped_storage, _dtype_names[storage.dtype])
 
 
-def with_attributes_apart(value: tuple[Any, ...]) -> tuple[Any, ...]:
+def with_attributes_apart(value: ReduceTuple) -> ReduceTuple:
     """Move the attributes of a tensor or parameter from the arguments into the state: they may lead back to it there.
 
     Args:
@@ -86,19 +87,19 @@ def with_attributes_apart(value: tuple[Any, ...]) -> tuple[Any, ...]:
     function, arguments = value[:2]
     if len(value) > 2 or function not in (_rebuild_from_type_v2, _rebuild_parameter_with_state):
         return value
-    *arguments, attributes = arguments
+    *kept, attributes = arguments
     if type(attributes) is not dict:
         return value
     if function is _rebuild_parameter_with_state:
         function = _rebuild_parameter
-    elif arguments[1].__setstate__ is torch.Tensor.__setstate__:
-        arguments.append({})
+    elif kept[1].__setstate__ is torch.Tensor.__setstate__:
+        kept.append({})
     else:
         return value
-    return function, tuple(arguments), attributes, None, None, rebuild.rebuild_torch_attributes
+    return function, tuple(kept), attributes, None, None, rebuild.rebuild_torch_attributes
 
 
-def _reduce_dense(build: Callable[..., Any], tensor: torch.Tensor, dump: Dump) -> Any:
+def _reduce_dense(build: Callable[..., Any], tensor: torch.Tensor, dump: Dump) -> ReduceValue:
     if (
         dump.has_persistent_id
         or not tensor.is_cpu
@@ -108,7 +109,7 @@ def _reduce_dense(build: Callable[..., Any], tensor: torch.Tensor, dump: Dump) -
         or tensor._is_zerotensor()
         or type(tensor) in dump.pickler.own_dispatch_table
     ):
-        return NotImplemented
+        return NOT_REDUCED
     if tensor._backward_hooks:
         warn_if_has_hooks(tensor)
     arguments: tuple[Any, ...] = (
@@ -149,7 +150,7 @@ def _bytes_of(storage: torch.UntypedStorage) -> Any:
     return content
 
 
-_REDUCERS: dict[type, Callable[[Any, Dump], Any]] = {
+_REDUCERS: dict[type, Callable[[Any, Dump], ReduceValue]] = {
     torch.Tensor: reduce_tensor,
     Parameter: reduce_parameter,
     torch.UntypedStorage: reduce_storage,

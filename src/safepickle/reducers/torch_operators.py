@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 
+from safepickle.reduce_value import NOT_REDUCED, ReduceValue
 from safepickle.reducers.decisions import Dump
 
 __all__ = ["find_reducer", "reduce_higher_order", "reduce_overload", "reduce_packet"]
 
 
-def find_reducer(cls: type) -> Callable[[Any, Dump], Any] | None:
+def find_reducer(cls: type) -> Callable[[Any, Dump], ReduceValue] | None:
     """Return the reducer for operators, their overloads, and operators that take functions."""
     for base, reducer in _REDUCERS.items():
         if issubclass(cls, base):
@@ -25,26 +26,26 @@ def find_reducer(cls: type) -> Callable[[Any, Dump], Any] | None:
     return None
 
 
-def reduce_overload(overload: Any, dump: Dump) -> Any:
+def reduce_overload(overload: Any, dump: Dump) -> ReduceValue:
     """Reduce ``torch.ops.aten.add.Tensor`` to an attribute of its operator."""
     return getattr, (overload.overloadpacket, overload._overloadname)
 
 
-def reduce_packet(packet: Any, dump: Dump) -> Any:
+def reduce_packet(packet: Any, dump: Dump) -> ReduceValue:
     """Reduce ``torch.ops.aten.add`` to an attribute of its namespace."""
     namespace, _, name = packet._qualified_op_name.partition("::")
     return getattr, (getattr(torch.ops, namespace), name)
 
 
-def reduce_higher_order(operator: Any, dump: Dump) -> Any:
+def reduce_higher_order(operator: Any, dump: Dump) -> ReduceValue:
     """Reduce ``torch.ops.higher_order.cond`` to an attribute of its namespace, if it is one."""
     name = operator.name()
     if getattr(torch.ops.higher_order, name, None) is not operator:
-        return NotImplemented
+        return NOT_REDUCED
     return getattr, (torch.ops.higher_order, name)
 
 
-_REDUCERS: dict[type, Callable[[Any, Dump], Any]] = {
+_REDUCERS: dict[type, Callable[[Any, Dump], ReduceValue]] = {
     OpOverload: reduce_overload,
     OpOverloadPacket: reduce_packet,
     HigherOrderOperator: reduce_higher_order,

@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary, WeakIdRef, _WeakHashRef
 
 from safepickle import rebuild
+from safepickle.reduce_value import ReduceValue
 from safepickle.reducers.classes import has_own_reduce, new_object, own_state
 from safepickle.reducers.decisions import RELINK, STRONG, Dump
 from safepickle.reducers.weak_containers import kept_items
@@ -21,7 +22,7 @@ from safepickle.weak_types import weak_type_of
 __all__ = ["find_reducer", "reduce_removable_handle", "reduce_weak_dictionary", "reduce_weak_reference"]
 
 
-def find_reducer(cls: type) -> Callable[[Any, Dump], Any] | None:
+def find_reducer(cls: type) -> Callable[[Any, Dump], ReduceValue] | None:
     """Return the reducer for `cls`, unless it says itself how its instances are pickled."""
     if has_own_reduce(cls):
         return None
@@ -34,7 +35,7 @@ def find_reducer(cls: type) -> Callable[[Any, Dump], Any] | None:
     return None
 
 
-def reduce_weak_reference(reference: Any, dump: Dump) -> Any:
+def reduce_weak_reference(reference: Any, dump: Dump) -> ReduceValue:
     """Reduce a `WeakIdRef` or a `_WeakHashRef`, whose hash is that of the copy, and so is computed afresh."""
     cls = type(reference)
     # Not through `reference()`: torch's `__call__` mends the tensor that it returns.
@@ -57,7 +58,7 @@ def reduce_weak_reference(reference: Any, dump: Dump) -> Any:
     return rebuild.rebuild_dead_reference, (cls,), reference.__getstate__()
 
 
-def reduce_weak_dictionary(container: Any, dump: Dump) -> Any:
+def reduce_weak_dictionary(container: Any, dump: Dump) -> ReduceValue:
     """Reduce a `WeakIdKeyDictionary` to the entries whose keys are kept; the values hang on their keys."""
     cls = type(container)
     weak = weak_type_of(cls)
@@ -71,7 +72,7 @@ def reduce_weak_dictionary(container: Any, dump: Dump) -> Any:
     return build, (cls, container.ref_type), state, None, None, rebuild.rebuild_torch_weak_entries
 
 
-def reduce_removable_handle(handle: Any, dump: Dump) -> Any:
+def reduce_removable_handle(handle: Any, dump: Dump) -> ReduceValue:
     """Reduce a handle to the dictionaries that it removes its hook from; it does not own them.
 
     torch's own state of a handle whose dictionaries are gone cannot be loaded.

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from safepickle import rebuild
 from safepickle.rebuild.recomputed import recipe_of
+from safepickle.reduce_value import NOT_REDUCED, ReduceValue
 from safepickle.reducers.classes import has_own_reduce, is_class_method, leave_to_itself, new_object, own_state
 from safepickle.reducers.decisions import DEAD, RECIPE, RELINK, STRONG, Dump
 from safepickle.weak_types import look_behind, weak_method_callback, weak_type_of
@@ -30,7 +31,7 @@ __all__ = [
 _WEAK_METHOD: Final = weak_type_of(weakref.WeakMethod)
 
 
-def reduce_weakref(reference: weakref.ref[Any], dump: Dump) -> Any:
+def reduce_weakref(reference: weakref.ref[Any], dump: Dump) -> ReduceValue:
     """Reduce a weak reference without making its referent strong.
 
     Args:
@@ -60,14 +61,14 @@ def reduce_weakref(reference: weakref.ref[Any], dump: Dump) -> Any:
     return rebuild.Tombstone, dump.tombstone_arguments(fate, referent)
 
 
-def reduce_weakref_subclass(reference: weakref.ref[Any], dump: Dump) -> Any:
+def reduce_weakref_subclass(reference: weakref.ref[Any], dump: Dump) -> ReduceValue:
     """Reduce an instance of a subclass: the same class, with its slots, its ``__dict__`` and its callback.
 
     A class that says itself how it is pickled is left to say so.
     """
     cls = type(reference)
     if has_own_reduce(cls):
-        return NotImplemented
+        return NOT_REDUCED
     state = reference.__getstate__()
     # Not `reference()`: a class may return something else when called, or count its calls.
     referent = weakref.ref.__call__(reference)
@@ -91,11 +92,11 @@ def reduce_weakref_subclass(reference: weakref.ref[Any], dump: Dump) -> Any:
     return rebuild.rebuild_dead_reference, (cls,), state
 
 
-def reduce_weak_method(reference: weakref.WeakMethod[Any], dump: Dump) -> Any:
+def reduce_weak_method(reference: weakref.WeakMethod[Any], dump: Dump) -> ReduceValue:
     """Reduce a `WeakMethod`: it is kept when both the object and the function are."""
     cls = type(reference)
     if has_own_reduce(cls):
-        return NotImplemented
+        return NOT_REDUCED
     method = weakref.WeakMethod.__call__(reference)
     is_subclass = cls is not weakref.WeakMethod
     state = own_state(reference, _WEAK_METHOD) if is_subclass else None
@@ -121,7 +122,7 @@ def reduce_weak_method(reference: weakref.WeakMethod[Any], dump: Dump) -> Any:
     return rebuild.rebuild_dead_weak_method, (cls,), state
 
 
-def reduce_proxy(proxy: Any, dump: Dump) -> Any:
+def reduce_proxy(proxy: Any, dump: Dump) -> ReduceValue:
     """Reduce a proxy of either kind, touching nothing of its referent."""
     referent, callback = look_behind(proxy)
     callable_kind = type(proxy) is weakref.CallableProxyType
@@ -136,7 +137,7 @@ def reduce_proxy(proxy: Any, dump: Dump) -> Any:
     return rebuild.rebuild_dead_proxy, (callable_kind,)
 
 
-def reduce_finalize(finalizer: weakref.finalize[Any, Any], dump: Dump) -> Any:
+def reduce_finalize(finalizer: weakref.finalize[Any, Any], dump: Dump) -> ReduceValue:
     """Reduce a finalizer to a dead one of its class, or, where the dump is to rearm it, to one armed on the copy.
 
     It guards what its object owns outside of the graph, which the copy of the object does not own. So nothing of what
@@ -144,7 +145,7 @@ def reduce_finalize(finalizer: weakref.finalize[Any, Any], dump: Dump) -> Any:
     """
     cls = type(finalizer)
     if has_own_reduce(cls):
-        return NotImplemented
+        return NOT_REDUCED
     state = None if cls is weakref.finalize else finalizer.__getstate__()
     found = finalizer.peek() if dump.finalizers == "rearm" else None
     if found is None:
@@ -160,14 +161,14 @@ def reduce_finalize(finalizer: weakref.finalize[Any, Any], dump: Dump) -> Any:
     return rebuild.rebuild_dead_finalize, (cls,), state
 
 
-def _reduce_owning_finalize(finalizer: rebuild.OwningFinalize, dump: Dump) -> Any:
+def _reduce_owning_finalize(finalizer: rebuild.OwningFinalize, dump: Dump) -> ReduceValue:
     """Reduce a finalizer that owns its object like any other; rearmed, it says itself how."""
     if dump.finalizers == "rearm":
-        return NotImplemented
+        return NOT_REDUCED
     return rebuild.rebuild_dead_finalize, (weakref.finalize,)
 
 
-REDUCERS: Final[dict[type, Callable[[Any, Dump], Any]]] = {
+REDUCERS: Final[dict[type, Callable[[Any, Dump], ReduceValue]]] = {
     weakref.ref: reduce_weakref,
     weakref.WeakMethod: reduce_weak_method,
     weakref.ProxyType: reduce_proxy,

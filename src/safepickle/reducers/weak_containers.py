@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from safepickle import rebuild
+from safepickle.reduce_value import NOT_REDUCED, ReduceValue
 from safepickle.reducers.classes import has_own_reduce, own_state
 from safepickle.reducers.decisions import RELINK, STRONG, Dump
 from safepickle.weak_types import WeakType, weak_type_of
@@ -19,11 +20,11 @@ from safepickle.weak_types import WeakType, weak_type_of
 __all__ = ["REDUCERS", "kept_items", "reduce_weak_dictionary", "reduce_weak_set"]
 
 
-def reduce_weak_set(container: Any, dump: Dump) -> Any:
+def reduce_weak_set(container: Any, dump: Dump) -> ReduceValue:
     """Reduce a `WeakSet` or an instance of a subclass to its kept members."""
     cls: Any = type(container)
     if cls.__reduce__ is not weakref.WeakSet.__reduce__ or cls.__reduce_ex__ is not object.__reduce_ex__:
-        return NotImplemented
+        return NOT_REDUCED
     weak = weak_type_of(cls)
     members, owned = kept_items(container, weak, dump)
     attributes = own_state(container, weak)
@@ -32,11 +33,11 @@ def reduce_weak_set(container: Any, dump: Dump) -> Any:
     return _reduce_with_state(cls, attributes, members, owned)
 
 
-def reduce_weak_dictionary(container: Any, dump: Dump) -> Any:
+def reduce_weak_dictionary(container: Any, dump: Dump) -> ReduceValue:
     """Reduce a `WeakValueDictionary` or a `WeakKeyDictionary` to the entries whose referents are kept."""
     cls = type(container)
     if has_own_reduce(cls):
-        return NotImplemented
+        return NOT_REDUCED
     weak = weak_type_of(cls)
     items, owned = kept_items(container, weak, dump)
     attributes = own_state(container, weak)
@@ -58,12 +59,12 @@ def kept_items(container: Any, weak: WeakType, dump: Dump) -> tuple[list[Any], l
     return items, owned
 
 
-def _reduce_with_state(cls: type, attributes: Any, items: list[Any], owned: list[Any]) -> Any:
+def _reduce_with_state(cls: type, attributes: Any, items: list[Any], owned: list[Any]) -> ReduceValue:
     state = (attributes, items, tuple(owned))
     return rebuild.rebuild_weak_container, (cls,), state, None, None, rebuild.rebuild_weak_entries
 
 
-REDUCERS: Final[dict[type, Callable[[Any, Dump], Any]]] = {
+REDUCERS: Final[dict[type, Callable[[Any, Dump], ReduceValue]]] = {
     weakref.WeakSet: reduce_weak_set,
     weakref.WeakValueDictionary: reduce_weak_dictionary,
     weakref.WeakKeyDictionary: reduce_weak_dictionary,
