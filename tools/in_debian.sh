@@ -29,6 +29,8 @@ if [ "${1-}" != --mounted ]; then
         { apt-get -qq update && apt-get -qq install -y debootstrap; } >/dev/null
     fi
     root=$(mktemp -d "${TMPDIR:-/tmp}/debian-$1.XXXXXX")
+    # A command may go on as another user, who has to get in.
+    chmod 755 "$root"
     trap 'rm -rf --one-file-system "$root"' EXIT
     trap 'exit 130' INT TERM
     unshare --mount "$0" --mounted "$root" "$@"
