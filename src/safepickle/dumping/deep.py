@@ -48,7 +48,7 @@ class Unrolled:
         EndlessError: Each object leads to another one that is made only then.
     """
 
-    def __init__(self, root: Any, pickler: ReducingPickler, table: TypeTable) -> None:
+    def __init__(self, root: object, pickler: ReducingPickler, table: TypeTable) -> None:
         self._pickler = pickler
         self._table = table
         self._persistent_id: Callable[[Any], Any] | None = getattr(pickler, "persistent_id", None)
@@ -72,7 +72,7 @@ class Unrolled:
         """Reduce an ordinary object without its state, which is a step of its own."""
         return (new_object, (type(obj),)) if id(obj) in self._bare else NOT_REDUCED
 
-    def _walk(self, root: Any) -> None:
+    def _walk(self, root: object) -> None:
         """Visit all that `root` leads to, and note as a step what has been left."""
         met: set[int] = set()
         stack = [_Visit(None, (root,), 0)]
@@ -125,7 +125,7 @@ class Unrolled:
         self._finished.append(visit.step)
         return 0
 
-    def _is_persistent(self, obj: Any) -> bool:
+    def _is_persistent(self, obj: object) -> bool:
         return self._persistent_id is not None and self._persistent_id(obj) is not None
 
 
@@ -149,7 +149,7 @@ class _Visit:
 
     __slots__ = ("children", "height", "made", "step")
 
-    def __init__(self, step: Any, children: Iterable[Any], made: int) -> None:
+    def __init__(self, step: object, children: Iterable[object], made: int) -> None:
         self.step = step
         self.children = iter(children)
         self.made = made
@@ -169,7 +169,7 @@ class _Steps:
 class _State:
     """The step that gives an object its state."""
 
-    def __init__(self, obj: Any, state: Any) -> None:
+    def __init__(self, obj: object, state: object) -> None:
         self._obj = obj
         self._state = state
 

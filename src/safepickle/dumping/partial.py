@@ -35,7 +35,7 @@ _UNKNOWN_PATH: Final = "a place that its owner makes up when it is pickled"
 _CONTAINERS: Final = frozenset({dict, list, tuple, set, frozenset})
 
 
-def dump_partially(pickler: BasePickler, obj: Any) -> None:
+def dump_partially(pickler: BasePickler, obj: object) -> None:
     """Dump `obj`, and replace what cannot be pickled, as the pickler's option ``unpicklable`` says.
 
     Raises:
@@ -82,7 +82,7 @@ def _is_about_an_object(error: Exception) -> bool:
 class _PartialDump:
     """What is known of the unpicklable objects of one graph, attempt after attempt."""
 
-    def __init__(self, pickler: BasePickler, root: Any) -> None:
+    def __init__(self, pickler: BasePickler, root: object) -> None:
         self._pickler = pickler
         self._root = root
         self._reduce = pickler.reducer_override
@@ -127,7 +127,7 @@ class _PartialDump:
         substitute = self._substitutes.get(id(obj))
         return self._reduce_value(obj) if substitute is None else substitute
 
-    def is_replaced(self, obj: Any) -> bool:
+    def is_replaced(self, obj: object) -> bool:
         """Stand in for the pickler's `is_replaced`."""
         return id(obj) in self._substitutes
 
@@ -156,7 +156,7 @@ class _PartialDump:
         self._is_walking = False
         return found
 
-    def _fate(self, referent: Any) -> OutsideFate:
+    def _fate(self, referent: object) -> OutsideFate:
         weakrefs = self._pickler.dump_options.weakrefs
         if callable(weakrefs):
             return weakrefs(referent)
@@ -189,7 +189,7 @@ class _PartialDump:
             number = failed.walk.parents[number]
         return False
 
-    def _replace(self, obj: Any, path: str, cause: str) -> None:
+    def _replace(self, obj: object, path: str, cause: str) -> None:
         wanted: Any = self._pickler.dump_options.unpicklable
         if callable(wanted):
             wanted = wanted(obj)

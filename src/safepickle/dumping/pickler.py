@@ -49,7 +49,7 @@ class Pickler(BasePickler):
         ValueError: An option has no such value, or `buffer_callback` is given with a protocol below 5.
     """
 
-    def dump(self, obj: Any) -> None:
+    def dump(self, obj: object) -> None:
         """Write the pickle of `obj` to the file.
 
         Raises:
@@ -109,7 +109,7 @@ class _BytesPickler(Pickler):
 
 @public
 def dump(
-    obj: Any,
+    obj: object,
     file: FileOrPath,
     protocol: int | None = None,
     *,
@@ -152,7 +152,7 @@ def dump(
 
 @public
 def dumps(
-    obj: Any,
+    obj: object,
     protocol: int | None = None,
     *,
     fix_imports: bool = True,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from safepickle.rebuild.containers import OWNED_ATTRIBUTE, set_attributes
 from safepickle.rebuild.mark import file_format
 
@@ -12,7 +10,7 @@ __all__ = ["rebuild_blinker_connections"]
 
 @file_format
 def rebuild_blinker_connections(
-    signal: Any, state: tuple[dict[str, Any], list[tuple[Any, bool, bool, list[Any]]], list[Any]]
+    signal: object, state: tuple[dict[str, object], list[tuple[object, bool, bool, list[object]]], list[object]]
 ) -> None:
     """Connect receivers to a signal, and then give it its attributes, some of which listen to new connections.
 

@@ -33,7 +33,7 @@ _BY_IDENTITY: Final = (type, types.ModuleType)
 
 
 @file_format
-def rebuild_class_attributes(cls: type, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
+def rebuild_class_attributes(cls: type, state: tuple[dict[str, object], dict[str, object]]) -> None:
     """Set the attributes of a class, but for those that it has already.
 
     Functions are the same when their code, their defaults and what they close over are; of one that was itself loaded
@@ -58,7 +58,7 @@ def rebuild_class_attributes(cls: type, state: tuple[dict[str, Any], dict[str, A
 
 
 @file_format
-def rebuild_method(function: types.FunctionType, owner: Any, name: str) -> types.MethodType:
+def rebuild_method(function: types.FunctionType, owner: object, name: str) -> types.MethodType:
     """Bind a method: the function that the class has, if it is the same, so that a weak method does not die with it.
 
     Args:
@@ -74,7 +74,7 @@ def rebuild_method(function: types.FunctionType, owner: Any, name: str) -> types
     return types.MethodType(function, owner)
 
 
-def _is_same(old: Any, new: Any) -> bool:
+def _is_same(old: object, new: object) -> bool:
     """Tell whether an attribute can be left as it is."""
     try:
         return _Comparison().is_same(old, new)
@@ -92,7 +92,7 @@ class _Comparison:
         # What a comparison makes, so that ids stay its own.
         self._held: list[Any] = []
 
-    def is_same(self, old: Any, new: Any) -> bool:
+    def is_same(self, old: object, new: Any) -> bool:
         """Tell whether two objects are of the same class and have the same parts."""
         cls = type(new)
         if old is new:
@@ -163,7 +163,7 @@ class _Comparison:
         olds, news = items(old), items(new)
         return len(olds) == len(news) and all(map(self.is_same, olds, news))
 
-    def _has_same_attributes(self, old: Any, new: Any) -> bool:
+    def _has_same_attributes(self, old: object, new: object) -> bool:
         """Compare what the instance dictionary and the slots hold, and what a class written in C hides."""
         hides = False
         for base in type(new).__mro__:
@@ -180,7 +180,7 @@ class _Comparison:
             return True
         return self._hides_the_same(old, new)
 
-    def _hides_the_same(self, old: Any, new: Any) -> bool:
+    def _hides_the_same(self, old: object, new: object) -> bool:
         cls: Any = type(new)
         if cls.__eq__ is not object.__eq__:
             return bool(old == new)

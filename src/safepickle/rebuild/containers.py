@@ -35,7 +35,7 @@ def rebuild_weak_container(cls: Any) -> Any:
 
 
 @file_format
-def rebuild_weak_entries(container: Any, state: tuple[Any, Iterable[Any], tuple[Any, ...]]) -> None:
+def rebuild_weak_entries(container: object, state: tuple[object, Iterable[object], tuple[object, ...]]) -> None:
     """Fill a weak container: its attributes first, then its entries, then what it owns.
 
     Entries go in through the standard base class, so that a subclass's own ``__setitem__`` or ``add``, which may check
@@ -48,7 +48,9 @@ def rebuild_weak_entries(container: Any, state: tuple[Any, Iterable[Any], tuple[
     fill_weak_container(container, *state)
 
 
-def fill_weak_container(container: Any, attributes: Any, items: Iterable[Any], owned: tuple[Any, ...]) -> None:
+def fill_weak_container(
+    container: object, attributes: object, items: Iterable[object], owned: tuple[object, ...]
+) -> None:
     """Fill a weak container of any library. See `rebuild_weak_entries`."""
     set_attributes(container, attributes)
     weak = weak_type_of(type(container))
@@ -59,7 +61,7 @@ def fill_weak_container(container: Any, attributes: Any, items: Iterable[Any], o
 
 
 @file_format
-def rebuild_set_members(container: Any, state: tuple[Any, Iterable[Any]]) -> None:
+def rebuild_set_members(container: Any, state: tuple[object, Iterable[object]]) -> None:
     """Fill an instance of a `set` subclass: its attributes, then its members."""
     attributes, members = state
     set_attributes(container, attributes)
@@ -67,7 +69,7 @@ def rebuild_set_members(container: Any, state: tuple[Any, Iterable[Any]]) -> Non
 
 
 @file_format
-def rebuild_root(steps: Any, root: T) -> T:
+def rebuild_root(steps: object, root: T) -> T:
     """Return the root of a graph that nests deeply, which has been built step by step."""
     return root
 

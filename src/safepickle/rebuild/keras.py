@@ -68,7 +68,7 @@ class KerasRuntime:
 
 
 @file_format
-def rebuild_keras_object(cls: type[Any], runtime: KerasRuntime, registered_name: str | None = None) -> Any:
+def rebuild_keras_object(cls: type, runtime: KerasRuntime, registered_name: str | None = None) -> Any:
     """Build an empty layer, model, metric, loss, optimizer or variable without its constructor; state follows.
 
     Args:
@@ -152,7 +152,7 @@ def rebuild_keras_container(cls: Any) -> Any:
 
 
 @file_format
-def restore_keras_set(container: Any, state: tuple[dict[str, Any], list[Any]]) -> None:
+def restore_keras_set(container: Any, state: tuple[dict[str, object], list[object]]) -> None:
     """Fill a tracked set: its attributes, then its members, past the tracking hook."""
     attributes, members = state
     container.__dict__.update(attributes)
@@ -166,7 +166,7 @@ def rebuild_keras_node() -> Any:
 
 
 @file_format
-def restore_keras_node(node: Any, attributes: dict[str, Any]) -> None:
+def restore_keras_node(node: Any, attributes: dict[str, object]) -> None:
     """Set the attributes of a node, and tell the operations that its inputs come from about it."""
     node.__dict__.update(attributes)
     for tensor in node.arguments.keras_tensors:
@@ -177,19 +177,19 @@ def restore_keras_node(node: Any, attributes: dict[str, Any]) -> None:
 
 
 @file_format
-def restore_keras_attributes(obj: Any, attributes: dict[str, Any]) -> None:
+def restore_keras_attributes(obj: object, attributes: dict[str, object]) -> None:
     """Set attributes without asking the object for any: its ``__getattr__`` may need them."""
     obj.__dict__.update(attributes)
 
 
 @file_format
-def rebuild_keras_loss_entry(path: Any, loss: Any, loss_weights: Any, name: Any) -> Any:
+def rebuild_keras_loss_entry(path: object, loss: object, loss_weights: object, name: object) -> Any:
     """Build an entry of a compiled loss."""
     return keras_internals.parts().LossEntry(path, loss, loss_weights, name)
 
 
 @file_format
-def rebuild_keras_masked(function: Callable[..., Any], arguments: tuple[Any, ...], mask: Any) -> Any:
+def rebuild_keras_masked(function: Callable[..., object], arguments: tuple[object, ...], mask: object) -> Any:
     """Build a tensor and note Keras's mask beside it."""
     from keras.src.backend.common.masking import set_keras_mask
 
@@ -198,7 +198,7 @@ def rebuild_keras_masked(function: Callable[..., Any], arguments: tuple[Any, ...
     return tensor
 
 
-def _untracked(cls: type[Any], values: Any, owner: Any) -> Any:
+def _untracked(cls: type, values: object, owner: object) -> Any:
     """Make a tracked container whose values the owner's tracker does not look at."""
     container = cls(values)
     container.tracker = owner.__dict__.get("_tracker")

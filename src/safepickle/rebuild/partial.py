@@ -56,21 +56,21 @@ class UnpicklableTombstone(Tombstone):
     def __reduce__(self) -> ReduceTuple:
         return type(self), (self.referent_type, self.path, self.cause)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> Any:
         raise self._error("()")
 
     def __getattr__(self, name: str) -> Any:
         raise self._error(f".{name}")
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         if name not in ("reason", "referent_type"):
             raise self._error(f".{name}")
         object.__setattr__(self, name, value)
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: object) -> Any:
         raise self._error("[...]")
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key: object, value: object) -> None:
         raise self._error("[...]")
 
     def __iter__(self) -> Any:
@@ -96,7 +96,9 @@ def rebuild_replacement(replacement: T) -> T:
 
 
 @file_format
-def rebuild_salvaged(function: Callable[..., Any], arguments: tuple[Any, ...], referent_type: str, path: str) -> Any:
+def rebuild_salvaged(
+    function: Callable[..., object], arguments: tuple[object, ...], referent_type: str, path: str
+) -> Any:
     """Build an object from arguments among which there is a tombstone: it is one itself if that fails."""
     try:
         return function(*arguments)

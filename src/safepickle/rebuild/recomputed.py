@@ -119,7 +119,7 @@ class Recomputed(Generic[T]):
     def __getstate__(self) -> tuple[Callable[..., T], tuple[Any, ...], dict[str, Any]]:
         return self.factory, self.args, self.kwargs
 
-    def __setstate__(self, state: tuple[Callable[..., T], tuple[Any, ...], dict[str, Any]]) -> None:
+    def __setstate__(self, state: tuple[Callable[..., T], tuple[object, ...], dict[str, object]]) -> None:
         self.factory, self.args, self.kwargs = state
         self._value = _NOT_BUILT
         self._building = False

@@ -52,7 +52,7 @@ def record(cls: type[Record]) -> type[Record]:
     """
     names = getattr(cls, "_fields", None) or tuple(field.name for field in fields(cls))  # type: ignore[arg-type]
 
-    def reduce_record(self: Any) -> ReduceTuple:
+    def reduce_record(self: object) -> ReduceTuple:
         return rebuild_record, (cls.__name__, {name: getattr(self, name) for name in names})
 
     cls.__reduce__ = reduce_record  # type: ignore[method-assign]
@@ -60,7 +60,7 @@ def record(cls: type[Record]) -> type[Record]:
 
 
 @file_format
-def rebuild_record(name: str, values: dict[str, Any]) -> Any:
+def rebuild_record(name: str, values: dict[str, object]) -> Any:
     """Rebuild a record from its fields."""
     cls = getattr(import_module(f"safepickle.{RECORDS[name]}"), name)
     return cls(**values)

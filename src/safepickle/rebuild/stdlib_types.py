@@ -82,7 +82,7 @@ def rebuild_memoryview(buffer: Any, format: str, shape: tuple[int, ...], readonl
 
 
 @file_format
-def rebuild_queue_items(queue: Any, items: Iterable[Any]) -> None:
+def rebuild_queue_items(queue: Any, items: Iterable[object]) -> None:
     """Fill a `queue.SimpleQueue`."""
     for item in items:
         queue.put(item)
@@ -133,13 +133,13 @@ def rebuild_thread(cls: type[threading.Thread], name: str, daemon: bool, ended: 
 
 
 @file_format
-def rebuild_lru_cache(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:
+def rebuild_lru_cache(function: Callable[..., object], maxsize: int | None, typed: bool) -> Any:
     """Build an empty cache around a function."""
     return functools.lru_cache(maxsize, typed)(function)
 
 
 @file_format
-def rebuild_descriptor(cls: type[Any], name: str) -> Any:
+def rebuild_descriptor(cls: type, name: str) -> Any:
     """Get a descriptor out of the class that defines it, where looking it up would call it."""
     return vars(cls)[name]
 

@@ -50,7 +50,7 @@ class StubRecord:
 
     __slots__ = ("arguments", "base", "called", "items", "keywords", "pairs", "slots", "state")
 
-    def __init__(self, arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None) -> None:
+    def __init__(self, arguments: tuple[object, ...] = (), keywords: dict[str, object] | None = None) -> None:
         self.arguments = arguments
         self.keywords = keywords or {}
         self.called = False
@@ -73,12 +73,12 @@ class Stub(metaclass=_StubClass):
 
     __stub__: StubRecord
 
-    def __new__(cls, /, *args: Any, **kwargs: Any) -> Stub:
+    def __new__(cls, /, *args: object, **kwargs: object) -> Stub:
         stub = object.__new__(cls)
         stub.__stub__ = StubRecord(args, kwargs)
         return stub
 
-    def __init__(self, /, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, /, *args: object, **kwargs: object) -> None:
         self.__stub__.called = True
 
     def __repr__(self) -> str:
@@ -86,7 +86,7 @@ class Stub(metaclass=_StubClass):
         attributes = ", ".join(map(str, vars(self))) or "no attributes"
         return f"<safepickle.Stub of {cls.__module__}.{cls.__qualname__}: {attributes}>"
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         if isinstance(state, dict):
             self.__dict__.update(state)
             return
@@ -98,18 +98,18 @@ class Stub(metaclass=_StubClass):
             return
         self.__stub__.state = state
 
-    def append(self, item: Any) -> None:
+    def append(self, item: object) -> None:
         """Take one item, as a list would."""
         self.__stub__.items.append(item)
 
-    def extend(self, items: Iterable[Any]) -> None:
+    def extend(self, items: Iterable[object]) -> None:
         """Take items, as a list would."""
         self.__stub__.items.extend(items)
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key: object, value: object) -> None:
         self.__stub__.pairs.append((key, value))
 
-    def __reduce_ex__(self, protocol: Any) -> ReduceTuple:
+    def __reduce_ex__(self, protocol: object) -> ReduceTuple:
         cls, record = type(self), self.__stub__
         made: tuple[Any, tuple[Any, ...]]
         if record.base is not None:
@@ -163,7 +163,7 @@ def rebuild_global(module: str, name: str) -> Any:
 
 
 @file_format
-def rebuild_stub_of_builtin(cls: type[Any], base: type[Any], value: Any) -> Any:
+def rebuild_stub_of_builtin(cls: type, base: type, value: object) -> Any:
     """Do what ``copyreg._reconstructor`` does, which protocols 0 and 1 name, also for a placeholder class."""
     if not issubclass(cls, Stub):
         return copyreg._reconstructor(cls, base, value)  # type: ignore[attr-defined]

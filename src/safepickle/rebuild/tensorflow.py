@@ -17,7 +17,7 @@ __all__ = [
 
 
 @file_format
-def rebuild_tf_static_table(keys: Any, values: Any, dtypes: tuple[str, str], default: Any) -> Any:
+def rebuild_tf_static_table(keys: Any, values: object, dtypes: tuple[str, str], default: object) -> Any:
     """Build a ``tf.lookup.StaticHashTable`` of the given content."""
     import tensorflow as tf
 
@@ -36,7 +36,7 @@ def rebuild_tf_static_table(keys: Any, values: Any, dtypes: tuple[str, str], def
 
 
 @file_format
-def rebuild_tf_mutable_table(keys: Any, values: Any, dtypes: tuple[str, str], default: Any) -> Any:
+def rebuild_tf_mutable_table(keys: Any, values: object, dtypes: tuple[str, str], default: object) -> Any:
     """Build a ``tf.lookup.experimental.MutableHashTable`` of the given content."""
     import tensorflow as tf
 
@@ -57,7 +57,7 @@ def rebuild_tf_function() -> Any:
 
 
 @file_format
-def restore_tf_function(function: Any, state: tuple[Callable[..., Any], dict[str, Any]]) -> None:
+def restore_tf_function(function: object, state: tuple[Callable[..., object], dict[str, object]]) -> None:
     """Make a ``tf.function`` of a Python function again, to be traced when it is called."""
     import tensorflow as tf
 

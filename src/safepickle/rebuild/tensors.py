@@ -16,7 +16,7 @@ __all__ = [
 
 
 @file_format
-def rebuild_torch_storage(buffer: Any, location: str = "cpu") -> Any:
+def rebuild_torch_storage(buffer: object, location: str = "cpu") -> Any:
     """Build a torch storage of the bytes of `buffer`, on the device that `location` names if there is one."""
     from safepickle.rebuild.tensor_storages import storage_from_buffer
 
@@ -24,7 +24,7 @@ def rebuild_torch_storage(buffer: Any, location: str = "cpu") -> Any:
 
 
 @file_format
-def rebuild_torch_typed_storage(storage: Any, dtype: str) -> Any:
+def rebuild_torch_typed_storage(storage: object, dtype: str) -> Any:
     """Build a `torch.TypedStorage`."""
     import torch
 
@@ -35,7 +35,7 @@ def rebuild_torch_typed_storage(storage: Any, dtype: str) -> Any:
 
 @file_format
 def rebuild_torch_tensor(
-    storage: Any,
+    storage: object,
     dtype: str,
     offset: int,
     size: tuple[int, ...],
@@ -70,7 +70,7 @@ def rebuild_torch_tensor(
 
 @file_format
 def rebuild_torch_parameter(
-    storage: Any,
+    storage: object,
     dtype: str,
     offset: int,
     size: tuple[int, ...],
@@ -88,7 +88,7 @@ def rebuild_torch_parameter(
 
 
 @file_format
-def rebuild_torch_attributes(tensor: Any, attributes: dict[str, Any]) -> None:
+def rebuild_torch_attributes(tensor: object, attributes: dict[str, object]) -> None:
     """Give a tensor its Python attributes, without the ``__setstate__`` that torch keeps for its oldest files."""
     import torch
 

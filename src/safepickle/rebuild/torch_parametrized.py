@@ -17,7 +17,7 @@ def rebuild_torch_parametrized(cls: Any) -> Any:
 
 
 @file_format
-def rebuild_torch_parametrizations(module: Any, contents: tuple[Any, tuple[str, ...]]) -> None:
+def rebuild_torch_parametrizations(module: object, contents: tuple[object, tuple[str, ...]]) -> None:
     """Give a module its state, and a class of its own whose properties compute tensors.
 
     torch does the same when the first parametrization of a module is registered.

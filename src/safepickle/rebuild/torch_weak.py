@@ -32,7 +32,7 @@ def rebuild_torch_weak_reference(cls: Any, referent: Any, callback: Any = None, 
 
 
 @file_format
-def rebuild_torch_weak_dictionary(cls: Any, ref_type: Any) -> Any:
+def rebuild_torch_weak_dictionary(cls: Any, ref_type: object) -> Any:
     """Build an empty `torch.utils.weak.WeakIdKeyDictionary` or an instance of a subclass; state follows."""
     from torch.utils.weak import WeakIdKeyDictionary
 
@@ -42,7 +42,7 @@ def rebuild_torch_weak_dictionary(cls: Any, ref_type: Any) -> Any:
 
 
 @file_format
-def rebuild_torch_weak_entries(container: Any, state: tuple[Any, Iterable[Any], tuple[Any, ...]]) -> None:
+def rebuild_torch_weak_entries(container: object, state: tuple[object, Iterable[object], tuple[object, ...]]) -> None:
     """Fill what `rebuild_torch_weak_dictionary` has built, as `rebuild_weak_entries` does."""
     fill_weak_container(container, *state)
 

@@ -97,7 +97,7 @@ class StrongRef(weakref.ref[T]):
     # callback of a dying reference without asking whether it has one).
     __slots__ = ()
 
-    def __new__(cls, referent: T, callback: Callable[[Any], object] | None = None) -> StrongRef[T]:
+    def __new__(cls, referent: T, callback: Callable[[object], object] | None = None) -> StrongRef[T]:
         return super().__new__(cls, referent, Owner(referent, callback))
 
     @property
@@ -121,7 +121,7 @@ class OwningWeakMethod(weakref.WeakMethod[Any]):
 
     _method: Any
 
-    def __new__(cls, method: Any, callback: Callable[[Any], object] | None = None) -> OwningWeakMethod:
+    def __new__(cls, method: object, callback: Callable[[object], object] | None = None) -> OwningWeakMethod:
         reference = super().__new__(cls, method, callback)
         reference._method = method
         return reference
@@ -142,11 +142,11 @@ class OwningFinalize(_Finalize):
 
     __slots__ = ("_armed", "_referent")
 
-    def __init__(self, referent: Any, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, referent: object, func: Callable[..., object], /, *args: object, **kwargs: object) -> None:
         self._referent = referent
         self._armed = weakref.finalize(referent, func, *args, **kwargs)
 
-    def __call__(self, _: Any = None) -> Any:
+    def __call__(self, _: object = None) -> Any:
         self._referent = None
         return self._armed()
 
@@ -186,7 +186,7 @@ class RecipeRef(weakref.ref[Any]):
 
     __slots__ = ()
 
-    def __new__(cls, recomputed: Recomputed[Any], callback: Callable[[Any], object] | None = None) -> RecipeRef:
+    def __new__(cls, recomputed: Recomputed[object], callback: Callable[[object], object] | None = None) -> RecipeRef:
         return super().__new__(cls, recomputed, Owner(recomputed, callback))
 
     @property
@@ -221,17 +221,17 @@ class Owner:
 
     __slots__ = ("callback", "referent")
 
-    def __init__(self, referent: object, callback: Callable[[Any], object] | None = None) -> None:
+    def __init__(self, referent: object, callback: Callable[[object], object] | None = None) -> None:
         self.referent = referent
         self.callback = callback
 
-    def __call__(self, reference: Any) -> None:
+    def __call__(self, reference: object) -> None:
         if self.callback is not None:
             self.callback(reference)
 
 
 @file_format
-def rebuild_reference(cls: type[weakref.ref[Any]], referent: Any, callback: Any = None) -> weakref.ref[Any]:
+def rebuild_reference(cls: type[weakref.ref[object]], referent: object, callback: object = None) -> weakref.ref[Any]:
     """Build a reference of a subclass that has a constructor of its own, without calling it; state follows.
 
     The referent of a `WeakMethod` is its method.
@@ -246,7 +246,7 @@ def rebuild_owning_reference(cls: type[weakref.ref[Any]], referent: Any, callbac
 
 
 @file_format
-def rebuild_dead_reference(cls: type[weakref.ref[Any]]) -> weakref.ref[Any]:
+def rebuild_dead_reference(cls: type[weakref.ref[object]]) -> weakref.ref[Any]:
     """Build a dead reference of a subclass; state follows."""
     return weakref.ref.__new__(cls, _Nothing())
 
@@ -272,10 +272,10 @@ def rebuild_proxy_referent(referent: T) -> T:
 @file_format
 def rebuild_finalize(
     cls: type[_Finalize],
-    referent: Any,
-    func: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    referent: object,
+    func: Callable[..., object],
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
     atexit: bool = True,
 ) -> _Finalize:
     """Arm a finalizer on `referent`, without the constructor of a subclass; the state of one follows."""
@@ -293,7 +293,11 @@ def rebuild_dead_finalize(cls: type[_Finalize]) -> _Finalize:
 
 @file_format
 def rebuild_owning_finalize(
-    referent: Any, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], atexit: bool = True
+    referent: object,
+    func: Callable[..., object],
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
+    atexit: bool = True,
 ) -> OwningFinalize:
     """Arm a finalizer on `referent` that owns it."""
     finalizer = OwningFinalize(referent, func, *args, **kwargs)

@@ -29,7 +29,7 @@ def find_reducer(cls: Any) -> Callable[[Any, Dump], ReduceValue] | None:
     return reduce_signal if issubclass(cls, blinker.Signal) and not says_itself else None
 
 
-def reduce_signal(signal: Any, dump: Dump) -> ReduceValue:
+def reduce_signal(signal: object, dump: Dump) -> ReduceValue:
     """Reduce a signal to its connections; weak ones as the entries of a weak container, by what is kept."""
     if isinstance(dump.pickler.memo, MappingProxyType):
         # `deepcopy` walks once and cannot tell yet what is kept: it copies attribute by attribute.
@@ -65,7 +65,7 @@ def _parts(receiver: Any) -> Iterator[Any]:
         yield receiver.__self__
 
 
-def _senders(signal: Any, keys: tuple[Any, ...], dump: Dump, owned: list[Any]) -> Iterator[Any]:
+def _senders(signal: Any, keys: tuple[object, ...], dump: Dump, owned: list[object]) -> Iterator[Any]:
     """Yield the senders that go into the pickle, of those to whom a receiver is connected."""
     for key in keys:
         reference = signal._weak_senders.get(key)

@@ -31,7 +31,7 @@ new_object: Final[Callable[..., Any]] = getattr(copyreg, "__newobj__")  # noqa: 
 
 
 def has_own_reduce(cls: Any) -> bool:
-    """Tell whether a class says itself how its instances are pickled."""
+    """Tell whether a class defines a reduce method; it may have a state of its own all the same."""
     return cls.__reduce__ is not object.__reduce__ or cls.__reduce_ex__ is not object.__reduce_ex__
 
 
@@ -80,7 +80,7 @@ def is_class_method(method: types.MethodType) -> bool:
     return issubclass(type(owner), type) and getattr(owner, method.__func__.__name__, None) == method
 
 
-def own_state(obj: Any, weak: WeakType) -> Any:
+def own_state(obj: object, weak: WeakType) -> Any:
     """Return the state of an instance without what the constructor of its weak type makes; None when nothing is left.
 
     A class may have a ``__getstate__`` that gives something else: that is left as it is.

@@ -24,7 +24,7 @@ def reduce_class(cls: type) -> ReduceValue:
     return NOT_REDUCED if name is None else (_dill._load_type, (name,))
 
 
-def reduce_leaf(obj: Any) -> ReduceValue:
+def reduce_leaf(obj: object) -> ReduceValue:
     """Return the reduce value that dill knows for `obj`, naming no function of dill's where another one will do.
 
     Returns:
@@ -54,20 +54,20 @@ class _Recorder:
     # dill traces nothing to a pickler without depth; else it would format every object.
     _trace_depth = None
 
-    def __init__(self, obj: Any) -> None:
+    def __init__(self, obj: object) -> None:
         self._obj = obj
         self.value: Any = NotImplemented
 
     def save_reduce(
         self,
-        func: Any,
-        args: Any,
-        state: Any = None,
-        listitems: Any = None,
-        dictitems: Any = None,
-        state_setter: Any = None,
+        func: object,
+        args: object,
+        state: object = None,
+        listitems: object = None,
+        dictitems: object = None,
+        state_setter: object = None,
         *,
-        obj: Any = None,
+        obj: object = None,
     ) -> None:
         self._record((func, args, state, listitems, dictitems, state_setter))
 
@@ -81,16 +81,16 @@ class _Recorder:
             raise _NoReduceValueError
         self._record((getattr, (sys.modules[module], name), None, None, None, None))
 
-    def save(self, obj: Any) -> None:
+    def save(self, obj: object) -> None:
         raise _NoReduceValueError
 
-    def _record(self, value: Any) -> None:
+    def _record(self, value: object) -> None:
         if self.value is not NotImplemented:
             raise _NoReduceValueError
         self.value = value
 
 
-def _translated(obj: Any, value: ReduceValue) -> ReduceValue:
+def _translated(obj: object, value: ReduceValue) -> ReduceValue:
     """Name the standard library, or our own file format, instead of dill, whose private names may change."""
     if not isinstance(value, tuple):
         return value

@@ -99,7 +99,7 @@ def _runtime() -> rebuild.KerasRuntime:
     return rebuild.KerasRuntime(internals.backend_name(), internals.keras_version())
 
 
-def reduce_saveable(obj: Any, dump: Dump) -> ReduceValue:
+def reduce_saveable(obj: object, dump: Dump) -> ReduceValue:
     """Reduce a layer, model, metric, loss, optimizer or other operation to an empty instance and its state.
 
     Args:
@@ -142,7 +142,7 @@ def reduce_saveable(obj: Any, dump: Dump) -> ReduceValue:
     )
 
 
-def _leave_out_layer_parts(attributes: dict[str, Any]) -> None:
+def _leave_out_layer_parts(attributes: dict[str, object]) -> None:
     for name in ("build", "quantize"):
         if internals.is_wrapper_of_new(name, attributes.get(name)):
             del attributes[name]
@@ -207,7 +207,7 @@ def _registered_name(cls: type) -> str | None:
     return name if ">" in name else None
 
 
-def _upstream(operation: Any, dump: Dump) -> list[Any]:
+def _upstream(operation: object, dump: Dump) -> list[Any]:
     """List the operations that an operation's inputs come from, inputs first, which this walk has not listed yet.
 
     An operation leads to the one before it through its nodes and tensors. Followed one by one, a deep model would
@@ -238,7 +238,7 @@ def _upstream(operation: Any, dump: Dump) -> list[Any]:
     return order
 
 
-def reduce_variable(variable: Any, dump: Dump) -> ReduceValue:
+def reduce_variable(variable: object, dump: Dump) -> ReduceValue:
     """Reduce a variable to its attributes, its tensor among them.
 
     Args:
@@ -250,7 +250,7 @@ def reduce_variable(variable: Any, dump: Dump) -> ReduceValue:
     return rebuild.rebuild_keras_object, (type(variable), _runtime()), variable.__getstate__()
 
 
-def reduce_tracker(tracker: Any, dump: Dump) -> ReduceValue:
+def reduce_tracker(tracker: object, dump: Dump) -> ReduceValue:
     """Reduce a tracker to what it tracks; the identities by which it knows them are computed afresh.
 
     Args:
@@ -300,7 +300,7 @@ def reduce_tracked_set(tracked: Any, dump: Dump) -> ReduceValue:
     return rebuild.rebuild_keras_container, (type(tracked),), state, None, None, rebuild.restore_keras_set
 
 
-def reduce_node(node: Any, dump: Dump) -> ReduceValue:
+def reduce_node(node: object, dump: Dump) -> ReduceValue:
     """Reduce a node of a functional graph; the operations before it learn of it again on load.
 
     Args:
@@ -310,7 +310,7 @@ def reduce_node(node: Any, dump: Dump) -> ReduceValue:
     return rebuild.rebuild_keras_node, (), vars(node), None, None, rebuild.restore_keras_node
 
 
-def reduce_with_getattr(obj: Any, dump: Dump) -> ReduceValue:
+def reduce_with_getattr(obj: object, dump: Dump) -> ReduceValue:
     """Reduce an object whose ``__getattr__`` leans on attributes that an empty instance does not have.
 
     Args:
@@ -337,7 +337,7 @@ def reduce_loss_entry(entry: Any, dump: Dump) -> ReduceValue:
     return rebuild.rebuild_keras_loss_entry, tuple(entry)
 
 
-def _reduce_to_archive(obj: Any, dump: Dump) -> ReduceValue:
+def _reduce_to_archive(obj: object, dump: Dump) -> ReduceValue:
     """Leave an object to Keras's own ``__reduce__``, and say what that loses."""
     cls = f"{type(obj).__module__}.{type(obj).__qualname__}"
     warning = KerasFallbackWarning(cls, internals.keras_version(), internals.misfit() or "")

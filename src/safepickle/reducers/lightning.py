@@ -26,7 +26,7 @@ def find_reducer(cls: type) -> Callable[[Any, Dump], ReduceValue] | None:
     return None
 
 
-def reduce_lightning_module(module: Any, dump: Dump) -> ReduceValue:
+def reduce_lightning_module(module: object, dump: Dump) -> ReduceValue:
     """Return the module's own reduce value, its state without the Fabric that it is attached to."""
     if type(module) in dump.pickler.own_dispatch_table:
         return NOT_REDUCED

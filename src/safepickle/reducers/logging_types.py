@@ -16,7 +16,7 @@ __all__ = ["find_reducer", "reduce_handler", "reduce_logger", "reduce_manager"]
 _REDUCES = (logging.Logger.__reduce__, logging.RootLogger.__reduce__)
 
 
-def find_reducer(cls: Any) -> Callable[[Any, Dump], ReduceValue] | None:
+def find_reducer(cls: type) -> Callable[[Any, Dump], ReduceValue] | None:
     """Return the reducer for loggers, handlers and managers, unless a subclass says itself how it is pickled."""
     if issubclass(cls, logging.Logger):
         says_itself = cls.__reduce__ not in _REDUCES or cls.__reduce_ex__ is not object.__reduce_ex__

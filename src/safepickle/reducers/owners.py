@@ -9,7 +9,7 @@ from typing import Any
 __all__ = ["owned_by"]
 
 
-def owned_by(owners: Container[int], objects: Collection[Any]) -> set[int]:
+def owned_by(owners: Container[int], objects: Collection[object]) -> set[int]:
     """Return the ids of those of `objects` that are attributes of one of `owners`.
 
     All live objects are gone through once or twice, however many `objects` there are.

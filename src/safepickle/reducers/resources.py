@@ -23,7 +23,7 @@ __all__ = ["find_reducer"]
 Reducer = Callable[[Any, Dump], ReduceValue]
 
 
-def find_reducer(cls: Any) -> Reducer | None:
+def find_reducer(cls: type) -> Reducer | None:
     """Return the reducer for a class that lets go of a resource, or for a subclass of one.
 
     A subclass that says itself how it is pickled is left to say so.
@@ -35,7 +35,7 @@ def find_reducer(cls: Any) -> Reducer | None:
     return None
 
 
-def _reduce_process_finalizer(finalizer: Any, dump: Dump) -> ReduceValue:
+def _reduce_process_finalizer(finalizer: object, dump: Dump) -> ReduceValue:
     """Reduce a `multiprocessing.util.Finalize` to one that has been called.
 
     In the process of the original its key would find the original's entry in the registry, and so run the callback.
@@ -81,11 +81,11 @@ def _reduce_connection(connection: Any, dump: Dump) -> ReduceValue:
     return NOT_REDUCED
 
 
-def _reduce_descriptor_of_tar(file: Any, dump: Dump) -> ReduceValue:
+def _reduce_descriptor_of_tar(file: object, dump: Dump) -> ReduceValue:
     raise _refusal(file, "holds a descriptor, which the archive closes when it goes. Close the archive first")
 
 
-def _reduce_temporary_file(file: Any, dump: Dump) -> ReduceValue:
+def _reduce_temporary_file(file: object, dump: Dump) -> ReduceValue:
     """Refuse a temporary file: closing it, or the copy of it, deletes what the other one reads."""
     raise TypeError(
         "cannot pickle a temporary file: it is deleted when it is closed. Read what is in it, or open a file with a "
@@ -120,7 +120,7 @@ def _reduce_in_place_input(reader: Any, dump: Dump) -> ReduceValue:
 def _reducer_of_writer(attribute: str, writing: Callable[[Any], bool] = lambda writer: True) -> Reducer:
     """Return a reducer for what completes the file under `attribute` when it goes; a file in memory is copied along."""
 
-    def reduce(writer: Any, dump: Dump) -> ReduceValue:
+    def reduce(writer: object, dump: Dump) -> ReduceValue:
         file = getattr(writer, attribute, None)
         if file is not None and type(file) is not io.BytesIO and writing(writer):
             raise _refusal(writer, "is writing a file, which a copy that goes would complete as well. Close it first")
@@ -129,14 +129,14 @@ def _reducer_of_writer(attribute: str, writing: Callable[[Any], bool] = lambda w
     return reduce
 
 
-def _refusal(obj: Any, why: str) -> TypeError:
+def _refusal(obj: object, why: str) -> TypeError:
     return TypeError(f"cannot pickle a {dotted_name(type(obj))} that {why}, or leave it out of the state.")
 
 
 def _unless_registered(reducer: Reducer) -> Reducer:
     """Let a dispatch table go first: engines know how to hand a connection to another process."""
 
-    def reduce(obj: Any, dump: Dump) -> ReduceValue:
+    def reduce(obj: object, dump: Dump) -> ReduceValue:
         cls = type(obj)
         if cls in dump.pickler.own_dispatch_table or cls in copyreg.dispatch_table:
             return NOT_REDUCED
@@ -145,7 +145,7 @@ def _unless_registered(reducer: Reducer) -> Reducer:
     return reduce
 
 
-def _is_pickled_like(cls: Any, base: Any) -> bool:
+def _is_pickled_like(cls: type, base: type) -> bool:
     ways = ("__reduce_ex__", "__reduce__", "__getstate__")
     return all(getattr(cls, way) is getattr(base, way) for way in ways)
 

@@ -23,7 +23,7 @@ import cloudpickle
 
 from safepickle import cpython, rebuild
 from safepickle.reduce_value import NOT_REDUCED, ReduceValue
-from safepickle.reducers.classes import is_written_in_c, raise_as_unpicklable
+from safepickle.reducers.classes import has_own_reduce, is_written_in_c, raise_as_unpicklable
 from safepickle.reducers.decisions import Dump, dotted_name
 from safepickle.reducers.modules import reduce_module
 
@@ -44,7 +44,7 @@ def find_reducer(cls: type) -> Reducer | None:
         return _EXACT_BY_NAME[name]
     if name in _THROUGH_DILL:
         return _reduce_through_dill
-    if not _has_own_reduce(cls):
+    if not _is_pickled_its_own_way(cls):
         for base in cls.__mro__:
             if base in _INHERITED:
                 return _INHERITED[base]
@@ -72,12 +72,12 @@ def reduce_builtin_class(cls: type) -> ReduceValue:
     return dill_types.reduce_class(cls)
 
 
-def reduce_lock(lock: Any, dump: Dump) -> ReduceValue:
+def reduce_lock(lock: object, dump: Dump) -> ReduceValue:
     """Reduce a lock to an open one: nobody in the new process holds it."""
     return _thread.allocate_lock, ()
 
 
-def reduce_rlock(lock: Any, dump: Dump) -> ReduceValue:
+def reduce_rlock(lock: object, dump: Dump) -> ReduceValue:
     """Reduce a re-entrant lock to an open one."""
     return threading.RLock, ()
 
@@ -129,7 +129,7 @@ def reduce_thread_pool(pool: Any, dump: Dump) -> ReduceValue:
     return type(pool), arguments, {"_shutdown": True} if pool._shutdown else None
 
 
-def reduce_simple_queue(queue: Any, dump: Dump) -> ReduceValue:
+def reduce_simple_queue(queue: object, dump: Dump) -> ReduceValue:
     """Reduce a `queue.SimpleQueue` with what is in it, which has no public way to be read without being taken out."""
     # State and not an argument: what is in a queue may lead back to it.
     return type(queue), (), cpython.items_of_simple_queue(queue), None, None, rebuild.rebuild_queue_items
@@ -160,7 +160,7 @@ def reduce_memoryview(view: memoryview, dump: Dump) -> ReduceValue:
     return rebuild.rebuild_memoryview, (whole, view.format, view.shape, view.readonly)
 
 
-def reduce_dict_view(view: Any, dump: Dump) -> ReduceValue:
+def reduce_dict_view(view: object, dump: Dump) -> ReduceValue:
     """Reduce ``keys()``, ``values()`` or ``items()`` of a dict to those of the copy of that dict.
 
     cloudpickle copies what the view shows, and dill does when the dict is of a subclass: the copy then no longer sees
@@ -172,7 +172,7 @@ def reduce_dict_view(view: Any, dump: Dump) -> ReduceValue:
     return getattr(base, kind), (mapping,)
 
 
-def reduce_mapping_proxy(proxy: types.MappingProxyType[Any, Any], dump: Dump) -> ReduceValue:
+def reduce_mapping_proxy(proxy: types.MappingProxyType[object, object], dump: Dump) -> ReduceValue:
     """Reduce the ``__dict__`` of a class to just that, and any other proxy to one of the copy of its mapping."""
     for value in proxy.values():
         owner = getattr(value, "__objclass__", None) if type(value) in _DESCRIPTORS else None
@@ -234,13 +234,13 @@ def reduce_descriptor(descriptor: Any, dump: Dump) -> ReduceValue:
     return rebuild.rebuild_descriptor, (cls, name)
 
 
-def _reduce_through_dill(obj: Any, dump: Dump) -> ReduceValue:
+def _reduce_through_dill(obj: object, dump: Dump) -> ReduceValue:
     from safepickle.reducers import dill_types
 
     return dill_types.reduce_leaf(obj)
 
 
-def _reduce_opaque(obj: Any, dump: Dump) -> ReduceValue:
+def _reduce_opaque(obj: object, dump: Dump) -> ReduceValue:
     """Reduce what holds more than Python can see as dill does, or refuse it."""
     if type(obj) in dump.pickler.own_dispatch_table:
         return NOT_REDUCED
@@ -248,27 +248,23 @@ def _reduce_opaque(obj: Any, dump: Dump) -> ReduceValue:
     return raise_as_unpicklable(obj, dump) if value is NotImplemented else value
 
 
-def _reduce_lru_cache(cache: Any, dump: Dump) -> ReduceValue:
+def _reduce_lru_cache(cache: object, dump: Dump) -> ReduceValue:
     """Leave a cache that can be imported to its own ``__reduce__``, which gives its name."""
     if _is_importable(cache) and cache.__module__ != "__main__":
         return NOT_REDUCED
     return _reduce_through_dill(cache, dump)
 
 
-def _with_state(obj: Any, **changed: object) -> ReduceValue:
+def _with_state(obj: object, **changed: object) -> ReduceValue:
     return copyreg.__newobj__, (type(obj),), {**obj.__dict__, **changed}  # type: ignore[attr-defined]
 
 
-def _has_own_reduce(cls: Any) -> bool:
-    return (
-        cls.__reduce_ex__ is not object.__reduce_ex__
-        or cls.__reduce__ is not object.__reduce__
-        or cls.__getstate__ is not object.__getstate__
-        or cls in copyreg.dispatch_table
-    )
+def _is_pickled_its_own_way(cls: Any) -> bool:
+    """Tell whether a class defines how it is reduced, or its state, or whether copyreg knows a reducer for it."""
+    return has_own_reduce(cls) or cls.__getstate__ is not object.__getstate__ or cls in copyreg.dispatch_table
 
 
-def _is_opaque(cls: type[Any]) -> bool:
+def _is_opaque(cls: type) -> bool:
     """Whether an instance holds more than Python can see, so that pickle refuses it.
 
     Source:

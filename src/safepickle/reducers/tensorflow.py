@@ -87,7 +87,7 @@ def reduce_function(function: Any, dump: Dump) -> ReduceValue:
     return rebuild.rebuild_tf_function, (), (function.python_function, changed), None, None, rebuild.restore_tf_function
 
 
-def reduce_default_strategy(strategy: Any, dump: Dump) -> ReduceValue:
+def reduce_default_strategy(strategy: object, dump: Dump) -> ReduceValue:
     """Reduce the strategy of a process that distributes nothing, of which there is one, to the one in force later.
 
     Args:
@@ -97,7 +97,7 @@ def reduce_default_strategy(strategy: Any, dump: Dump) -> ReduceValue:
     return rebuild.rebuild_tf_default_strategy, ()
 
 
-def refuse_distributed(obj: Any, dump: Dump) -> ReduceValue:
+def refuse_distributed(obj: object, dump: Dump) -> ReduceValue:
     """Refuse a strategy that distributes, or what it has distributed: it is tied to the devices of its process.
 
     Args:

@@ -99,7 +99,7 @@ def with_attributes_apart(value: ReduceTuple) -> ReduceTuple:
     return function, tuple(kept), attributes, None, None, rebuild.rebuild_torch_attributes
 
 
-def _reduce_dense(build: Callable[..., Any], tensor: torch.Tensor, dump: Dump) -> ReduceValue:
+def _reduce_dense(build: Callable[..., object], tensor: torch.Tensor, dump: Dump) -> ReduceValue:
     if (
         dump.has_persistent_id
         or not tensor.is_cpu

@@ -35,7 +35,7 @@ def find_reducer(cls: type) -> Callable[[Any, Dump], ReduceValue] | None:
     return None
 
 
-def reduce_weak_reference(reference: Any, dump: Dump) -> ReduceValue:
+def reduce_weak_reference(reference: WeakIdRef | _WeakHashRef, dump: Dump) -> ReduceValue:
     """Reduce a `WeakIdRef` or a `_WeakHashRef`, whose hash is that of the copy, and so is computed afresh."""
     cls = type(reference)
     # Not through `reference()`: torch's `__call__` mends the tensor that it returns.
@@ -58,7 +58,7 @@ def reduce_weak_reference(reference: Any, dump: Dump) -> ReduceValue:
     return rebuild.rebuild_dead_reference, (cls,), reference.__getstate__()
 
 
-def reduce_weak_dictionary(container: Any, dump: Dump) -> ReduceValue:
+def reduce_weak_dictionary(container: WeakIdKeyDictionary, dump: Dump) -> ReduceValue:
     """Reduce a `WeakIdKeyDictionary` to the entries whose keys are kept; the values hang on their keys."""
     cls = type(container)
     weak = weak_type_of(cls)
@@ -72,7 +72,7 @@ def reduce_weak_dictionary(container: Any, dump: Dump) -> ReduceValue:
     return build, (cls, container.ref_type), state, None, None, rebuild.rebuild_torch_weak_entries
 
 
-def reduce_removable_handle(handle: Any, dump: Dump) -> ReduceValue:
+def reduce_removable_handle(handle: RemovableHandle, dump: Dump) -> ReduceValue:
     """Reduce a handle to the dictionaries that it removes its hook from; it does not own them.
 
     torch's own state of a handle whose dictionaries are gone cannot be loaded.
@@ -90,7 +90,7 @@ def reduce_removable_handle(handle: Any, dump: Dump) -> ReduceValue:
     return new_object, (type(handle),), state
 
 
-def _hooks_of(handle: Any, reference: weakref.ref[Any], dump: Dump) -> tuple[Any, bool]:
+def _hooks_of(handle: object, reference: weakref.ref[object], dump: Dump) -> tuple[Any, bool]:
     """Return the dictionary that goes into the pickle, or None, and whether the handle has to own it."""
     hooks = reference()
     if hooks is None:

@@ -31,7 +31,7 @@ __all__ = [
 _WEAK_METHOD: Final = weak_type_of(weakref.WeakMethod)
 
 
-def reduce_weakref(reference: weakref.ref[Any], dump: Dump) -> ReduceValue:
+def reduce_weakref(reference: weakref.ref[object], dump: Dump) -> ReduceValue:
     """Reduce a weak reference without making its referent strong.
 
     Args:
@@ -61,7 +61,7 @@ def reduce_weakref(reference: weakref.ref[Any], dump: Dump) -> ReduceValue:
     return rebuild.Tombstone, dump.tombstone_arguments(fate, referent)
 
 
-def reduce_weakref_subclass(reference: weakref.ref[Any], dump: Dump) -> ReduceValue:
+def reduce_weakref_subclass(reference: weakref.ref[object], dump: Dump) -> ReduceValue:
     """Reduce an instance of a subclass: the same class, with its slots, its ``__dict__`` and its callback.
 
     A class that says itself how it is pickled is left to say so.
@@ -122,7 +122,7 @@ def reduce_weak_method(reference: weakref.WeakMethod[Any], dump: Dump) -> Reduce
     return rebuild.rebuild_dead_weak_method, (cls,), state
 
 
-def reduce_proxy(proxy: Any, dump: Dump) -> ReduceValue:
+def reduce_proxy(proxy: object, dump: Dump) -> ReduceValue:
     """Reduce a proxy of either kind, touching nothing of its referent."""
     referent, callback = look_behind(proxy)
     callable_kind = type(proxy) is weakref.CallableProxyType

@@ -20,7 +20,7 @@ from safepickle.weak_types import WeakType, weak_type_of
 __all__ = ["REDUCERS", "kept_items", "reduce_weak_dictionary", "reduce_weak_set"]
 
 
-def reduce_weak_set(container: Any, dump: Dump) -> ReduceValue:
+def reduce_weak_set(container: object, dump: Dump) -> ReduceValue:
     """Reduce a `WeakSet` or an instance of a subclass to its kept members."""
     cls: Any = type(container)
     if cls.__reduce__ is not weakref.WeakSet.__reduce__ or cls.__reduce_ex__ is not object.__reduce_ex__:
@@ -33,7 +33,7 @@ def reduce_weak_set(container: Any, dump: Dump) -> ReduceValue:
     return _reduce_with_state(cls, attributes, members, owned)
 
 
-def reduce_weak_dictionary(container: Any, dump: Dump) -> ReduceValue:
+def reduce_weak_dictionary(container: object, dump: Dump) -> ReduceValue:
     """Reduce a `WeakValueDictionary` or a `WeakKeyDictionary` to the entries whose referents are kept."""
     cls = type(container)
     if has_own_reduce(cls):
@@ -46,7 +46,7 @@ def reduce_weak_dictionary(container: Any, dump: Dump) -> ReduceValue:
     return _reduce_with_state(cls, attributes, items, owned)
 
 
-def kept_items(container: Any, weak: WeakType, dump: Dump) -> tuple[list[Any], list[Any]]:
+def kept_items(container: object, weak: WeakType, dump: Dump) -> tuple[list[Any], list[Any]]:
     """Return the items of a container that go into the pickle, and the referents that it has to own."""
     items, owned = [], []
     for entry in weak.read(container):
@@ -59,7 +59,7 @@ def kept_items(container: Any, weak: WeakType, dump: Dump) -> tuple[list[Any], l
     return items, owned
 
 
-def _reduce_with_state(cls: type, attributes: Any, items: list[Any], owned: list[Any]) -> ReduceValue:
+def _reduce_with_state(cls: type, attributes: object, items: list[object], owned: list[object]) -> ReduceValue:
     state = (attributes, items, tuple(owned))
     return rebuild.rebuild_weak_container, (cls,), state, None, None, rebuild.rebuild_weak_entries
 
