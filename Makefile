@@ -14,8 +14,11 @@ interpreter = $(patsubst $(1)=%,%,$(filter $(1)=%,$(PYTHONS)))
 # More threads than this only slow small tensors down.
 export OMP_NUM_THREADS ?= 1
 
+# What the package is built from, which an editable install has to be told of.
+BUILD := pyproject.toml setup.py src/safepickle/_speedups.c
+
 .PHONY: help demo test test-core test-debian test-integrations test-torch-latest test-heavy test-all lint fuzz docs bench
-.PHONY: clean
+.PHONY: sanitize clean
 
 help:
 	@echo "make demo      train, save, resume in a new process: examples/train_resume.py"
@@ -25,6 +28,7 @@ help:
 	@echo "make test-torch-latest  the integrations' tests on the newest torch, which takes 5 GB"
 	@echo "make lint      ruff format, ruff check, mypy --strict"
 	@echo "make fuzz      the guard under a coverage-guided fuzzer, for FUZZ_SECONDS ($(FUZZ_SECONDS)); new seeds join the corpus"
+	@echo "make sanitize  the compiled core's tests under the address and undefined-behaviour sanitizers"
 	@echo "make bench     the benchmarks, side by side with the peers"
 	@echo "make docs      the documentation site, in site/"
 	@echo "make clean     remove environments and caches"
@@ -39,6 +43,8 @@ test-core: $(VERSIONS:%=.venv/core-%/.ready)
 	@set -e; for version in $(VERSIONS); do \
 	    echo "core tests on CPython $$version: $$(.venv/core-$$version/bin/python -V)"; \
 	    .venv/core-$$version/bin/python -m pytest -q tests/test_*.py tests/guard; \
+	    echo "the same without the compiled core"; \
+	    SAFEPICKLE_PURE=1 .venv/core-$$version/bin/python -m pytest -q tests/test_*.py; \
 	done
 	@echo "the core's tests passed on CPython $(VERSIONS)"
 
@@ -72,6 +78,9 @@ lint: .venv/lint/.ready
 	.venv/lint/bin/ruff check .
 	.venv/lint/bin/mypy
 
+sanitize: .venv/core-$(firstword $(VERSIONS))/.ready
+	tools/sanitize.sh .venv/core-$(firstword $(VERSIONS))/bin/python
+
 # Shared among the targets. What is found lies in .cache/fuzz/findings, and makes this fail.
 FUZZ_SECONDS ?= 300
 
@@ -92,11 +101,11 @@ clean:
 	rm -rf site .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/core-%/.ready: requirements/core.txt pyproject.toml tools/make_venv.sh
+.venv/core-%/.ready: requirements/core.txt $(BUILD) tools/make_venv.sh
 	@tools/make_venv.sh $(call interpreter,$*) $(@D) $<
 	@touch $@
 
-.venv/%/.ready: requirements/%.txt requirements/core.txt pyproject.toml tools/make_venv.sh
+.venv/%/.ready: requirements/%.txt requirements/core.txt $(BUILD) tools/make_venv.sh
 	@tools/make_venv.sh "$(PYTHON)" $(@D) $<
 	@touch $@
 

@@ -34,7 +34,7 @@ ORDER = [
     ["rebuild", "storage"],
     ["options"],
     ["errors", "weak_types"],
-    ["public", "cpython", "reduce_value", "torch_internals"],
+    ["public", "cpython", "reduce_value", "speedups", "torch_internals"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 

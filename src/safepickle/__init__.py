@@ -47,6 +47,7 @@ from safepickle.loading.unpickler import Unpickler, load, loads
 from safepickle.rebuild import StrongRef, Tombstone
 from safepickle.rebuild.recomputed import Recomputed
 from safepickle.reducers.table import register
+from safepickle.speedups import COMPILED
 
 if TYPE_CHECKING:
     from safepickle.copying.deepcopy import deepcopy
@@ -61,6 +62,7 @@ DEFAULT_PROTOCOL = HIGHEST_PROTOCOL
 """What ``protocol=None`` means, as with cloudpickle."""
 
 __all__ = [
+    "COMPILED",
     "DEFAULT_PROTOCOL",
     "HIGHEST_PROTOCOL",
     "CallbackWarning",

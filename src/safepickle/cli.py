@@ -18,11 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safepickle import __version__
+from safepickle import COMPILED, __version__
 from safepickle.report.document import Document, Table, document_as_text
 
 __all__ = ["main"]
 
+_CORE = "compiled core" if COMPILED else "Python alone: the same, but slower, without the compiled core"
+_VERSION = f"safepickle {__version__} ({_CORE})"
 _EXIT_CODES = """exit status:
   explain   0 it can be pickled, 1 it cannot, 2 it was not found
   inspect   0 it can be loaded, 1 it is refused or damaged, 2 it cannot be read
@@ -68,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"safepickle {__version__}")
+    parser.add_argument("--version", action="version", version=_VERSION)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     explain = commands.add_parser(

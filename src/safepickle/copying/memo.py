@@ -20,6 +20,7 @@ from safepickle.copying.interception import Copy, Interceptor, install, intercep
 from safepickle.copying.stdlib_copy import ASKS_BY_CONTAINS, NOT_ASKED, asked_for
 from safepickle.options import Finalizers
 from safepickle.reducers.decisions import OUTSIDE, RELINK, Dump
+from safepickle.speedups import PURE
 
 __all__ = ["MISSING", "Copier", "Memo", "Pending", "Plans", "Setter", "known_copy", "set_attribute"]
 
@@ -316,7 +317,14 @@ class _NoPickler:
 
     memo: Any = MappingProxyType({})
     fast = False
+    core = PURE
     own_dispatch_table: Mapping[type, Any] = MappingProxyType({})
+
+    def look_ahead(self) -> None:
+        return None
+
+    def is_built_first(self, cls: type) -> bool:
+        return False
 
     def may_reduce_to_a_global(self, cls: type) -> bool:
         return False

@@ -16,13 +16,13 @@ from typing import Any, ClassVar
 
 import cloudpickle
 
-from safepickle import rebuild
+from safepickle import rebuild, speedups
 from safepickle.dumping.buffers import BufferCallback, BufferRelay
 from safepickle.errors import level_of_caller
 from safepickle.options import DEFAULTS, DumpOptions, Finalizers, Unpicklable, WeakReferencePolicy
 from safepickle.reduce_value import ReduceTuple, ReduceValue, in_full
 from safepickle.reducers.classes import leave_to_itself, new_object
-from safepickle.reducers.decisions import NOTHING_MET, Dump
+from safepickle.reducers.decisions import NOTHING_MET, Dump, LookedAheadError
 from safepickle.reducers.table import TypeTable
 from safepickle.storage.files import Output
 from safepickle.tracing.identity_keys import count_identity_keys
@@ -63,6 +63,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
     _memo_is_empty = True
     offender: object = None
     proto = pickle.HIGHEST_PROTOCOL
+    core = speedups.current
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -136,9 +137,14 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         memo = self._begin() if self._is_shared else {}
         try:
             try:
-                self._walk(obj)
-                if self._dump is not NOTHING_MET or self._is_shared:
-                    self._walk_until_settled(obj, memo)
+                try:
+                    self._walk(obj)
+                    if self._dump is not NOTHING_MET or self._is_shared:
+                        self._walk_until_settled(obj, memo)
+                except Exception:
+                    if not self._dump.has_looked_ahead:
+                        raise
+                    self._walk_without_look_ahead(obj, memo)
             except RecursionError as error:
                 self._walk_deep(obj, memo, error)
             if self._dump is not NOTHING_MET or self._is_shared:
@@ -229,6 +235,21 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         registered = self.own_dispatch_table.get(cls) or copyreg.dispatch_table.get(cls)
         return obj.__reduce_ex__(self.proto) if registered is None else registered(obj)
 
+    def look_ahead(self) -> Any:
+        """Return the ids of what the root of this walk certainly leads to, or None where nobody can tell.
+
+        Only the compiled core looks. Nobody can tell where objects may be stored elsewhere, or are in the memo without
+        what they lead to today; and a buffer that was handed over cannot be taken back if the look was in vain.
+        """
+        override = getattr(self._table, "override", None)
+        if override is None or self.has_persistent_id or self._relay is not None or not self._memo_is_empty:
+            return None
+        return override.look_ahead()
+
+    def is_built_first(self, cls: type) -> bool:
+        """Tell whether an instance of `cls` may be under construction while other parts of it are written."""
+        return self._table[cls] is not None
+
     def is_replaced(self, obj: Any) -> bool:
         """Tell whether something else is pickled in the place of `obj`."""
         return False
@@ -271,12 +292,27 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         table = self._table
         table.known = self._dump
         table.pickler = self
-        self.reducer_override = table.reduce  # type: ignore[method-assign]
+        make_override = self.core.override
+        if make_override is None:
+            table.override = None
+            self.reducer_override = table.reduce  # type: ignore[method-assign]
+        else:
+            table.override = override = make_override(table, obj)
+            self.reducer_override = override.reduce  # type: ignore[method-assign]
         try:
             _dump_in_c(self, obj)
         finally:
             # They lead back to the pickler, whose memo would else wait for the cycle collector.
-            del self.reducer_override, table.known, table.pickler
+            del self.reducer_override, table.known, table.override, table.pickler
+
+    def _walk_without_look_ahead(self, obj: Any, memo: dict[int, Any]) -> None:
+        """Begin anew: what goes wrong has to be what goes wrong where nobody looks ahead."""
+        self._dump = self._new_dump()
+        self._dump.may_look_ahead = False
+        self.memo = memo
+        self._output.rewind()
+        self._walk(obj)
+        self._walk_until_settled(obj, memo)
 
     def _has_own_override(self) -> bool:
         return type(self).reducer_override is not BasePickler.reducer_override or "reducer_override" in self.__dict__
@@ -309,6 +345,8 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _must_walk_again(self, known: Dump) -> bool:
         if known.dirty:
+            if known.has_looked_ahead:
+                raise LookedAheadError
             known.forget_kept()
             return True
         if known.awaits:

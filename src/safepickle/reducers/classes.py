@@ -15,6 +15,7 @@ __all__ = [
     "has_own_reduce",
     "is_class_method",
     "is_ordinary",
+    "is_plain",
     "is_written_in_c",
     "leave_to_itself",
     "new_object",
@@ -23,9 +24,24 @@ __all__ = [
 ]
 
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE
+
+# What a class says of itself that `object.__reduce_ex__`, or the C pickler before it, listens to.
+_HOOKS: Final = frozenset(
+    {
+        *("__reduce__", "__reduce_ex__", "__getnewargs__", "__getnewargs_ex__", "__getstate__"),
+        *("__getattribute__", "__getattr__", "__class__"),
+    }
+)
+
+
+class _Blank:
+    """A class with nothing in it."""
+
+
 _IMMUTABLE_TYPE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE
 _C_ATTRIBUTES = (types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType)
 
+_slot_names: Final[Callable[[type], list[str]]] = getattr(copyreg, "_slotnames")  # noqa: B009 (nor this)
 new_object: Final[Callable[..., Any]] = getattr(copyreg, "__newobj__")  # noqa: B009 (the stubs do not have it)
 """``cls.__new__(cls, *args)``: the pickler knows it by its name and writes it as one opcode."""
 
@@ -67,6 +83,22 @@ def raise_as_unpicklable(obj: object, dump: Dump) -> ReduceValue:
     Under protocols 0 and 1 it does not look, and writes what cannot be loaded.
     """
     return obj.__reduce_ex__(max(2, dump.protocol))
+
+
+def is_plain(cls: type) -> bool:
+    """Tell whether ``object.__reduce_ex__`` gives, from protocol 2 on, no more than the class and the ``__dict__``.
+
+    It does so of an instance whose ``__dict__`` has text keys that are no hooks either.
+    """
+    if cls.__basicsize__ != _Blank.__basicsize__ or cls.__dictoffset__ != _Blank.__dictoffset__ or cls.__itemsize__:
+        # It has slots, or memory that only C knows of.
+        return False
+    for base in cls.__mro__[:-1]:
+        namespace = vars(base)
+        own_dict = namespace.get("__dict__")
+        if not _HOOKS.isdisjoint(namespace) or not (own_dict is None or type(own_dict) is types.GetSetDescriptorType):
+            return False
+    return is_ordinary(cls) and not _slot_names(cls)
 
 
 def leave_to_itself(obj: object, dump: Dump) -> ReduceValue:

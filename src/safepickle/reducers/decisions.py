@@ -21,6 +21,7 @@ from safepickle.options import DumpOptions, Finalizers, OutsideFate, WeakReferen
 from safepickle.rebuild.recomputed import recipe_of, recipes_exist
 from safepickle.reduce_value import ReduceTuple, ReduceValue
 from safepickle.reducers.owners import owned_by
+from safepickle.speedups import Core, State
 
 __all__ = [
     "CYCLE",
@@ -32,6 +33,7 @@ __all__ = [
     "RELINK",
     "STRONG",
     "Dump",
+    "LookedAheadError",
     "ReducingPickler",
     "Walker",
     "dotted_name",
@@ -54,10 +56,17 @@ class Walker(Protocol):
 
     memo: Any
     fast: Any
+    core: Core
 
     @property
     def own_dispatch_table(self) -> Mapping[type, Any]:
         """The reducers by exact type that the caller or a subclass has set, or none."""
+
+    def look_ahead(self) -> Any:
+        """Return the ids of what the root of this walk certainly leads to, or None where nobody can tell."""
+
+    def is_built_first(self, cls: type) -> bool:
+        """Tell whether an instance of `cls` may be under construction while other parts of it are written."""
 
     def may_reduce_to_a_global(self, cls: type) -> bool:
         """Tell whether an instance of `cls` might be pickled as a name that the other side imports."""
@@ -94,7 +103,11 @@ class ReducingPickler(Walker, Protocol):
         """Have the reducers ask `known`, outside a dump, for as long as the context lasts."""
 
 
-class Dump:
+class LookedAheadError(Exception):
+    """What was relinked ahead has decided which objects were met under construction."""
+
+
+class Dump(State):
     """What one call of `Pickler.dump` knows.
 
     Attributes:
@@ -117,6 +130,9 @@ class Dump:
         dropped: Hooks whose owner is in the pickle without them, by their ids.
         functions_outside: Names of functions and classes among what is outside, all of which travel by value.
         identity_keys: Keys in the pickle that are the `id` of an object in it, counted by the object's dotted type.
+        may_look_ahead: Whether references may be relinked to what is certain to be met later: as long as all referents
+            are objects that are in the memo before anything else of them is written.
+        has_looked_ahead: Whether references were relinked to what had not been met yet, but is certain to be.
         offender: The reference that an error is about.
         scratch: What a room of reducers remembers of this walk, under a name of its own.
     """
@@ -130,6 +146,7 @@ class Dump:
         finalizers: Finalizers,
     ) -> None:
         self.pickler = pickler
+        self._id_set = pickler.core.id_set
         self.policy = policy
         self.protocol = protocol
         self.has_persistent_id = has_persistent_id
@@ -155,6 +172,9 @@ class Dump:
         # What a policy callable answered, with the referent, so that its id stays its own.
         self._fates: dict[int, tuple[object, OutsideFate]] = {}
         self._has_tracked = False
+        self.has_looked_ahead = False
+        # Not under the other policies: which outside referent they ask about, or fail over, depends on the order.
+        self.may_look_ahead = pickler.core.override is not None and policy in ("relink", "strong")
 
     def _begin_page(self) -> None:
         """Make what is noted of one walk, from the first weak reference on: a dump that meets none goes without it."""
@@ -164,7 +184,7 @@ class Dump:
         self.left_out: dict[type, int] = {}
         self.cycles: dict[type, int] = {}
         # What was met before the ids in `visited`, while kept referents are being discovered.
-        self._met: set[int] = set()
+        self._met: set[int] = self._id_set()
         # Live referents that no strong edge has led to yet, each with the first reference to it.
         self._pending: dict[int, tuple[object, object]] = {}
         # The pending hooks, one for each handle that refers to them.
@@ -219,6 +239,8 @@ class Dump:
             WeakReferenceError: The policy is ``"strict"`` and the reference cannot be relinked.
         """
         key = id(referent)
+        if self.may_look_ahead and self.pickler.is_built_first(type(referent)):
+            self._stop_looking_ahead()
         if not self.tracking and self.policy != "tombstone":
             self.track()
         if key in self.linkable:
@@ -243,11 +265,33 @@ class Dump:
         if key not in self._pending:
             if cls not in self._by_value and self._is_by_reference(referent):
                 return RELINK
+            if self.may_look_ahead and not self.has_looked_ahead and self._look_ahead(key):
+                self.expected = referent
+                return RELINK
             self._pending[key] = (reference, referent)
         if dependents:
             self._dependents.setdefault(key, []).extend(dependents)
         self._count_outside(referent)
         return OUTSIDE
+
+    def _look_ahead(self, key: int) -> bool:
+        """Relink from now on what the root certainly leads to; tell whether that goes for the referent with this id."""
+        reached = self.pickler.look_ahead()
+        if reached is None:
+            self.may_look_ahead = False
+            return False
+        self.has_looked_ahead = True
+        # It is the same as `visited`: what will be met for certain is as good as met.
+        self.linkable.update(reached)
+        for each in self._under_construction:
+            self.linkable.discard(each)
+        return key in reached
+
+    def _stop_looking_ahead(self) -> None:
+        """Leave the order of the walk as it is: which objects are met under construction depends on it."""
+        self.may_look_ahead = False
+        if self.has_looked_ahead:
+            raise LookedAheadError
 
     def decide_hooks(self, handle: object, hooks: object) -> str:
         """Decide what becomes of a handle's reference to the dictionary of hooks that it removes its own from.
@@ -276,7 +320,7 @@ class Dump:
         if self.pickler.fast:
             self._kept = set()
         if self._kept is None:
-            self.visited = set(self.pickler.memo.copy())
+            self.visited = self._id_set(self.pickler.memo.copy())
             self.linkable = self.visited
         else:
             self.linkable = self._kept
@@ -324,6 +368,7 @@ class Dump:
         Raises:
             WeakReferenceError: The policy is ``"strict"``, or a callable says so, and a referent is outside.
         """
+        self.may_look_ahead = False
         again = copies = False
         recipes = self._pending_recipes()
         restored: set[int] = set()
@@ -348,12 +393,14 @@ class Dump:
                 raise self.error(reference, referent, OUTSIDE)
             copies = copies or fate == "strong"
         if again or copies:
-            self._kept = self._met.union(self.persisted)
+            self._kept = self._met
         if copies:
             # What only a copy leads to may hold references that this walk has not seen. To exact builtins, too, which
             # are met unseen, and the memo alone has them.
             self._kept_memo = self.pickler.memo.copy()
-            self._kept = self._kept_memo.keys() | self.persisted.keys()
+            self._kept = self._id_set(self._kept_memo)
+        if self._kept is not None:
+            self._kept.update(self.persisted)
         return again or copies
 
     def forget_kept(self) -> None:
@@ -388,14 +435,14 @@ class Dump:
 
     def _take_kept(self) -> list[int]:
         """Take out the pending referents that have been met since, and return their ids."""
-        newly_met = self.visited or set()
-        self.visited = self.linkable = set()
+        newly_met = self.visited or self._id_set()
+        self.visited = self.linkable = self._id_set()
         if len(self._pending) < len(newly_met):
             found = [key for key in self._pending if key in newly_met]
         else:
             found = [key for key in newly_met if key in self._pending]
         if self._met:
-            self._met |= newly_met
+            self._met.update(newly_met)
         else:
             self._met = newly_met
         if not found and self._pending:
@@ -486,7 +533,7 @@ class Dump:
 class _NothingMet:
     """What is known before the first object that has a reducer: many a small dump meets none."""
 
-    awaits = dirty = False
+    awaits = dirty = has_looked_ahead = False
     certain = True
     offender = None
 

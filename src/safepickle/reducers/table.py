@@ -21,7 +21,7 @@ from safepickle import cpython, rebuild
 from safepickle.public import public
 from safepickle.reduce_value import NOT_REDUCED, ReduceTuple, ReduceValue, in_full
 from safepickle.reducers import logging_types, resources, stdlib_types, weak, weak_containers
-from safepickle.reducers.classes import is_class_method, is_ordinary, is_written_in_c, leave_to_itself
+from safepickle.reducers.classes import is_class_method, is_ordinary, is_plain, is_written_in_c, leave_to_itself
 from safepickle.reducers.decisions import NOTHING_MET, Dump, Walker
 
 __all__ = ["LAZY", "Reducer", "TypeTable", "find_reducer", "find_registered", "register"]
@@ -48,6 +48,8 @@ _decided: weakref.WeakKeyDictionary[type, Reducer | None] = weakref.WeakKeyDicti
 class DumpingWalker(Walker, Protocol):
     """What the table asks of the pickler beside that."""
 
+    proto: int
+
     def begun(self) -> Dump:
         """Return what the dump knows, which is made when it is first asked for."""
 
@@ -64,12 +66,14 @@ class TypeTable(dict[type, "Reducer | None"]):
     Attributes:
         own_dispatch_table: The reducers by exact type that the pickler's caller or subclass has set.
         known: What the dump knows so far, for the length of a walk.
+        override: What the compiled core calls in place of `reduce`, or None; as long.
         pickler: Who walks, and makes what `known` is to be in place of `NOTHING_MET`; as long.
     """
 
-    __slots__ = ("known", "own_dispatch_table", "pickler")
+    __slots__ = ("known", "override", "own_dispatch_table", "pickler")
 
     known: Any
+    override: Any
     own_dispatch_table: Mapping[type, Any]
     pickler: DumpingWalker
 
@@ -92,6 +96,19 @@ class TypeTable(dict[type, "Reducer | None"]):
         elif known is NOTHING_MET:
             known = self.known = self.pickler.begun()
         return reduce(obj, known)
+
+    def judge(self, cls: type) -> Any:
+        """Say once for a walk what the compiled core is to do with the instances of a class.
+
+        Returns:
+            ``(cls,)``, of a plain class: reduce them as ``object.__reduce_ex__`` does. NotImplemented, of any other
+            ordinary one: note them and leave them to the C pickler. `weakref.ref`, for itself: relink what is known to
+            be kept. None: ask `reduce`.
+        """
+        reduce = self[cls]
+        if reduce is None:
+            return (cls,) if self.pickler.proto >= 2 and is_plain(cls) else NotImplemented
+        return cls if reduce is weak.reduce_weakref and cls is weakref.ref else None
 
     def __missing__(self, cls: type) -> Reducer | None:
         reducer = _decide(cls)
