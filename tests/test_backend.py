@@ -55,7 +55,7 @@ def test_it_survives_pickling(pickler):
 def test_unknown_options_and_values_are_refused():
     with pytest.raises(TypeError, match="unexpected keyword argument 'weakref'"):
         safepickle.backend(weakref="strong")
-    with pytest.raises(ValueError, match="is no weak-reference policy"):
+    with pytest.raises(ValueError, match="is not a weak-reference policy"):
         safepickle.backend(weakrefs="weak")
 
 

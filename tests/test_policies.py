@@ -248,7 +248,7 @@ def test_callable_policy_may_be_strict_and_must_answer_well():
 
 
 def test_unknown_policy_is_refused_before_anything_is_written():
-    with pytest.raises(ValueError, match="weakrefs='weak' is no weak-reference policy"):
+    with pytest.raises(ValueError, match="weakrefs='weak' is not a weak-reference policy"):
         safepickle.dumps(1, weakrefs="weak")
 
 

@@ -217,12 +217,12 @@ class CallbackWarning(WeakReferenceWarning):
 if TYPE_CHECKING:
     _Exception = Exception
 else:
-    # The mix-in is no exception of its own.
+    # The mix-in is not an exception by itself.
     _Exception = object
 
 
-class _Nowhere(_Exception):
-    """What the errors over a name that is nowhere have in common."""
+class _NotFound(_Exception):
+    """The common part of the errors for a name that cannot be found."""
 
     module: str
     global_name: str
@@ -263,7 +263,7 @@ class _Nowhere(_Exception):
 
 
 @public
-class MissingGlobalError(_Nowhere, pickle.UnpicklingError, AttributeError):
+class MissingGlobalError(_NotFound, pickle.UnpicklingError, AttributeError):
     """A class or function that a pickle names is not in its module.
 
     It is an `AttributeError`, which plain pickle raises, and a `pickle.UnpicklingError`.
@@ -282,7 +282,7 @@ class MissingGlobalError(_Nowhere, pickle.UnpicklingError, AttributeError):
 
 
 @public
-class MissingModuleError(_Nowhere, pickle.UnpicklingError, ModuleNotFoundError):
+class MissingModuleError(_NotFound, pickle.UnpicklingError, ModuleNotFoundError):
     """The module of a class or function that a pickle names is not there. See `MissingGlobalError`."""
 
     def __str__(self) -> str:
@@ -448,7 +448,7 @@ class NotAllowedError(GuardedLoadError):
 
 @public
 class DamagedPickleError(GuardedLoadError):
-    """A file is no whole pickle: truncated, damaged, contradicting itself, or another kind of file."""
+    """A file is not a complete pickle: truncated, damaged, contradicting itself, or another kind of file."""
 
     _what = "damaged"
 

@@ -39,8 +39,8 @@ def check_weakrefs(weakrefs: Any) -> None:
     """Raise ``ValueError`` unless `weakrefs` is one of the policies or a callable."""
     if weakrefs not in _POLICIES and not callable(weakrefs):
         raise ValueError(
-            f"weakrefs={weakrefs!r} is no weak-reference policy: pass one of {', '.join(map(repr, _POLICIES))}, or a "
-            "callable that is given the referent and returns one of " + ", ".join(map(repr, _FATES))
+            f"weakrefs={weakrefs!r} is not a weak-reference policy: pass one of {', '.join(map(repr, _POLICIES))}, or "
+            "a callable that is given the referent and returns one of " + ", ".join(map(repr, _FATES))
         )
 
 
@@ -57,7 +57,7 @@ def check_unpicklable(unpicklable: Any) -> None:
 
 
 def check_fate(fate: Any) -> OutsideFate:
-    """Return what a policy callable answered, or raise ``ValueError`` when it is no answer."""
+    """Return what a policy callable answered, or raise ``ValueError`` when that is not a valid answer."""
     if fate == "strong":
         return "strong"
     if fate == "tombstone":
@@ -65,7 +65,7 @@ def check_fate(fate: Any) -> OutsideFate:
     if fate == "strict":
         return "strict"
     raise ValueError(
-        f"the weakrefs callable returned an object of type {type(fate).__qualname__}, which is no answer: "
+        f"the weakrefs callable returned an object of type {type(fate).__qualname__}, which is not a valid answer: "
         f"return one of {', '.join(map(repr, _FATES))}"
     )
 

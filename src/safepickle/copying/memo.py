@@ -149,11 +149,9 @@ class Memo(dict[Any, Any]):
         Tensors and arrays that hold no other object are not copied again, and what stays outside is not copied now.
         """
         self.copied_for_sure = frozenset(self)
-        leaves = {id(original) for original in self.alive if _is_leaf(original)}
+        data = {id(original) for original in self.alive if _is_pure_data(original)}
         self.forget_notes()
-        self.keep(
-            (key, copied) for key, copied in self.items() if key in leaves or type(key) is str or id(copied) == key
-        )
+        self.keep((key, copied) for key, copied in self.items() if key in data or type(key) is str or id(copied) == key)
         self.update((key, copied) for key, copied in outer.items() if copied is not self)
 
     def forget_notes(self) -> None:
@@ -333,7 +331,8 @@ class _NoPickler:
         return False
 
 
-def _is_leaf(original: Any) -> bool:
+def _is_pure_data(original: Any) -> bool:
+    """Tell whether an object is a tensor or an array that holds no other object."""
     cls = type(original)
     library = cls.__module__.partition(".")[0]
     if library == "numpy":

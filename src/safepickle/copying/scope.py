@@ -29,7 +29,7 @@ def deepcopying(*, finalizers: Finalizers = "dead") -> Iterator[None]:
         finalizers: What becomes of finalizers, as in `safepickle.deepcopy`.
 
     Raises:
-        ValueError: `finalizers` is no word for that.
+        ValueError: `finalizers` is not a known value.
     """
     check_finalizers(finalizers)
     scope = _Scope(finalizers)

@@ -404,7 +404,7 @@ def _copy_values_of_copied_keys(memo: Memo) -> None:
 
 
 def _copy_values_of_outside_keys(memo: Memo) -> None:
-    """Copy the other values. Their keys stay outside: a value that leads to its own key is no reason to copy it."""
+    """Copy the other values. Their keys stay outside: a value that leads to its own key does not cause a copy of it."""
     entries, memo.ephemerons = memo.ephemerons, []
     for key, _, _ in entries:
         memo[id(key)] = key

@@ -1,7 +1,8 @@
 """BasePickler: walk the graph, and walk it again where a weak reference pointed forward.
 
-Orchestration only: what a weak reference becomes is decided in `passes`, what it is written as in `reducers`, where
-the bytes go in `files`. It raises what went wrong as it comes; `Pickler` says where, and saves what can be saved.
+Orchestration only: `reducers.decisions` decides what a weak reference becomes, `reducers` how it is written,
+and `storage.files` where the bytes go. It raises each error as it comes; `Pickler` says where, and saves what can be
+saved.
 """
 
 from __future__ import annotations
@@ -225,7 +226,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
             table.known = None
 
     def reduce_value(self, obj: Any) -> ReduceTuple | str:
-        """Return the reduce value that the pickler uses for `obj`, which is no exact builtin."""
+        """Return the reduce value that the pickler uses for `obj`, which is not an exact builtin."""
         reduce = self._table[type(obj)]
         if reduce is not None:
             value = reduce(obj, self.begun())
@@ -413,7 +414,7 @@ def _shielded(persistent_id: Any) -> Callable[[Any, Any], Any]:
 
 
 def _once_built(known: Dump, obj: object, items: Iterator[Any] | None) -> Iterator[Any]:
-    """Iterate over the list items of a cyclic object, of which there mostly are none.
+    """Iterate over the list items of a cyclic object. Mostly it has none.
 
     The C pickler asks for the first one right after it has put the object into the memo, which nothing else tells.
     """

@@ -118,7 +118,7 @@ class Unrolled:
         return _Visit(obj, parts, made)
 
     def _leave(self, visit: _Visit) -> int:
-        """Note a step, unless it is small enough to go with what holds it; return how high what is no step stands."""
+        """Note a step, unless it is small enough to go with what holds it; return the height of what is not a step."""
         height = visit.height + 1
         if visit.step is None or (type(visit.step) in _CONTAINERS and height < _HIGH):
             return height

@@ -39,7 +39,7 @@ def dump_partially(pickler: BasePickler, obj: object) -> None:
     """Dump `obj`, and replace what cannot be pickled, as the pickler's option ``unpicklable`` says.
 
     Raises:
-        Exception: What the dump raises, if its cause is no single object, or if the root itself would have to go.
+        Exception: What the dump raises, if its cause is not a single object, or if the root itself would have to go.
 
     Warns:
         UnpicklableWarning: Objects were replaced by tombstones.

@@ -51,13 +51,16 @@ def _checkpoint_io_classes() -> tuple[type, ...]:
 
 
 class SafePickleIO(*_checkpoint_io_classes()):  # type: ignore[misc]
-    """A checkpoint plugin that saves with safepickle: ``Trainer(plugins=[SafePickleIO()])``.
+    """A checkpoint plugin that saves with safepickle, and patches Lightning's test of hyper-parameters in this process.
+
+    Use it as ``Trainer(plugins=[SafePickleIO()])``.
 
     Weak references between what is in the checkpoint come back as they were. Local files are replaced as a whole: a
     save that fails leaves the last checkpoint standing.
 
     When a run begins, Lightning deletes every hyper-parameter that plain pickle refuses. As long as a `SafePickleIO`
-    exists, Lightning's test (`is_picklable` in its ``utilities.parsing``) asks safepickle as well, so that those are
+    exists, Lightning's test (`is_picklable` in its ``utilities.parsing``, which the constructor replaces for the whole
+    process) asks safepickle as well, so that those are
     kept and saved.
 
     Args:
@@ -147,7 +150,7 @@ _plugins: weakref.WeakSet[SafePickleIO] = weakref.WeakSet()
 
 
 def _teach_lightning() -> None:
-    """Let Lightning's test for hyper-parameters pass what safepickle can pickle, in each package that the program uses.
+    """Patch Lightning, in this process: its test for hyper-parameters passes what safepickle can pickle.
 
     There is nothing else to hook into: the trainer deletes them before it calls any plugin, callback or module.
     """

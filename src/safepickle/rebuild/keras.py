@@ -92,8 +92,8 @@ def restore_keras_object(obj: Any, state: tuple[list[Any], Any, dict[str, Any]])
 
     Args:
         obj: What `rebuild_keras_object` has built.
-        state: The operations that come before it in a functional graph, of which nothing is needed but that they have
-            been loaded; what ``__getstate__`` gave; what is keyed by identity, as the objects that it stands for.
+        state: The operations that come before it in a functional graph: they only need to be loaded by
+            now; what ``__getstate__`` gave; what is keyed by identity, as the objects that it stands for.
     """
     _, attributes, derived = state
     set_attributes(obj, attributes)

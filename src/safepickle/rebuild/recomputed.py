@@ -162,7 +162,7 @@ def recipe_of(value: object) -> Recomputed[Any] | None:
 
 
 def recipes_exist() -> bool:
-    """Tell whether there is any value that `recipe_of` could find a recipe of: mostly there is none."""
+    """Tell whether `recipe_of` can find a recipe for any value at all. Mostly it cannot."""
     return bool(_recipes)
 
 

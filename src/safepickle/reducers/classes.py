@@ -78,9 +78,9 @@ def is_written_in_c(cls: type) -> bool:
 
 
 def raise_as_unpicklable(obj: object, dump: Dump) -> ReduceValue:
-    """Raise what `copyreg` has against an object that holds more than Python can see, under every protocol.
+    """Raise the error of `copyreg` for an object that holds more than Python can see, under every protocol.
 
-    Under protocols 0 and 1 it does not look, and writes what cannot be loaded.
+    Under protocols 0 and 1 `copyreg` does not check, and writes what cannot be loaded.
     """
     return obj.__reduce_ex__(max(2, dump.protocol))
 

@@ -94,7 +94,7 @@ class ReducingPickler(Walker, Protocol):
         """Return the reduce value of `obj`, or NotImplemented to leave it to the C pickler."""
 
     def reduce_value(self, obj: Any) -> ReduceTuple | str:
-        """Return the reduce value that the pickler uses for `obj`, which is no exact builtin."""
+        """Return the reduce value that the pickler uses for `obj`, which is not an exact builtin."""
 
     def is_replaced(self, obj: Any) -> bool:
         """Tell whether something else is pickled in the place of `obj`."""
@@ -307,7 +307,7 @@ class Dump(State):
         return fate
 
     def track(self) -> None:
-        """Begin to note what is met: a weak reference has been, or this is no first walk.
+        """Begin to note what is met: a weak reference has been met, or this is not the first walk.
 
         In fast mode nothing is memoized, so no reference can be relinked.
         """

@@ -15,7 +15,7 @@ from typing import Any
 from safepickle import rebuild
 from safepickle.reduce_value import NOT_REDUCED, ReduceValue
 
-__all__ = ["reduce_class", "reduce_leaf"]
+__all__ = ["reduce_class", "reduce_object"]
 
 
 def reduce_class(cls: type) -> ReduceValue:
@@ -24,7 +24,7 @@ def reduce_class(cls: type) -> ReduceValue:
     return NOT_REDUCED if name is None else (_dill._load_type, (name,))
 
 
-def reduce_leaf(obj: object) -> ReduceValue:
+def reduce_object(obj: object) -> ReduceValue:
     """Return the reduce value that dill knows for `obj`, naming no function of dill's where another one will do.
 
     Returns:
@@ -48,7 +48,7 @@ class _NoReduceValueError(Exception):
 class _Recorder:
     """Stands in for the pickler that dill's functions are given.
 
-    It belongs to no module of dill's and is no subclass of its pickler, so none of them takes it for a dill session.
+    It belongs to no module of dill's and is not a subclass of its pickler, so none of them takes it for a dill session.
     """
 
     # dill traces nothing to a pickler without depth; else it would format every object.

@@ -41,7 +41,7 @@ def use_route(route: Route) -> Iterator[None]:
         route: ``"graph"`` for the object graph, ``"archive"`` for Keras's own archive.
 
     Raises:
-        ValueError: The route is neither.
+        ValueError: The route is unknown.
     """
     if route not in get_args(Route):
         raise ValueError(

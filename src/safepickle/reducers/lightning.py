@@ -7,6 +7,7 @@ nobody has attached to anything: a dead proxy there breaks ``module.trainer`` an
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -20,10 +21,9 @@ _MODULES = frozenset({"lightning.pytorch.core.module", "pytorch_lightning.core.m
 
 def find_reducer(cls: type) -> Callable[[Any, Dump], ReduceValue] | None:
     """Return the reducer for subclasses of either package's `LightningModule`."""
-    for base in cls.__mro__:
-        if base.__name__ == "LightningModule" and base.__module__ in _MODULES:
-            return reduce_lightning_module
-    return None
+    # Whoever has a subclass has imported the module: nothing is imported for this.
+    classes = [getattr(sys.modules.get(name), "LightningModule", None) for name in _MODULES]
+    return reduce_lightning_module if any(base in classes for base in cls.__mro__) else None
 
 
 def reduce_lightning_module(module: object, dump: Dump) -> ReduceValue:

@@ -1,8 +1,8 @@
-"""Reduce values of leaves: locks, files, memory views, queues and the like, which neither pickle nor cloudpickle keep.
+"""Reduce values of standard-library types that pickle and cloudpickle refuse: locks, files, queues and so on.
 
 `find_reducer` is asked once for each type. What is written here is what a new process can make good use of: a lock
 that nobody holds, a file that is reopened where it stood. What needs no such thought comes from dill, by way of
-`dill_leaves`, which is imported when such a type is first met. Never a raw pointer: a capsule is refused.
+`dill_types`, which is imported when such a type is first met. Never a raw pointer: a capsule is refused.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Reducer = Callable[[Any, Dump], ReduceValue]
 
 
 def find_reducer(cls: type) -> Reducer | None:
-    """Return the reducer for a leaf of exactly this type, or None when the type is none.
+    """Return the reducer for exactly this type of the standard library, or None if there is none here.
 
     A class that says itself how it is pickled is left to say so.
     """
@@ -167,9 +167,7 @@ def reduce_dict_view(view: object, dump: Dump) -> ReduceValue:
     what is added to the dict.
     """
     (mapping,) = gc.get_referents(view)
-    kind = type(view).__name__.rpartition("_")[2]
-    base = collections.OrderedDict if type(view).__name__.startswith("o") else dict
-    return getattr(base, kind), (mapping,)
+    return _VIEW_METHODS[type(view)], (mapping,)
 
 
 def reduce_mapping_proxy(proxy: types.MappingProxyType[object, object], dump: Dump) -> ReduceValue:
@@ -237,7 +235,7 @@ def reduce_descriptor(descriptor: Any, dump: Dump) -> ReduceValue:
 def _reduce_through_dill(obj: object, dump: Dump) -> ReduceValue:
     from safepickle.reducers import dill_types
 
-    return dill_types.reduce_leaf(obj)
+    return dill_types.reduce_object(obj)
 
 
 def _reduce_opaque(obj: object, dump: Dump) -> ReduceValue:
@@ -308,6 +306,12 @@ _VIEWS: Final[dict[type, Any]] = {
     type(view): view
     for mapping in (dict[Any, Any](), collections.OrderedDict[Any, Any]())
     for view in (mapping.keys(), mapping.values(), mapping.items())
+}
+
+_VIEW_METHODS: Final[dict[type, Callable[..., object]]] = {
+    type(method(base())): method
+    for base in (dict, collections.OrderedDict)
+    for method in (base.keys, base.values, base.items)
 }
 
 # Exactly these types.

@@ -46,7 +46,7 @@ _decided: weakref.WeakKeyDictionary[type, Reducer | None] = weakref.WeakKeyDicti
 
 
 class DumpingWalker(Walker, Protocol):
-    """What the table asks of the pickler beside that."""
+    """What the type table needs from the pickler in addition."""
 
     proto: int
 
@@ -146,7 +146,7 @@ def register(cls: type, reducer: Callable[[Any], ReduceValue]) -> None:
         reducer: Called with an instance; returns its reduce value, as ``__reduce__`` does.
 
     Raises:
-        TypeError: `cls` is no class, or `reducer` cannot be called.
+        TypeError: `cls` is not a class, or `reducer` cannot be called.
     """
     if not isinstance(cls, type):
         raise TypeError(f"register() takes a class and a reducer, not an instance of {type(cls).__qualname__}")
@@ -255,9 +255,9 @@ def _find_reducer(cls: type) -> Reducer | None:
         return _reduce_function_or_class
     if cls is types.MethodType:
         return _reduce_method
-    leaf = resources.find_reducer(cls) or logging_types.find_reducer(cls) or stdlib_types.find_reducer(cls)
-    if leaf is not None:
-        return leaf
+    known = resources.find_reducer(cls) or logging_types.find_reducer(cls) or stdlib_types.find_reducer(cls)
+    if known is not None:
+        return known
     if cls in cloudpickle.Pickler._dispatch_table:
         return _from_cloudpickle(cls)
     return None if is_ordinary(cls) else leave_to_itself

@@ -88,7 +88,7 @@ def reduce_function(function: Any, dump: Dump) -> ReduceValue:
 
 
 def reduce_default_strategy(strategy: object, dump: Dump) -> ReduceValue:
-    """Reduce the strategy of a process that distributes nothing, of which there is one, to the one in force later.
+    """Reduce the default strategy, which distributes nothing, to the one that is in force when it is loaded.
 
     Args:
         strategy: What ``tf.distribute.get_strategy()`` returns outside every scope.

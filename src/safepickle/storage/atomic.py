@@ -33,7 +33,7 @@ def replacing(path: str | os.PathLike[str], *, fsync: bool = True) -> Iterator[i
     process may set it, the owner of an existing file are kept.
 
     Args:
-        path: What to replace, or to make. What is no regular file (a device, a named pipe) is written to instead.
+        path: What to replace, or to make. A device, a named pipe or the like is written to instead.
         fsync: Wait until the file and its folder's entry are on disk.
 
     Raises:

@@ -1,7 +1,7 @@
-"""A checksum that travels inside a pickle, and that any other unpickler passes over.
+"""A checksum that travels inside a pickle, and that any other unpickler skips.
 
 The header is itself a few opcodes: push a string, pop it. So ``pickle.load`` reads a file that carries one, several
-such pickles may follow each other in one file, and a reader that knows the header can hold the bytes against it before
+such pickles may follow each other in one file, and a reader that knows the header can check the bytes against it before
 it runs any of them. It guards against damage, not against malice: whoever can change the bytes can change the digest.
 
 The header stands first rather than last so that a truncated or damaged pickle is recognised before it is begun, also
@@ -55,7 +55,7 @@ def check_policy(policy: Any) -> None:
 
 
 def check_buffer(data: Any, policy: ChecksumPolicy) -> Any:
-    """Hold a buffer against the checksum at its start.
+    """Check a buffer against the checksum at its start.
 
     Returns:
         The buffer to load from: `data` itself, or a view of what follows the header.
@@ -77,10 +77,10 @@ def check_buffer(data: Any, policy: ChecksumPolicy) -> Any:
 
 
 def check_file(file: IO[bytes], policy: ChecksumPolicy) -> IO[bytes]:
-    """Hold a file against the checksum at its position.
+    """Check a file against the checksum at its position.
 
     Args:
-        file: Open for reading. One that cannot seek is held against its checksum only under ``"require"``: the pickle
+        file: Open for reading. A file that cannot seek is checked only under ``"require"``: the pickle
             then has to be kept in memory.
         policy: ``"check"``, ``"require"`` or ``"ignore"``.
 

@@ -320,7 +320,8 @@ def _regular(file: Any) -> io.FileIO | None:
 
     Exact types only: a subclass may count, compress or encrypt what is written to it.
     """
-    if type(file).__module__ == "tempfile" and type(file).__name__ == "_TemporaryFileWrapper":
+    # Not imported for this: whoever has such a file has imported it.
+    if type(file) is getattr(sys.modules.get("tempfile"), "_TemporaryFileWrapper", None):
         file = file.file
     if type(file) in (io.BufferedWriter, io.BufferedRandom):
         raw = file.raw

@@ -13,6 +13,7 @@ from safepickle.cpython import count_notes_of_pickle, drop_notes_of_pickle
 from safepickle.errors import WeakReferenceError
 from safepickle.options import OutsideFate
 from safepickle.reducers.decisions import ReducingPickler
+from safepickle.storage import files
 from safepickle.tracing.expand import Expander
 from safepickle.tracing.made import EndlessError
 from safepickle.tracing.naming import Edge, join, shorten
@@ -122,7 +123,7 @@ def is_about_an_object(error: BaseException) -> bool:
         return False
     traceback: types.TracebackType | None = error.__traceback__
     while traceback is not None:
-        if traceback.tb_frame.f_globals.get("__name__") == "safepickle.storage.files":
+        if traceback.tb_frame.f_globals is vars(files):
             # The file could not be written.
             return False
         traceback = traceback.tb_next

@@ -265,7 +265,7 @@ def _with_iterators(value: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _parts(obj: Any, value: tuple[Any, ...]) -> set[int]:
-    """Return the ids of the parts of a reduce value that are no objects of their own: arguments and state."""
+    """Return the ids of the parts of a reduce value that are not separate objects: arguments and state."""
     if len(value) < 2:
         return set()
     candidates: list[Any] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import keyword
 import math
+import sys
 import types
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
@@ -201,7 +202,7 @@ def _known_names(obj: Any, value: Any, missing: set[int]) -> Iterator[tuple[int,
         arguments = BaseException.args.__get__(obj)  # type: ignore[attr-defined]
         yield id(arguments), ".args"
         yield from _sequence_names(arguments, ".args", missing)
-    elif cls.__module__ == "numpy" and cls.__name__ == "ndarray":
+    elif cls is getattr(sys.modules.get("numpy"), "ndarray", None):
         yield from _array_names(obj, value, missing)
 
 
@@ -358,7 +359,7 @@ def _handle_names(handle: Any) -> Iterator[tuple[int, Edge]]:
 
 
 def _literal(key: object, depth: int = 2) -> str | None:
-    """Return the literal that a person would type for a key, or None when there is none worth typing."""
+    """Return the literal that a person would type for a key, or None if nobody would type it."""
     if type(key) is tuple and depth:
         parts = [_literal(part, depth - 1) for part in key]
         if any(part is None for part in parts):
