@@ -581,3 +581,26 @@ def test_plain_pickle_reads_what_was_written_to_a_path(tmp_path: Path) -> None:
         first, reference, _, node = pickle.load(file)
     assert first == PAYLOAD
     assert reference() is node
+
+
+@pytest.mark.parametrize("swapped", ["text", "path", "file"])
+def test_swapped_arguments_of_a_dump_are_named(swapped: str, tmp_path: Path) -> None:
+    target: Any = {"text": str(tmp_path / "x.pkl"), "path": tmp_path / "x.pkl", "file": io.BytesIO()}[swapped]
+    with pytest.raises(TypeError, match=r"dict is neither: the arguments are swapped, it is dump\(obj, file\)"):
+        safepickle.dump(target, {"weight": 1})  # type: ignore[arg-type]
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_dump_to_something_else_says_what_it_takes() -> None:
+    with pytest.raises(TypeError, match=r"bytearray is neither: for bytes, call dumps\(\)"):
+        safepickle.dump([1], bytearray())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("allow", [None, ()])
+def test_loads_and_load_say_what_they_take(allow: Any, tmp_path: Path) -> None:
+    for wrong in ("text", tmp_path / "x.pkl", io.BytesIO(b"N.")):
+        with pytest.raises(TypeError, match=r"loads\(\) takes bytes, not .*: to load from a path or an open file"):
+            safepickle.loads(wrong, allow=allow)
+    for data in (b"N.", bytearray(b"N."), None):
+        with pytest.raises(TypeError, match=r"load\(\) takes a path or an open file, not .*call loads\(\)"):
+            safepickle.load(data, allow=allow)  # type: ignore[arg-type]

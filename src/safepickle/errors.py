@@ -16,6 +16,7 @@ __all__ = [
     "CallbackWarning",
     "ChecksumError",
     "DamagedPickleError",
+    "EmptyFileError",
     "GuardedLoadError",
     "KerasFallbackWarning",
     "KerasVersionWarning",
@@ -23,6 +24,7 @@ __all__ = [
     "MissingGlobalError",
     "MissingModuleError",
     "NestingError",
+    "NotAPickleError",
     "NotAllowedError",
     "StateDictError",
     "StateDictWarning",
@@ -397,6 +399,31 @@ class ChecksumError(pickle.UnpicklingError):
             )
         part = "the header of its checksum is damaged" if self.reason == "header" else "its checksum does not match"
         return f"the pickle is damaged: {part}. Nothing was loaded; get an undamaged copy of the file."
+
+
+@public
+class NotAPickleError(pickle.UnpicklingError):
+    """What was to be loaded is no pickle, but something else that was recognised. Plain pickle's error is its cause.
+
+    Attributes:
+        file: The name of the file, or ``""``.
+        found: What it is, in a word or two: ``"safetensors"``, ``"HTML or XML"``.
+        reason: What it is, and what to do with it.
+    """
+
+    def __init__(self, file: str, found: str, reason: str) -> None:
+        super().__init__(file, found, reason)
+        self.file = file
+        self.found = found
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot load {self.file or 'these bytes'}: this is {self.reason}"
+
+
+@public
+class EmptyFileError(NotAPickleError, EOFError):
+    """What was to be loaded is empty. It is an `EOFError`, which plain pickle raises, as well."""
 
 
 @public

@@ -139,10 +139,17 @@ def dump(
         fsync: Return only once a replaced path is on disk, so that it also survives a power cut.
 
     Raises:
+        TypeError: `file` is no place to write to; the message says where the two arguments are swapped.
         OSError: The file cannot be written or replaced. What was there before is there still.
     """
     options: dict[str, Any] = {"fix_imports": fix_imports, "buffer_callback": buffer_callback}
     options |= {"weakrefs": weakrefs, "finalizers": finalizers, "unpicklable": unpicklable}
+    if not hasattr(file, "write") and not is_path(file):
+        swapped = hasattr(obj, "write") or is_path(obj)
+        raise TypeError(
+            f"file must have a 'write' attribute or be a path, and {type(file).__qualname__} is neither: "
+            + ("the arguments are swapped, it is dump(obj, file)" if swapped else "for bytes, call dumps()")
+        )
     if is_path(file):
         with replacing(file, fsync=fsync) as opened:  # type: ignore[arg-type]
             Pickler(Output(opened, checksum=checksum), protocol, **options).dump(obj)

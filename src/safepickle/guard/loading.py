@@ -12,9 +12,9 @@ from safepickle.guard.limits import LimitExceeded, Malformed, Refusal
 from safepickle.guard.load_backend import LoadBackend, LoadStorage
 from safepickle.guard.machine import Machine
 from safepickle.guard.names import Renaming
-from safepickle.guard.sniff import recognise
 from safepickle.guard.source import Source
 from safepickle.guard.storage_claims import StorageClaims, follow_file
+from safepickle.storage.formats import recognise
 
 __all__ = ["Loader"]
 

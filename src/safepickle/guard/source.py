@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from safepickle.guard.limits import Malformed
 from safepickle.guard.opcodes import OPCODES, WIDEST
-from safepickle.guard.sniff import HEAD
+from safepickle.storage.formats import HEAD
 
 CHUNK: Final = 1 << 16
 MOVED: Final = 1 << 62

@@ -12,9 +12,10 @@ from safepickle.guard.inspect_backend import InspectBackend, Symbol
 from safepickle.guard.limits import LimitExceeded, Malformed, Refusal
 from safepickle.guard.machine import Machine
 from safepickle.guard.rules import ValueInfo
-from safepickle.guard.sniff import HEAD, torch_format
+from safepickle.guard.sniff import torch_format
 from safepickle.guard.source import Source, open_source
 from safepickle.guard.storage_claims import StorageClaims
+from safepickle.storage.formats import HEAD
 
 __all__ = ["Run", "new_inspect_backend", "run_legacy", "run_pickle", "run_zip"]
 

@@ -18,10 +18,11 @@ from safepickle.guard.loading import Loader
 from safepickle.guard.names import Renaming
 from safepickle.guard.rules.base import ValueInfo
 from safepickle.guard.rules.tensors import TYPED
-from safepickle.guard.sniff import HEAD, recognise, torch_format
+from safepickle.guard.sniff import torch_format
 from safepickle.guard.sparse import checked_at_the_end
 from safepickle.guard.storage_claims import StorageClaims
 from safepickle.guard.unpickler import GuardedUnpickler
+from safepickle.storage.formats import HEAD, recognise
 
 __all__ = ["load_guarded", "new_loader"]
 

@@ -13,11 +13,9 @@ from safepickle.loading.aliases import Names
 if TYPE_CHECKING:
     from safepickle.guard.allow_list import AllowList
 
-__all__ = ["is_torch_file", "load_torch_file"]
+from safepickle.storage.formats import HEAD, ZIP_MEMBER, is_legacy_torch
 
-_ZIP = b"PK\x03\x04"
-_MAGIC_NUMBER = b"\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
-"""The number that older files begin with, pickled, without the protocol."""
+__all__ = ["is_torch_file", "load_torch_file"]
 
 
 def is_torch_file(file: IO[bytes]) -> bool:
@@ -25,11 +23,11 @@ def is_torch_file(file: IO[bytes]) -> bool:
     if not file.seekable():
         return False
     start = file.tell()
-    opening = file.read(2 + len(_MAGIC_NUMBER))
+    opening = file.read(HEAD)
     file.seek(start)
-    if opening.startswith(_ZIP):
+    if opening.startswith(ZIP_MEMBER):
         return _holds_torch_data(file, start)
-    return opening[:1] == b"\x80" and opening[2:] == _MAGIC_NUMBER
+    return is_legacy_torch(opening)
 
 
 def load_torch_file(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 from collections.abc import Iterable
 from typing import Any
 
+from safepickle.errors import GuardedLoadError
 from safepickle.guard.allowing import allow_list
 from safepickle.loading.aliases import Aliases, Missing, Names, explain_missing, names, position_of
 from safepickle.loading.torch_files import is_torch_file, load_torch_file
@@ -82,28 +84,39 @@ class Unpickler(pickle.Unpickler):
         """Load the next object.
 
         Raises:
-            NotAllowedError: The guard is on, and the stream asks for what is not allowed.
+            NotAPickleError, EmptyFileError: The file is of another format, which was recognised, or empty.
+        NotAllowedError: The guard is on, and the stream asks for what is not allowed.
             DamagedPickleError: The guard is on, and this is not a whole pickle.
             LoadLimitError: The guard is on, and the stream costs more than one of its length may.
             MissingGlobalError, MissingModuleError: A name is nowhere. They are the `AttributeError` and the
                 `ModuleNotFoundError` of plain pickle.
         """
-        if self._loader is None:
-            start = position_of(self._file)
-            try:
-                return super().load()
-            except (AttributeError, ImportError) as error:
-                explained = explain_missing(error, self._file, start, self._names)
-                if explained is None:
-                    _note_early_hash(error)
-                    raise
-                raise explained from error
+        start = position_of(self._file)
+        try:
+            return super().load() if self._loader is None else self._load_guarded()
+        except Exception as error:
+            explained = self._explain(error, start)
+            if explained is None:
+                raise
+            raise explained from error
+
+    def _load_guarded(self) -> Any:
         from safepickle.guard.source import open_source
         from safepickle.guard.unpickler import own_persistent_load
 
         loaded = self._loader.load(open_source(self._file), own_persistent_load(self))
         self._loader.follow(self._file, loaded)
         return loaded
+
+    def _explain(self, error: Exception, start: int | None) -> Exception | None:
+        if self._loader is None and isinstance(error, (AttributeError, ImportError)):
+            explained = explain_missing(error, self._file, start, self._names)
+            if explained is not None:
+                return explained
+            _note_early_hash(error)
+        from safepickle.loading.wrong_files import explain_format
+
+        return explain_format(error, self._file, start, _name_of(self._file))
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         """Return the object of a name; guarded, only if it is allowed."""
@@ -146,6 +159,7 @@ def load(
 
     Raises:
         ChecksumError: The file is damaged or truncated.
+        NotAPickleError, EmptyFileError: The file is of another format, which was recognised, or empty.
         NotAllowedError: The guard is on, and the file asks for what is not allowed.
         DamagedPickleError: The guard is on, and this is not a whole pickle.
         LoadLimitError: The guard is on, and the file costs more than one of its length may.
@@ -153,6 +167,10 @@ def load(
     """
     options: dict[str, Any] = {"fix_imports": fix_imports, "encoding": encoding, "errors": errors, "buffers": buffers}
     options |= {"allow": allow, "aliases": aliases, "missing": missing}
+    if not hasattr(file, "read") and not is_path(file):
+        raise TypeError(
+            f"load() takes a path or an open file, not {type(file).__qualname__}: to load from bytes, call loads()"
+        )
     if is_path(file):
         with open(file, "rb") as opened:  # type: ignore[arg-type]
             # Of paths alone: torch.load hands open files of its own to this function, one pickle after the other.
@@ -178,7 +196,15 @@ def loads(
     aliases: Aliases | None = None,
     missing: Missing | None = None,
 ) -> Any:
-    """Load an object from bytes, or from any other buffer. See `load` for the arguments and the errors."""
+    """Load an object from bytes, or from any other buffer. See `load` for the arguments and the errors.
+
+    Raises:
+        TypeError: `data` is text, a path or an open file.
+    """
+    if hasattr(data, "read") or isinstance(data, (str, os.PathLike)):
+        raise TypeError(
+            f"loads() takes bytes, not {type(data).__qualname__}: to load from a path or an open file, call load()"
+        )
     data = check_buffer(data, checksum)
     allowed = allow_list(allow)
     renaming = names(aliases, missing)
@@ -187,17 +213,30 @@ def loads(
         from safepickle.guard.source import source_of_bytes
         from safepickle.guard.torch_loading import new_loader
 
-        return new_loader(allowed, names=renaming, **options).load(source_of_bytes(data))
+        try:
+            return new_loader(allowed, names=renaming, **options).load(source_of_bytes(data))
+        except GuardedLoadError as error:
+            raise _explain_bytes(error, data) or error from error.__cause__
     if renaming is not None:
         return Unpickler(io.BytesIO(data), **options, aliases=aliases, missing=missing).load()
     try:
         return pickle.loads(data, **options)
-    except (AttributeError, ImportError) as error:
-        explained = explain_missing(error, io.BytesIO(data), 0, None)
+    except Exception as error:
+        explained = _explain_bytes(error, data)
         if explained is None:
-            _note_early_hash(error)
             raise
         raise explained from error
+
+
+def _explain_bytes(error: Exception, data: Any) -> Exception | None:
+    if isinstance(error, (AttributeError, ImportError)):
+        explained = explain_missing(error, io.BytesIO(data), 0, None)
+        if explained is not None:
+            return explained
+        _note_early_hash(error)
+    from safepickle.loading.wrong_files import explain_bytes
+
+    return explain_bytes(error, data)
 
 
 def _note_early_hash(error: BaseException) -> None:

@@ -14,18 +14,18 @@ from typing import Any, Final
 from safepickle.errors import ChecksumError
 from safepickle.guard.inspect_backend import Objection
 from safepickle.guard.limits import LimitExceeded, Malformed, Refusal, told
-from safepickle.guard.sniff import HEAD, recognise, torch_format
+from safepickle.guard.sniff import torch_format
 from safepickle.guard.source import open_source
 from safepickle.guard.torch_inspect import Run, new_inspect_backend, run_legacy, run_pickle, run_zip
 from safepickle.public import public
 from safepickle.report.inspect_walk import Findings, walk
 from safepickle.report.inspection import GlobalUse, Inspection, Problem, Verdict
 from safepickle.storage.checksum import check_file
+from safepickle.storage.formats import HEAD, look_at
 
 __all__ = ["inspect"]
 
 _PACKED: Final = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"))
-_FORMS: Final = {None: "pickle", "zip": "torch zip", "legacy": "torch legacy"}
 _IN_MEMORY: Final = 1 << 26
 MOST_UNPACKED: Final = 1 << 30
 """A compressed file that unpacks to more bytes than this is not looked into."""
@@ -59,25 +59,18 @@ def _inspect(file: Any, name: str) -> Inspection:
     file.seek(start)
     head = file.read(HEAD)
     packed = next((word for magic, word in _PACKED if head.startswith(magic)), None)
-    run, form = Run(new_inspect_backend()), "pickle"
-    try:
-        if packed is None:
-            run, form = _run(file, head, start)
-        else:
-            with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as unpacked:
-                file.seek(start)
-                head = b""  # what is wrong while it is unpacked is no fault of its first bytes
+    if packed is None:
+        run, form = _run(file, head, start)
+    else:
+        with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as unpacked:
+            file.seek(start)
+            try:
                 head = _unpack(file, packed, unpacked)
+            except (Malformed, LimitExceeded) as error:
+                run, form = _stopped(error), "pickle"
+            else:
                 run, form = _run(unpacked, head, 0)
-    except (Refusal, Malformed, LimitExceeded) as error:
-        verdict: Verdict = "damaged" if isinstance(error, Malformed) else "refused"
-        form = _form(head)
-        run.backend.objections.append(Objection(verdict, -1, "", str(error)))
-        run.complete = False
     findings = _walk(run) if run.complete else Findings(complete=False)
-    known = recognise(head) if not run.complete and form == "pickle" and (head or not size) else None
-    if known is not None:
-        run.backend.objections[:] = [Objection("damaged", 0, "", f"this is {known}")]
     return _result(name, form, packed, size, run, findings)
 
 
@@ -91,18 +84,34 @@ def _walk(run: Run) -> Findings:
 
 
 def _run(file: Any, head: bytes, start: int) -> tuple[Run, str]:
-    form = torch_format(head)
-    file.seek(start)
-    if form == "zip":
-        run = run_zip(file)
-    elif form == "legacy":
-        run = run_legacy(file)
-    else:
+    """Run what a file holds, and name its format."""
+    try:
+        form = torch_format(head)
+        file.seek(start)
+        if form == "zip":
+            return run_zip(file), "torch zip"
+        if form == "legacy":
+            return run_legacy(file), "torch legacy"
         damaged = _hold_against_checksum(file)
         file.seek(start)
         run = run_pickle(open_source(file), new_inspect_backend(), "ASCII")
+    except (Refusal, Malformed, LimitExceeded) as error:
+        known = look_at(file, start)
+        return _stopped(error), "pickle" if known is None else known.name
+    known = None if run.complete else look_at(file, start)
+    if known is None:
         run.backend.objections[:0] = damaged
-    return run, _FORMS[form]
+        return run, "pickle"
+    run.backend.objections[:] = [Objection("damaged", 0, "", f"this is {known}")]
+    return run, known.name
+
+
+def _stopped(error: Exception) -> Run:
+    """Return what a run has shown that was stopped by the container."""
+    run = Run(new_inspect_backend())
+    verdict: Verdict = "damaged" if isinstance(error, Malformed) else "refused"
+    run.backend.objections.append(Objection(verdict, -1, "", str(error)))
+    return run
 
 
 def _hold_against_checksum(file: Any) -> list[Objection]:
@@ -111,14 +120,6 @@ def _hold_against_checksum(file: Any) -> list[Objection]:
     except ChecksumError as error:
         return [Objection("damaged", -1, "", str(error))]
     return []
-
-
-def _form(head: bytes) -> str:
-    """Name the form of what may be damaged."""
-    try:
-        return _FORMS[torch_format(head)]
-    except (Refusal, Malformed):
-        return "torch zip" if head.startswith(b"PK") else "torch legacy"
 
 
 def _unpack(file: Any, packed: str, unpacked: Any) -> bytes:
