@@ -1,19 +1,38 @@
-"""What the tests of weak types are made of."""
+"""What many tests are made of."""
 
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safepickle
 
 
 class Node:
-    def __init__(self, name: str = "node") -> None:
-        self.name = name
+    """An object that can be referred to weakly, with whatever attributes a test gives it."""
+
+    name = "node"
+
+    def __init__(self, name: str | None = None, **attributes: Any) -> None:
+        if name is not None:
+            self.name = name
+        self.__dict__.update(attributes)
 
     def method(self) -> str:
         return self.name
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+        def __setattr__(self, name: str, value: Any) -> None: ...
+
+
+class Offender:
+    """An object that cannot be pickled."""
+
+    def __reduce__(self) -> Any:
+        raise ValueError("not today")
 
 
 class OpenRef(weakref.ref):

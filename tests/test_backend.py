@@ -7,11 +7,7 @@ import weakref
 import pytest
 
 import safepickle
-
-
-class Node:
-    pass
-
+from nodes import Node
 
 OUTSIDE = Node()
 

@@ -23,15 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import safepickle
-
-
-class Node:
-    def __init__(self, name: str = "", **attributes: Any) -> None:
-        self.name = name
-        self.__dict__.update(attributes)
-
-    def method(self) -> str:
-        return self.name
+from nodes import Node
 
 
 class Slotted:

@@ -26,12 +26,8 @@ from typing import Any
 import pytest
 
 import safepickle
+from nodes import Node
 from safepickle.reducers import table
-
-
-class Node:
-    def __init__(self, **attributes: Any) -> None:
-        self.__dict__.update(attributes)
 
 
 def by_dumps(obj: Any) -> Any:

@@ -15,12 +15,8 @@ from typing import Any
 import pytest
 
 import safepickle
+from nodes import Node
 from safepickle.copying.stdlib_copy import FOLLOWED
-
-
-class Node:
-    def __init__(self, **attributes: Any) -> None:
-        self.__dict__.update(attributes)
 
 
 def make_tree() -> Node:

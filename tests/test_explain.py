@@ -25,15 +25,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import safepickle
+from nodes import Node, Offender
 from safepickle.report.explanation import Explanation, WeakReference
-
-
-class Node:
-    def __init__(self, **attributes: Any) -> None:
-        self.__dict__.update(attributes)
-
-    def method(self) -> None:
-        pass
 
 
 class Hostile(Node):
@@ -44,11 +37,6 @@ class Hostile(Node):
         raise RuntimeError("no eq")
 
     __hash__ = object.__hash__
-
-
-class Offender:
-    def __reduce__(self) -> Any:
-        raise ValueError("not today")
 
 
 class Unprintable(Exception):
@@ -83,7 +71,7 @@ def test_kept_referent_is_named_with_its_path() -> None:
         path="$.children[0].parent",
         kind="weakref.ref",
         state="kept",
-        referent_type=f"{__name__}.Node",
+        referent_type="nodes.Node",
         becomes="weak reference",
         referent_path="$",
         adds=0,
@@ -186,7 +174,7 @@ def test_finalizer_is_listed_as_dead_and_what_it_would_call_is_not_in_the_pickle
     finalizer = weakref.finalize(node, lambda: None, (number for number in ()))
     explanation = safepickle.explain([finalizer, node], weakrefs=policy)
     entry = only(explanation)
-    assert (entry.path, entry.kind, entry.referent_type) == ("$[0]", "weakref.finalize", f"{__name__}.Node")
+    assert (entry.path, entry.kind, entry.referent_type) == ("$[0]", "weakref.finalize", "nodes.Node")
     assert (entry.state, entry.becomes, entry.referent_path) == ("kept", "dead finalizer", "$[1]")
     assert explanation.picklable
     assert not explanation.hazards
@@ -351,7 +339,7 @@ def test_report_fits_a_terminal_and_groups_what_is_alike() -> None:
     for layer in root.layers:
         layer.parent = KeyedRef(root)
     text = str(safepickle.explain(root))
-    assert text.splitlines()[0].startswith(f"{__name__}.Node cannot be pickled: ")
+    assert text.splitlines()[0].startswith("nodes.Node cannot be pickled: ")
     assert "$.layers[0].parent and 999 more" in text
     assert "$.generator  generator  error    TypeError: cannot pickle 'generator' object" in text
     assert len(text.splitlines()) < 40
@@ -595,12 +583,12 @@ def test_keys_that_are_the_id_of_an_object_are_named() -> None:
         ("$.seen", "$"),
         ("$.by_id", "$.nodes[1]"),
     }
-    assert {entry.object_type for entry in explanation.identity_keys} == {"test_explain.Node"}
+    assert {entry.object_type for entry in explanation.identity_keys} == {"nodes.Node"}
     [line] = [line for line in str(explanation).splitlines() if line.startswith("  $.watchers ") and "Node" in line]
     assert "$.nodes[0] and 1 more" in line
     with pytest.warns(safepickle.WeakReferenceWarning, match=r"5 integer keys are the id\(\) of an object") as caught:
         safepickle.dumps(root)
-    assert caught[0].message.identity_keys == {"test_explain.Node": 5}  # type: ignore[union-attr]
+    assert caught[0].message.identity_keys == {"nodes.Node": 5}  # type: ignore[union-attr]
     assert "will load dead" not in str(caught[0].message)
     root.__dict__ = {"nodes": nodes, "first": weakref.ref(nodes[0]), "numbers": {1: 2, 2**40: 3}}
     safepickle.dumps(root)

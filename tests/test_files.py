@@ -19,13 +19,10 @@ from typing import Any
 import pytest
 
 import safepickle
+from nodes import Node
 from safepickle.storage import atomic, files
 
 PAYLOAD = bytes(range(256)) * 1000
-
-
-class Node:
-    pass
 
 
 class Refuses:

@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import safepickle
+from nodes import Node
 from safepickle.tracing.error_paths import find_path, locate_failure
 
 
@@ -44,11 +45,6 @@ class Shown(Offender):
 
 def a_pickler() -> safepickle.Pickler:
     return safepickle.Pickler(io.BytesIO())
-
-
-class Node:
-    def __init__(self, **attributes: Any) -> None:
-        self.__dict__.update(attributes)
 
 
 class Hostile(Node):

@@ -13,13 +13,9 @@ from argparse import Namespace
 import pytest
 
 import safepickle
+from nodes import Node
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
-
-
-class Node:
-    def __init__(self, **attributes):
-        self.__dict__.update(attributes)
 
 
 def forward_graph(count=3):

@@ -10,24 +10,15 @@ from typing import Any
 import pytest
 
 import safepickle
+from nodes import Node, Offender
 from safepickle.report.drawing.folding import Box, Folded, fold
 from safepickle.report.explanation import Explanation
-
-
-class Node:
-    def __init__(self, **attributes: Any) -> None:
-        self.__dict__.update(attributes)
 
 
 class Reference(weakref.ref):  # type: ignore[type-arg]
     """One object for each reference, where `weakref.ref` shares one among all that lead to the same referent."""
 
     __slots__ = ("__dict__",)
-
-
-class Offender:
-    def __reduce__(self) -> Any:
-        raise ValueError("not today")
 
 
 def folded(obj: Any, boxes: int = 150, **options: Any) -> Folded:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import safepickle
+from nodes import round_trip
 from safepickle.reducers.weak import look_behind
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
@@ -70,10 +71,6 @@ on_death.seen = []
 @pytest.fixture(autouse=True)
 def _forget_deaths():
     on_death.seen.clear()
-
-
-def round_trip(obj, protocol=None, **options):
-    return safepickle.loads(safepickle.dumps(obj, protocol, **options))
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

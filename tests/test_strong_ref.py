@@ -8,11 +8,8 @@ import subprocess
 import sys
 import weakref
 
+from nodes import Node
 from safepickle import StrongRef
-
-
-class Node:
-    """Anything that supports weak references."""
 
 
 def note(reference: object) -> None:

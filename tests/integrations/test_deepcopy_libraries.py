@@ -10,11 +10,7 @@ from typing import Any
 import pytest
 
 import safepickle
-
-
-class Node:
-    def __init__(self, **attributes: Any) -> None:
-        self.__dict__.update(attributes)
+from nodes import Node
 
 
 def by_deepcopying(obj: Any) -> Any:

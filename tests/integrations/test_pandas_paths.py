@@ -7,13 +7,9 @@ from typing import Any
 import pytest
 
 import safepickle
+from nodes import Offender
 
 pandas = pytest.importorskip("pandas")
-
-
-class Offender:
-    def __reduce__(self) -> Any:
-        raise ValueError("not today")
 
 
 OFFENDER = Offender()

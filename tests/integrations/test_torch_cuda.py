@@ -16,13 +16,10 @@ import torch
 from torch import nn
 
 import safepickle
+from nodes import round_trip
 from safepickle.integrations.torch import ExtraState, load_state_dict, map_location, state_dict
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
-
-
-def round_trip(obj: Any, protocol: int | None = None) -> Any:
-    return safepickle.loads(safepickle.dumps(obj, protocol))
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])

@@ -18,10 +18,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import safepickle
-
-
-def round_trip(obj: Any, protocol: int | None = None) -> Any:
-    return safepickle.loads(safepickle.dumps(obj, protocol))
+from nodes import round_trip
 
 
 def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
