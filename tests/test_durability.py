@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import safepickle
+from programs import run
 from safepickle.storage.checksum import HEADER_SIZE
 
 SAVE_FOR_EVER = """
@@ -67,11 +68,6 @@ except OSError as error:
 else:
     print("the disk was not full")
 """
-
-
-def run(program: str, *arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-c", program, *arguments], check=True, capture_output=True, text=True)
-    return done.stdout
 
 
 def test_a_process_killed_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
@@ -342,7 +338,8 @@ LOAD_TWICE = """
 import sys
 import safepickle
 
-data = open(sys.argv[1], "rb").read()
+with open(sys.argv[1], "rb") as file:
+    data = file.read()
 sys.modules["__main__"].allowed = False
 try:
     safepickle.loads(data)

@@ -8,14 +8,13 @@ from __future__ import annotations
 import ast
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import safepickle
+from programs import run
 
 PACKAGE = Path(safepickle.__file__).parent
 
@@ -150,10 +149,6 @@ def test_what_is_imported_at_once_imports_no_framework():
     for module in reached:
         names = {name.split(".")[0] for name in imports(ast.parse(MODULES[module].read_text()), late=False)}
         assert not names & HEAVY, module
-
-
-def run(program: str) -> str:
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
 
 
 def test_importing_safepickle_imports_nothing_heavy():

@@ -24,7 +24,6 @@ import sqlite3
 import struct
 import subprocess
 import sys
-import textwrap
 import threading
 import types
 import zlib
@@ -34,6 +33,7 @@ from typing import Any
 import pytest
 
 import safepickle
+from programs import run
 
 
 def copy_of(obj: Any) -> Any:
@@ -41,19 +41,6 @@ def copy_of(obj: Any) -> Any:
     data = safepickle.dumps(obj)
     assert b"dill" not in data
     return safepickle.loads(data)
-
-
-def run(program: str, *arguments: str) -> str:
-    """Run a program in a fresh interpreter that must succeed, and return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(program), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout.strip()
 
 
 class Holder:

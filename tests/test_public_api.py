@@ -6,8 +6,6 @@ import copy
 import inspect
 import pickle
 import re
-import subprocess
-import sys
 import tomllib
 import typing
 from pathlib import Path
@@ -18,6 +16,7 @@ import pytest
 
 import safepickle
 from pages import ROOT
+from programs import run
 from safepickle import errors
 
 PICKLE = ["HIGHEST_PROTOCOL", "DEFAULT_PROTOCOL", "PickleBuffer", "PickleError", "PicklingError", "UnpicklingError"]
@@ -138,7 +137,7 @@ listed = dir(safepickle)
 assert listed == sorted(set(listed))
 print(*sorted(set(safepickle.__all__) - set(listed)), *sorted(set(safepickle.__all__) & set(vars(safepickle))))
 """
-    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    printed = run(program).split()
     assert set(safepickle.__all__) - set(printed) == {
         "compare_attributes", "deepcopy", "deepcopying", "explain", "inspect",
     }  # fmt: skip
