@@ -320,8 +320,14 @@ CONTAINERS: dict[str, tuple[Callable[[], bytes], str]] = {
     "no pickle": (lambda: rezipped(GOOD, lambda name, content: None if name.endswith(".pkl") else content), "no data.pkl"),
     "a header with another name": (lambda: GOOD.replace(b"archive/data.pkl", b"archive/datb.pkl", 1), "differs"),
     "a header with another size": (lambda: _other_size(GOOD), "differs|cut off"),
+    "a name for itself that is no text": (lambda: renamed(b"\xff"), "name for itself"),
+    "a name for itself that is long": (lambda: renamed(b"1" * 300), "too long"),
     "cut off": (lambda: GOOD[:-30], "cut off|appended"),
 }  # fmt: skip
+
+
+def renamed(content: bytes) -> bytes:
+    return rezipped(GOOD, lambda name, old: content if name.endswith("serialization_id") else old)
 
 
 def _other_size(data: bytes) -> bytes:
@@ -606,6 +612,8 @@ def of_view(*view: Any) -> Storage:
 
 LYING_CLAIMS = {
     "a storage without a type": ([Storage(torch.UntypedStorage, "a", "cpu", 16, None)], ["a"], FOUR),
+    "no storages, and a list that is a dict": (1, {}, b""),
+    "no storages, and a list of one": (1, ["a"], FOUR),
     "a list of storages that is empty": ([Storage(*CLAIM)], [], b""),
     "a list of storages that lacks one": ([Storage(*CLAIM), Storage(torch.FloatStorage, "b", "cpu", 4, None)], ["a"], FOUR),
     "a list of storages with one more": ([Storage(*CLAIM)], ["a", "b"], FOUR + FOUR),

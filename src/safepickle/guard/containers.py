@@ -127,7 +127,7 @@ def _torch_root(members: dict[str, Member]) -> str:
 def _check_records(file: Any, start: int, root: str, members: dict[str, Member]) -> None:
     """Hold the small records that torch reads beside the pickle against what it takes."""
     records = {}
-    for name in ("version", ".format_version", "byteorder", ".storage_alignment"):
+    for name in ("version", ".format_version", "byteorder", ".storage_alignment", ".data/serialization_id"):
         member = members.get(f"{root}/{name}")
         if member is not None:
             if member.size > _LITTLE_RECORD:
@@ -141,6 +141,8 @@ def _check_records(file: Any, start: int, root: str, members: dict[str, Member])
         raise Malformed("the byte order of the archive is unknown")
     if not records.get(".storage_alignment", b"64").isdigit():
         raise Malformed("the alignment of the archive's storages is no number")
+    if not records.get(".data/serialization_id", b"").isascii():
+        raise Malformed("the archive's name for itself is no number")
 
 
 def _read_directory(file: Any, start: int, size: int) -> tuple[list[_Entry], int]:

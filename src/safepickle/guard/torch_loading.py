@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import io
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Final
 
 from safepickle.errors import DamagedPickleError, GuardedLoadError, LoadLimitError, NotAllowedError
 from safepickle.guard.allow_list import AllowList
@@ -90,6 +90,10 @@ def load_guarded(
         raise DamagedPickleError(name, None, "", "", f"{type(error).__name__}: {error}") from error
 
 
+_LIST: Final = 4
+"""Which of the pickles that `GuardedModule.load` loads is the list of storages: torch loads the object otherwise."""
+
+
 class GuardedModule:
     """What ``torch.load`` takes for ``pickle_module``: loads under one list, and dumps nothing."""
 
@@ -97,13 +101,15 @@ class GuardedModule:
 
     def __init__(self, allowed: AllowList, name: str, renaming: Renaming | None, storages: StorageClaims) -> None:
         self._storages = storages
+        self._loaded = 0
         loader = functools.partial(new_loader, allowed, names=renaming, name=name, keep_memo=True, storages=storages)
         self.Unpickler = type("Unpickler", (GuardedUnpickler,), {"new_loader": staticmethod(loader)})
 
     def load(self, file: Any, **options: Any) -> Any:
         """Load the next pickle of a file: of the older format, what lies before the object, and the list behind it."""
         value = self.Unpickler(file, **options).load()
-        if self._storages.is_claimed:
+        self._loaded += 1
+        if self._loaded == _LIST or self._storages.is_claimed:
             self._storages.hold_keys(value)
         return value
 
