@@ -293,7 +293,7 @@ class MissingModuleError(_NotFound, pickle.UnpicklingError, ModuleNotFoundError)
 
 @public
 class UnpicklableError(AttributeError, TypeError):
-    """Something is asked of an object that could not be pickled, and of which only a tombstone was loaded.
+    """Something is asked of an object that could not be pickled: only its tombstone was loaded.
 
     It is an `AttributeError` and a `TypeError`, so that ``hasattr`` and the like see an object without attributes.
 
@@ -506,8 +506,8 @@ class KerasFallbackWarning(UserWarning):
     def __str__(self) -> str:
         return (
             f"{self.cls} is pickled as a Keras archive, because the inside of Keras {self.version} is not what "
-            f"safepickle expects ({self.difference}). Lost are attributes outside the config, weak references, and "
-            "layers shared with other objects in this pickle. Use a Keras that safepickle is tested with, or choose "
+            f"safepickle expects ({self.difference}). Attributes outside the config, weak references, and layers "
+            "shared with other objects in this pickle are lost. Use a Keras that safepickle is tested with, or choose "
             'the archive yourself with safepickle.integrations.keras.use_route("archive").'
         )
 

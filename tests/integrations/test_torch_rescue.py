@@ -54,7 +54,7 @@ def loaded(file: io.BytesIO, **options: Any) -> Any:
     return torch.load(file, pickle_module=safepickle.backend(**options), weights_only=False)
 
 
-def test_leaves_go_with_the_model() -> None:
+def test_locks_and_files_go_with_the_model() -> None:
     trainer = Trainer()
     with trainer.lock:
         restored = loaded(saved(trainer))

@@ -124,7 +124,7 @@ def copy_root(obj: Any, outer: dict[Any, Any] | None, copier: Copier | None, fin
         memo.to_begin_with = []
         memo.copied_for_sure = frozenset()
         if outer is None or not is_done:
-            # Whoever kept the memo shall not keep the originals by it.
+            # Whoever keeps the memo must not keep the originals alive.
             memo.alive = []
             memo.clear()
             if outer is not None:

@@ -2,7 +2,7 @@
 
 `copy.deepcopy` shares every function, and nobody owns the callback of a weak reference. One that closes over something
 that is copied, defaults to it or is bound to it would go on acting on the original: it is copied as well, with all that
-lies between. What a follower holds otherwise is shared, as the follower itself would be, but for weak containers: those
+lies between. What a follower holds otherwise is shared, as the follower itself would be, except weak containers: those
 are its caches, in which the original would find what belongs to the copy.
 
 Whether one leads into the graph is known at the end of the walk alone. Until then it stands for its own copy.

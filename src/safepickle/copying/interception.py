@@ -44,7 +44,7 @@ def uninstall() -> None:
     with _Installed.lock:
         _Installed.times -= 1
         front = _module._deepcopy_dispatch
-        # Somebody else may have put a table of theirs in front of ours, which then does no harm.
+        # Somebody else may have put their own table in front of ours. Then ours does no harm.
         if _Installed.times == 0 and type(front) is _Front:
             _module._deepcopy_dispatch = front.behind
 

@@ -42,7 +42,7 @@ def _copy_tensor(original: Any, memo: Memo) -> Any:
 
 
 def _copy_graph(original: Any, memo: Memo) -> Any:
-    """Copy a graph of `torch.fx`, which keeps to itself which of its nodes is the copy of which."""
+    """Copy a graph of `torch.fx`, which does not say which of its nodes is the copy of which."""
     found = known_copy(memo, id(original), MISSING)
     if found is not MISSING:
         return found

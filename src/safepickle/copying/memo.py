@@ -89,7 +89,7 @@ class Memo(dict[Any, Any]):
         left_out: The callbacks that lead there and can't be copied, by their ids.
         without_callback: What was left out of each weak reference or finalizer, by the id of that.
         intercept: Takes part in calls of `copy.deepcopy` without a memo, from the first `__deepcopy__` of this walk on.
-        is_undecided: A reducer asked about a referent of which nobody knows yet: the walk must be repeated.
+        is_undecided: A reducer asked about a referent whose fate is not known yet: the walk must be repeated.
         finalizers: What becomes of finalizers.
         known_outside: How many entries of an outer memo this one has.
         handed_out: What `copy.deepcopy` was given for the parts that a running `__deepcopy__` asked for.

@@ -318,7 +318,7 @@ def _place_attributes(original: Any, copied: Any, memo: Memo, places: int, seale
     noted = {(id(holder), key) for _, holder, key, _ in memo.places[places:]}
     for setter, holder, items in holders:
         for key, value in items:
-            # One reference may be in several places, of which some can't be written again.
+            # One reference may be in several places, and some of them can't be written again.
             if id(value) in waiting and (id(holder), key) not in noted:
                 memo.places.append((setter, holder, key, value))
                 waiting[id(value)] -= 1

@@ -53,7 +53,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
     _chosen_dispatch_table: Mapping[type, Any] = _STANDARD_DISPATCH_TABLE
     memo: Any  # of the C pickler
 
-    # As they mostly are: `dumps` calls no constructor but the C pickler's.
+    # The usual values: `dumps` calls only the constructor of the C pickler.
     dump_options: DumpOptions = DEFAULTS
     _output: Any
     _table: TypeTable
@@ -216,7 +216,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> ReduceValue:
         """Return the reduce value of `obj`, or NotImplemented to leave it to the C pickler.
 
-        A subclass may override it. Where none does, a walk goes without the method.
+        A subclass may override it. If none does, a walk does not call the method.
         """
         table = self._table
         table.known = self.begun()

@@ -157,7 +157,7 @@ class _Visit:
 
 
 class _Steps:
-    """The steps of a graph, of which nothing is kept but what is in the memo."""
+    """The steps of a graph. Once written, a step is kept only if it is in the memo."""
 
     def __init__(self, graph: Unrolled) -> None:
         self._graph = graph

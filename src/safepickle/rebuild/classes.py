@@ -34,7 +34,7 @@ _BY_IDENTITY: Final = (type, types.ModuleType)
 
 @file_format
 def rebuild_class_attributes(cls: type, state: tuple[dict[str, object], dict[str, object]]) -> None:
-    """Set the attributes of a class, but for those that it has already.
+    """Set the attributes of a class, except those that it has already.
 
     Functions are the same when their code, their defaults and what they close over are; of one that was itself loaded
     from a pickle, the globals count as well. A weak container registers what lives in this process, and a reference
@@ -79,7 +79,7 @@ def _is_same(old: object, new: object) -> bool:
     try:
         return _Comparison().is_same(old, new)
     except Exception:
-        # Of what cannot be compared, nobody knows.
+        # Nobody knows whether they are the same if they cannot be compared.
         return False
 
 
@@ -87,7 +87,7 @@ class _Comparison:
     """Compares two objects part by part, as one graph with another: equality of users' classes is not asked for."""
 
     def __init__(self) -> None:
-        # Pairs that are being compared, or were: that they differ is for whoever met them first to find out.
+        # Pairs that are being compared, or were: whoever met them first finds out whether they differ.
         self._met: set[tuple[int, int]] = set()
         # What a comparison makes, so that ids stay its own.
         self._held: list[Any] = []

@@ -93,7 +93,7 @@ def dtype_of(name: str) -> torch.dtype:
     """Return the dtype of that name.
 
     Raises:
-        pickle.UnpicklingError: torch has no dtype of that name, as one older than the pickle may not.
+        pickle.UnpicklingError: torch has no dtype of that name. It may be older than the pickle.
     """
     dtype = getattr(torch, name, None) if isinstance(name, str) else None
     if not isinstance(dtype, torch.dtype):

@@ -70,7 +70,7 @@ def _senders(signal: Any, keys: tuple[object, ...], dump: Dump, owned: list[obje
     for key in keys:
         reference = signal._weak_senders.get(key)
         if reference is None:
-            # A string or a number is its own key. Of what else cannot be referred to weakly, blinker has the id alone.
+            # A string or a number is its own key. Of other such keys blinker keeps only the id.
             if isinstance(key, str):
                 yield key
         elif (sender := reference()) is not None:

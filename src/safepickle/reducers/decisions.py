@@ -128,7 +128,7 @@ class Dump(State):
         left_out: References of this walk to what is outside, counted by the referent's type.
         cycles: The same for references to what is still under construction.
         dropped: Hooks whose owner is in the pickle without them, by their ids.
-        functions_outside: Names of functions and classes among what is outside, all of which travel by value.
+        functions_outside: Names of the outside functions and classes. All of them travel by value.
         identity_keys: Keys in the pickle that are the `id` of an object in it, counted by the object's dotted type.
         may_look_ahead: Whether references may be relinked to what is certain to be met later: as long as all referents
             are objects that are in the memo before anything else of them is written.
@@ -177,7 +177,7 @@ class Dump(State):
         self.may_look_ahead = pickler.core.override is not None and policy in ("relink", "strong")
 
     def _begin_page(self) -> None:
-        """Make what is noted of one walk, from the first weak reference on: a dump that meets none goes without it."""
+        """Make what is noted of one walk, from the first weak reference on: a dump that meets none needs none of it."""
         self._has_tracked = True
         self.expected: object = None
         self.entered: set[int] = set()
@@ -209,7 +209,7 @@ class Dump(State):
         return max(map(len, (self._kept or (), self._met, self.visited or ())))
 
     def warning(self) -> WeakReferenceWarning | None:
-        """Return what has to be said of references that load dead though nobody asked for it, or None.
+        """Return the warning about references that load dead though nobody asked for that, or None.
 
         Also of keys that are an `id`, which mostly belong to weak references.
         """
@@ -396,7 +396,7 @@ class Dump(State):
             self._kept = self._met
         if copies:
             # What only a copy leads to may hold references that this walk has not seen. To exact builtins, too, which
-            # are met unseen, and the memo alone has them.
+            # are met unseen, and only the memo has them.
             self._kept_memo = self.pickler.memo.copy()
             self._kept = self._id_set(self._kept_memo)
         if self._kept is not None:

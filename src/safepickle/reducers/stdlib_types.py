@@ -217,7 +217,7 @@ def reduce_file(file: Any, dump: Dump) -> ReduceValue:
         if position is None:
             raise TypeError(f"cannot pickle a {dotted_name(type(file))} without a position, such as a pipe or terminal")
     if type(file) is io.TextIOWrapper:
-        # Of the arguments of open(), newline alone cannot be read back.
+        # Every argument of open() can be read back, except newline.
         text = (file.encoding, file.errors, file.line_buffering)
         return rebuild.rebuild_file, (raw.name, getattr(file, "mode", raw.mode), position, -1, *text)
     buffering = 0 if type(file) is io.FileIO else -1

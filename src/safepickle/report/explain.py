@@ -217,12 +217,12 @@ class _Inquiry:
         passed_over = {id(self._traversal.walk.objects[number]) for number in self._graph.unpicklable}
         policy: WeakReferencePolicy = self._policy
         if callable(policy):
-            policy = self._rehearsed_answer
+            policy = self._dry_run_answer
         elif policy == "strict":
             policy = "relink"
         return dry_run(self._root, self._pickler.proto, policy, self._pickler.dump_options.finalizers, passed_over)
 
-    def _rehearsed_answer(self, referent: Any) -> OutsideFate:
+    def _dry_run_answer(self, referent: Any) -> OutsideFate:
         fate = self._fate(referent)
         return "tombstone" if fate == "strict" else fate
 

@@ -127,7 +127,7 @@ class Output:
 class OwnBytes:
     """The bytes that `dumps` returns: nobody else sees them, so that nothing has to be held back from them.
 
-    The C pickler writes to the file itself, with no function of ours between.
+    The C pickler writes to the file itself, without a Python function in between.
 
     Args:
         file: Empty.

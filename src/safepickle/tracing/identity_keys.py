@@ -48,7 +48,7 @@ def count_identity_keys(memo: Mapping[int, tuple[int, Any]]) -> dict[str, int]:
     """Count the keys that are an id, by the dotted name of the type of the object that has it.
 
     Args:
-        memo: Of a pickler: all that it has written, by id.
+        memo: The memo of a pickler: all that it has written, by id.
     """
     counts: dict[str, int] = {}
     for _, obj in memo.values():

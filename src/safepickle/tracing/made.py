@@ -16,13 +16,13 @@ _IN_A_ROW: Final = 1_000
 """How many objects in a row, each reached from the one before, may have been made on the way."""
 
 _FEW: Final = 64
-"""How many objects are met before it is looked up what exists: small graphs pay for nothing but the counting."""
+"""How many objects are met before the existing objects are looked up: small graphs pay only for the counting."""
 
 _MANY, _SEVERAL = 2_000, 6
 """A walk that goes the nearest first meets no long row before it has met far too many objects: once so many were made
 on the way, so many in a row are enough for it."""
 
-# What no chain can do without an instance between. Of these there are the most.
+# No chain consists of these alone: there is an instance in between. They are the most frequent objects.
 _PASSIVE: Final = frozenset(
     {dict, list, tuple, set, frozenset, type(gc), *(value for value in vars(types).values() if isinstance(value, type))}
 )

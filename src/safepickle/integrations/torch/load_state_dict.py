@@ -69,7 +69,7 @@ def load_state_dict(
             return _report(outcome, fitted, expected, renamed, mismatched)
 
         if strict and _is_stock(module):
-            with _rehearsal(module):
+            with _without_effect(module):
                 outcome = _load(module, _without_values(fitted), assign=False)
             _refuse_incomplete(module, report(outcome), outcome)
             outcome = _load(module, fitted, assign=assign)
@@ -257,7 +257,7 @@ def _is_writable(tensor: torch.Tensor | None) -> bool:
 
 
 @contextmanager
-def _rehearsal(module: nn.Module) -> Iterator[None]:
+def _without_effect(module: nn.Module) -> Iterator[None]:
     """Let `module` be loaded without effect: its tensors are stood in for by tensors without data."""
     restore = _remember_attributes(module)
     stand_ins: dict[int, Any] = {}

@@ -559,7 +559,7 @@ def test_capsules_are_refused_although_dill_would_write_the_pointer() -> None:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_leaves_pickle_under_every_protocol(protocol: int) -> None:
+def test_standard_types_pickle_under_every_protocol(protocol: int) -> None:
     source = Holder(lock=threading.Lock(), view={"a": 1}.keys(), queue=queue.SimpleQueue(), data=memoryview(b"ab"))
     restored = safepickle.loads(safepickle.dumps(source, protocol))
     assert list(restored.view) == ["a"]
