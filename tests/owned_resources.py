@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import gzip
 import mmap
 import os
 import shutil
@@ -268,6 +269,12 @@ def stream_of_a_tar(folder: Path) -> Owned:
     return Owned([archive], lambda: not file.closed, close)
 
 
+def compressed_file_being_written(folder: Path) -> Owned:
+    file = gzip.open(folder / "file.gz", "wb")
+    file.write(b"12345")
+    return Owned(Holder(file=file), lambda: not file.closed, file.close)
+
+
 def sound_being_written(folder: Path) -> Owned:
     sound = wave.open(str(folder / "sound.wav"), "wb")
     sound.setparams((1, 1, 8000, 0, "NONE", "not compressed"))
@@ -285,6 +292,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Owned], str]] = {
     "running child": (running_child, "Popen that has not been waited for"),
     "archive being written": (archive_being_written, "ZipFile that is writing a file"),
     "stream of a tar": (stream_of_a_tar, "_Stream that is writing a file"),
+    "compressed file being written": (compressed_file_being_written, "GzipFile that is writing a file"),
     "sound being written": (sound_being_written, "Wave_write that is writing a file"),
 }
 """What cannot be, each with the reason."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn.utils import prune, weight_norm
+from torch.nn.utils import parametrizations, parametrize, prune, weight_norm
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary, WeakIdRef, WeakTensorKeyDictionary
@@ -171,6 +171,35 @@ def test_weak_references_to_the_nodes_of_a_graph_lead_to_the_copys() -> None:
         assert copied.meta["second"]() is copied_nodes[1]
         assert node is copied_nodes[0]
         assert not set(copied_nodes) & set(nodes)
+
+
+def test_weak_references_that_a_graph_and_its_nodes_keep_lead_to_the_copy() -> None:
+    traced = torch.fx.symbolic_trace(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU()))
+    first, second, *_ = traced.graph.nodes
+    shared = [1]
+    first.meta.update(shared=shared, following=weakref.ref(second), nested={"module": (weakref.ref(traced),)})
+    traced.by_node = weakref.WeakKeyDictionary({first: 1})
+    traced.own = [weakref.ref(traced.graph), weakref.ref(second)]
+    copied = safepickle.deepcopy(traced)
+    copied_first, copied_second, *_ = copied.graph.nodes
+    assert copied_first.meta["following"]() is copied_second
+    assert copied_first.meta["nested"]["module"][0]() is copied
+    assert copied_first.meta["shared"] is shared
+    assert dict(copied.by_node) == {copied_first: 1}
+    assert [each() for each in copied.own] == [copied.graph, copied_second]
+    assert first.meta["following"]() is second
+
+
+@pytest.mark.parametrize("make", [parametrizations.weight_norm, parametrizations.orthogonal])
+def test_parametrization_removed_from_a_copy_stays_with_the_original(make: Any) -> None:
+    layer = make(torch.nn.Linear(3, 3))
+    layer.me = weakref.ref(layer)
+    copied = safepickle.deepcopy([layer, layer])[1]
+    parametrize.remove_parametrizations(copied, "weight")
+    value = torch.rand(2, 3)
+    assert torch.allclose(copied(value), layer(value))
+    assert copied.me() is copied
+    assert parametrize.is_parametrized(layer, "weight")
 
 
 class Hooked(torch.nn.Module):

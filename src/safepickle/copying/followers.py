@@ -22,7 +22,7 @@ from safepickle import rebuild
 from safepickle.copying.memo import MISSING, Copier, Memo, Setter, known_copy, set_attribute
 from safepickle.weak_types import PROXIES, look_behind
 
-__all__ = ["FOLLOWER_COPIERS", "copy_follower", "copy_followers", "name_of_callback", "note_callback"]
+__all__ = ["FOLLOWER_COPIERS", "copy_follower", "copy_followers", "name_of_callback", "note_callback", "put"]
 
 
 def copy_followers(memo: Memo) -> bool:
@@ -237,13 +237,13 @@ def _copy_function(original: types.FunctionType, memo: Memo) -> types.FunctionTy
     for cell, copied_cell in zip(cells or (), copied_cells or (), strict=True):
         for content in _content(cell):
             if not _content(copied_cell):
-                _put(setattr, copied_cell, "cell_contents", content, memo)
+                put(setattr, copied_cell, "cell_contents", content, memo)
     for index, default in enumerate(original.__defaults__ or ()):
-        _put(_set_default, copied, index, default, memo)
+        put(_set_default, copied, index, default, memo)
     for name, default in (original.__kwdefaults__ or {}).items():
-        _put(_set_keyword_default, copied, name, default, memo)
+        put(_set_keyword_default, copied, name, default, memo)
     for name, value in original.__dict__.items():
-        _put(set_attribute, copied.__dict__, name, value, memo)
+        put(set_attribute, copied.__dict__, name, value, memo)
     return copied
 
 
@@ -292,7 +292,7 @@ def _copy_cache(original: Any, memo: Memo) -> Any:
     memo.remember(original, copied)
     for name, value in original.__dict__.items():
         if name != "__wrapped__":
-            _put(set_attribute, copied.__dict__, name, value, memo)
+            put(set_attribute, copied.__dict__, name, value, memo)
     return copied
 
 
@@ -316,7 +316,7 @@ def _copy_method(original: types.MethodType, memo: Memo) -> Any:
     return types.MethodType(function, owner) if found is MISSING else found
 
 
-def _put(setter: Setter, holder: Any, key: Any, content: Any, memo: Memo) -> None:
+def put(setter: Setter, holder: Any, key: Any, content: Any, memo: Memo) -> None:
     """Put what a follower holds into its copy, as soon as it is known whether that is copied."""
     copied = content
     if not _is_bare(content, memo):

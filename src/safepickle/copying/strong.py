@@ -24,6 +24,7 @@ __all__ = [
     "copy_by_reduction",
     "copy_plain_instance",
     "copy_without_method",
+    "fill",
     "find_registered_copier",
     "find_strong_copier",
 ]
@@ -147,7 +148,7 @@ def _copy_dict(original: dict[Any, Any], memo: Memo) -> dict[Any, Any]:
     copied: dict[Any, Any] = {}
     memo[id(original)] = copied
     memo.alive.append(original)
-    # This is `_fill`, written out: a frame less per level.
+    # This is `fill`, written out: a frame less per level.
     plans, unplaced = memo.plans, memo.unplaced
     for key, value in original.items():
         if plans[type(key)] is not None:
@@ -162,7 +163,7 @@ def _copy_dict(original: dict[Any, Any], memo: Memo) -> dict[Any, Any]:
     return copied
 
 
-def _fill(
+def fill(
     copied: dict[Any, Any], items: Iterable[tuple[Any, Any]], memo: Memo, setter: Setter = operator.setitem
 ) -> None:
     """Copy items into a dictionary; ``setter`` is what can write a place there again."""
@@ -192,7 +193,7 @@ def copy_plain_instance(original: Any, memo: Memo) -> Any:
     memo.alive.append(original)
     filled = copied.__dict__
     memo[id(attributes)] = filled
-    # This is `_fill`, written out: a frame less per level, and attribute names need no copier.
+    # This is `fill`, written out: a frame less per level, and attribute names need no copier.
     plans, unplaced = memo.plans, memo.unplaced
     for name, value in attributes.items():
         copier = plans[type(value)]
@@ -429,7 +430,7 @@ def _add_items(
         _append_items(copied, list_items, memo)
     if dict_items is not None:
         if isinstance(copied, dict):
-            _fill(copied, dict_items, memo)
+            fill(copied, dict_items, memo)
         else:
             for key, item in dict_items:
                 copied[memo.copy_sealed(key)] = memo.copy_sealed(item)
@@ -465,7 +466,7 @@ def _set_attributes(copied: Any, state: Any, memo: Memo) -> None:
         if found is MISSING:
             memo.alive.append(attributes)
             memo[id(attributes)] = copied.__dict__
-            _fill(copied.__dict__, attributes.items(), memo, set_attribute)
+            fill(copied.__dict__, attributes.items(), memo, set_attribute)
         else:
             copied.__dict__.update(found)
     if slots is not None:

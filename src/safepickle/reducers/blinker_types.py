@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
-from types import MappingProxyType
 from typing import Any, Final
 
 import blinker
@@ -31,9 +30,6 @@ def find_reducer(cls: Any) -> Callable[[Any, Dump], ReduceValue] | None:
 
 def reduce_signal(signal: object, dump: Dump) -> ReduceValue:
     """Reduce a signal to its connections; weak ones as the entries of a weak container, by what is kept."""
-    if isinstance(dump.pickler.memo, MappingProxyType):
-        # `deepcopy` walks once and cannot tell yet what is kept: it copies attribute by attribute.
-        return NOT_REDUCED
     own = signal.__dict__.copy()
     if not own.keys() >= _INTERNALS or type(signal) in dump.pickler.own_dispatch_table:
         return NOT_REDUCED

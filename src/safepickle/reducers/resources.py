@@ -160,6 +160,7 @@ _BY_NAME: Final[dict[str, Reducer]] = {
     "tempfile._TemporaryFileCloser": _reduce_temporary_file_closer,
     "tarfile._LowLevelFile": _reduce_descriptor_of_tar,
     "tarfile._Stream": _reducer_of_writer("fileobj", lambda stream: stream.mode == "w" and not stream.closed),
+    "gzip.GzipFile": _reducer_of_writer("fileobj", lambda file: file.writable()),
     "zipfile.ZipFile": _reducer_of_writer("fp", lambda archive: archive.mode != "r"),
     "wave.Wave_write": _reducer_of_writer("_file"),
     "aifc.Aifc_write": _reducer_of_writer("_file"),
