@@ -79,7 +79,7 @@ def test_compressed_files_are_looked_into(module, word, tmp_path: Path):
 
 
 def test_file_that_unpacks_to_very_much_is_not_looked_into(monkeypatch):
-    monkeypatch.setattr("safepickle.report.inspect.MOST_UNPACKED", 1 << 20)
+    monkeypatch.setattr("safepickle.guard.limits.UNPACKED_FLOOR", 1 << 20)
     found = safepickle.inspect(gzip.compress(bytes(5 << 20)))
     assert found.verdict == "refused"
     assert "unpacks to more than" in found.problems[0].reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 from pathlib import Path
 
@@ -52,3 +53,20 @@ def test_a_file_of_joblib_with_arrays_is_named(tmp_path: Path):
     with pytest.raises(safepickle.DamagedPickleError, match=r"joblib\.load"):
         safepickle.load(path, allow=())
     assert safepickle.inspect(path).format == "joblib"
+
+
+@pytest.mark.parametrize("allow", [None, ()])
+def test_a_torch_file_that_was_compressed_is_loaded(allow, saved: Path):
+    packed = saved.with_suffix(".pt.gz")
+    packed.write_bytes(gzip.compress(saved.read_bytes()))
+    assert safepickle.load(packed, allow=allow)["weight"].equal(torch.ones(1000))
+    found = safepickle.inspect(packed)
+    assert (found.format, found.compression, found.verdict) == ("torch zip", "gzip", "safe")
+
+
+@pytest.mark.parametrize("compress", [3, ("gzip", 3), ("bz2", 3), ("xz", 3), ("lzma", 3)])
+def test_what_joblib_has_compressed_is_loaded_and_the_other_way_round(compress, tmp_path: Path):
+    joblib.dump({"epoch": 3}, tmp_path / "theirs", compress=compress)
+    assert safepickle.load(tmp_path / "theirs") == safepickle.load(tmp_path / "theirs", allow=()) == {"epoch": 3}
+    safepickle.dump({"epoch": 3}, tmp_path / "ours", compress=compress)
+    assert joblib.load(tmp_path / "ours") == {"epoch": 3}

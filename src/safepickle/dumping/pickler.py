@@ -18,6 +18,7 @@ from safepickle.options import DumpOptions, Finalizers, Unpicklable, WeakReferen
 from safepickle.public import public
 from safepickle.reducers.table import TypeTable
 from safepickle.storage.atomic import replacing
+from safepickle.storage.compression import Compress, compressor, pack
 from safepickle.storage.files import FileOrPath, Output, OwnBytes, is_path
 
 __all__ = ["Pickler", "dump", "dumps"]
@@ -120,6 +121,7 @@ def dump(
     unpicklable: Unpicklable = "raise",
     checksum: bool = False,
     fsync: bool = True,
+    compress: Compress = None,
 ) -> None:
     """Write the pickle of `obj` to an open binary file, or to a path, which is replaced atomically.
 
@@ -136,6 +138,9 @@ def dump(
         unpicklable: As for `Pickler`.
         checksum: Put a checksum before the pickle, which `load` verifies and any other unpickler passes over. It is
             about the bytes of the file, and knows nothing of out-of-band buffers.
+        compress: Of paths alone. None: by the suffix (``.gz``, ``.bz2``, ``.xz``, ``.lzma``, ``.z``, and ``.zst`` and
+            ``.lz4`` where their libraries are installed). False: never. True, or a level from 1 to 9: always, with
+            zlib unless the suffix says otherwise. ``"gzip"`` or ``("gzip", 3)``: with this compressor.
         fsync: Return only once a replaced path is on disk, so that it also survives a power cut.
 
     Raises:
@@ -151,8 +156,22 @@ def dump(
             + ("the arguments are swapped, it is dump(obj, file)" if swapped else "for bytes, call dumps()")
         )
     if is_path(file):
+        compression = compressor(file, compress)  # type: ignore[arg-type]
         with replacing(file, fsync=fsync) as opened:  # type: ignore[arg-type]
-            Pickler(Output(opened, checksum=checksum), protocol, **options).dump(obj)
+            if compression is None:
+                Pickler(Output(opened, checksum=checksum), protocol, **options).dump(obj)
+            else:
+                # Compressed once it is whole: a walk that starts again could not take compressed bytes back.
+                import tempfile
+
+                with tempfile.TemporaryFile() as plain:
+                    Pickler(Output(plain, checksum=checksum), protocol, **options).dump(obj)
+                    plain.seek(0)
+                    pack(plain, compression, opened)
+    elif compress is not None:
+        raise ValueError(
+            "compress= is for paths: to compress into an open file, give it a compressor such as gzip.open"
+        )
     else:
         Pickler(Output(file, checksum=checksum), protocol, **options).dump(obj)
 

@@ -66,6 +66,16 @@ EXPANDED = 1 << 31
 """Most elements of a tensor that shows its storage more than once (a stride of 0)."""
 
 
+UNPACKED_FLOOR = 1 << 28
+UNPACKED_PER_BYTE = 128
+"""What a compressed file may unpack to: `UNPACKED_FLOOR`, or `UNPACKED_PER_BYTE` for each byte if that is more."""
+
+
+def most_unpacked(size: int) -> int:
+    """Return how many bytes a compressed file of `size` may unpack to."""
+    return max(UNPACKED_FLOOR, UNPACKED_PER_BYTE * size)
+
+
 class Refusal(Exception):
     """What the stream asks for is not allowed.
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle
 from collections.abc import Iterable
-from typing import Any
+from typing import IO, Any
 
 from safepickle.errors import GuardedLoadError
 from safepickle.guard.allowing import allow_list
 from safepickle.loading.aliases import Aliases, Missing, Names, explain_missing, names, position_of
 from safepickle.loading.torch_files import is_torch_file, load_torch_file
+from safepickle.loading.unpacking import unpack_to_load
 from safepickle.options import AllowItem
 from safepickle.public import public
 from safepickle.storage.checksum import ChecksumPolicy, check_buffer, check_file
+from safepickle.storage.compression import compression_of
 from safepickle.storage.files import FileOrPath, is_path
 
 __all__ = ["Unpickler", "load", "loads"]
@@ -142,7 +143,8 @@ def load(
 ) -> Any:
     """Load an object from an open binary file or from a path.
 
-    A path to a file that ``torch.save`` wrote is given to ``torch.load``.
+    A path to a file that ``torch.save`` wrote is given to ``torch.load``. One to a compressed file is unpacked first,
+    whatever its name is, and what its format has of checksums is verified.
 
     Args:
         file: An open binary file, or a path.
@@ -174,11 +176,11 @@ def load(
     if is_path(file):
         with open(file, "rb") as opened:  # type: ignore[arg-type]
             # Of paths alone: torch.load hands open files of its own to this function, one pickle after the other.
-            if is_torch_file(opened):
-                renaming = names(aliases, missing)
-                bound = type("Unpickler", (Unpickler,), {"_bound_names": renaming})
-                return load_torch_file(opened, bound, allow_list(allow), renaming)
-            return Unpickler(check_file(opened, checksum), **options).load()
+            packed = compression_of(opened) if opened.seekable() else None
+            if packed is not None:
+                with unpack_to_load(opened, packed, is_guarded=allow_list(allow) is not None) as unpacked:
+                    return _load_whole(unpacked, checksum, options)
+            return _load_whole(opened, checksum, options)
     return Unpickler(check_file(file, checksum), **options).load()  # type: ignore[arg-type]
 
 
@@ -201,10 +203,8 @@ def loads(
     Raises:
         TypeError: `data` is text, a path or an open file.
     """
-    if hasattr(data, "read") or isinstance(data, (str, os.PathLike)):
-        raise TypeError(
-            f"loads() takes bytes, not {type(data).__qualname__}: to load from a path or an open file, call load()"
-        )
+    if type(data) is not bytes:
+        _hold_for_buffer(data)
     data = check_buffer(data, checksum)
     allowed = allow_list(allow)
     renaming = names(aliases, missing)
@@ -226,6 +226,24 @@ def loads(
         if explained is None:
             raise
         raise explained from error
+
+
+def _load_whole(file: IO[bytes], checksum: ChecksumPolicy, options: dict[str, Any]) -> Any:
+    """Load what a file holds that was opened for this load: a pickle, or what ``torch.save`` wrote."""
+    if is_torch_file(file):
+        renaming = names(options["aliases"], options["missing"])
+        bound = type("Unpickler", (Unpickler,), {"_bound_names": renaming})
+        return load_torch_file(file, bound, allow_list(options["allow"]), renaming)
+    return Unpickler(check_file(file, checksum), **options).load()
+
+
+def _hold_for_buffer(data: Any) -> None:
+    try:
+        memoryview(data).release()
+    except TypeError as error:
+        raise TypeError(
+            f"loads() takes bytes, not {type(data).__qualname__}: to load from a path or an open file, call load()"
+        ) from error
 
 
 def _explain_bytes(error: Exception, data: Any) -> Exception | None:

@@ -1,19 +1,18 @@
 """inspect: what a file holds and would import, without running any of it.
 
 The pickle is run by the guard's own machine with symbols, so the verdict is that of the load. Reads pickles
-and torch files (zip and legacy), plain or compressed by gzip, bzip2 or xz.
+and torch files (zip and legacy), plain or compressed.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import tempfile
-from typing import Any, Final
+from typing import Any
 
 from safepickle.errors import ChecksumError
 from safepickle.guard.inspect_backend import Objection
-from safepickle.guard.limits import LimitExceeded, Malformed, Refusal, told
+from safepickle.guard.limits import LimitExceeded, Malformed, Refusal, most_unpacked, told
 from safepickle.guard.sniff import torch_format
 from safepickle.guard.source import open_source
 from safepickle.guard.torch_inspect import Run, new_inspect_backend, run_legacy, run_pickle, run_zip
@@ -21,14 +20,10 @@ from safepickle.public import public
 from safepickle.report.inspect_walk import Findings, walk
 from safepickle.report.inspection import GlobalUse, Inspection, Problem, Verdict
 from safepickle.storage.checksum import check_file
+from safepickle.storage.compression import CannotUnpackError, UnpacksToTooMuchError, compression_of, unpack
 from safepickle.storage.formats import HEAD, look_at
 
 __all__ = ["inspect"]
-
-_PACKED: Final = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"))
-_IN_MEMORY: Final = 1 << 26
-MOST_UNPACKED: Final = 1 << 30
-"""A compressed file that unpacks to more bytes than this is not looked into."""
 
 
 @public
@@ -58,18 +53,19 @@ def _inspect(file: Any, name: str) -> Inspection:
     size = file.seek(0, io.SEEK_END) - start
     file.seek(start)
     head = file.read(HEAD)
-    packed = next((word for magic, word in _PACKED if head.startswith(magic)), None)
+    file.seek(start)
+    packed = compression_of(file)
     if packed is None:
         run, form = _run(file, head, start)
     else:
-        with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as unpacked:
-            file.seek(start)
-            try:
-                head = _unpack(file, packed, unpacked)
-            except (Malformed, LimitExceeded) as error:
-                run, form = _stopped(error), "pickle"
-            else:
+        try:
+            with unpack(file, packed, most_unpacked(size)) as unpacked:
+                head = unpacked.read(HEAD)
                 run, form = _run(unpacked, head, 0)
+        except UnpacksToTooMuchError as error:
+            run, form = _stopped(LimitExceeded(str(error))), "pickle"
+        except (CannotUnpackError, ModuleNotFoundError) as error:
+            run, form = _stopped(Malformed(str(error))), "pickle"
     findings = _walk(run) if run.complete else Findings(complete=False)
     return _result(name, form, packed, size, run, findings)
 
@@ -120,29 +116,6 @@ def _hold_against_checksum(file: Any) -> list[Objection]:
     except ChecksumError as error:
         return [Objection("damaged", -1, "", str(error))]
     return []
-
-
-def _unpack(file: Any, packed: str, unpacked: Any) -> bytes:
-    """Decompress a file into another, and return the first bytes."""
-    import bz2
-    import gzip
-    import lzma
-    import zlib
-
-    opened: Any = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}[packed]
-    length = 0
-    try:
-        with opened(file) as plain:
-            while chunk := plain.read(1 << 20):
-                length += len(chunk)
-                if length > MOST_UNPACKED:
-                    raise LimitExceeded(f"it unpacks to more than {MOST_UNPACKED:,} bytes")
-                unpacked.write(chunk)
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise Malformed(f"it cannot be decompressed ({type(error).__name__}: {error})") from error
-    unpacked.seek(0)
-    head: bytes = unpacked.read(HEAD)
-    return head
 
 
 def _result(name: str, form: str, packed: str | None, size: int, run: Run, findings: Findings) -> Inspection:

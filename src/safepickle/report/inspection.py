@@ -135,7 +135,7 @@ class Inspection:
     Attributes:
         file: Its name, or ``""``.
         format: ``"pickle"``, ``"torch zip"``, ``"torch legacy"``, or what else it was recognised as.
-        compression: ``"gzip"``, ``"bzip2"``, ``"xz"``, or None.
+        compression: ``"gzip"``, ``"bzip2"``, ``"xz"``, ``"lzma"``, ``"zlib"``, ``"zstd"``, ``"lz4"``, or None.
         protocol: Of the pickle, or None.
         verdict: ``"safe"``: loads with ``allow=()``. ``"needs_allow"``: loads with `allow`, if you trust what that
             names. ``"refused"``: no list makes it load. ``"damaged"``: it is not whole, or no pickle.
