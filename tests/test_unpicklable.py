@@ -193,7 +193,7 @@ def test_a_weak_reference_to_an_unpicklable_object_leads_to_its_tombstone() -> N
     assert restored.early[0]() is restored.strong
 
 
-def test_weak_references_are_relinked_in_a_salvaged_dump() -> None:
+def test_weak_references_are_relinked_in_a_partial_dump() -> None:
     parent = Holder(sock=Refuses())
     parent.children = [Holder(parent=weakref.ref(parent), weak=weakref.proxy(parent)) for _ in range(3)]
     first = Holder(first=weakref.ref(parent), rest=parent)
@@ -400,7 +400,7 @@ def test_out_of_band_buffers_are_handed_over_once_and_in_order() -> None:
     assert bytes(restored[2]) == bytes(blocks[1])
 
 
-def test_a_pickler_goes_on_after_it_has_salvaged(tmp_path: Path) -> None:
+def test_a_pickler_goes_on_after_a_partial_dump(tmp_path: Path) -> None:
     shared = [1, 2]
     path = tmp_path / "two"
     with open(path, "wb") as file:
@@ -415,7 +415,7 @@ def test_a_pickler_goes_on_after_it_has_salvaged(tmp_path: Path) -> None:
     assert second[0] is first[0]
 
 
-def test_a_backend_salvages() -> None:
+def test_a_backend_dumps_partially() -> None:
     backend = safepickle.backend(unpicklable="tombstone")
     with pytest.warns(safepickle.UnpicklableWarning, match="1 object could not be pickled"):
         assert backend.loads(backend.dumps([Refuses(), 5]))[1] == 5
@@ -444,7 +444,7 @@ def test_the_graph_is_left_as_it_was() -> None:
     assert watch() is None
 
 
-def test_a_salvaged_checkpoint_loads_in_a_fresh_process(tmp_path: Path) -> None:
+def test_a_partially_saved_checkpoint_loads_in_a_fresh_process(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint"
     save = """
         import socket, sys, warnings
