@@ -18,7 +18,7 @@ export OMP_NUM_THREADS ?= 1
 BUILD := pyproject.toml setup.py src/safepickle/_speedups.c
 
 .PHONY: help demo test test-core test-debian test-integrations test-torch-latest test-heavy test-all lint fuzz docs bench
-.PHONY: sanitize clean
+.PHONY: coverage dist sanitize clean
 
 help:
 	@echo "make demo      train, save, resume in a new process: examples/train_resume.py"
@@ -27,6 +27,8 @@ help:
 	@echo "make test-debian        the core's tests on the Pythons of Debian $(DEBIAN), as root"
 	@echo "make test-torch-latest  the integrations' tests on the newest torch, which takes 5 GB"
 	@echo "make lint      ruff format, ruff check, mypy --strict"
+	@echo "make coverage  which branches of src/ the core's tests leave out"
+	@echo "make dist      the wheel and the sdist, in dist/, each tried in a fresh environment"
 	@echo "make fuzz      the guard under a coverage-guided fuzzer, for FUZZ_SECONDS ($(FUZZ_SECONDS)); new seeds join the corpus"
 	@echo "make sanitize  the compiled core's tests under the address and undefined-behaviour sanitizers"
 	@echo "make bench     the benchmarks, side by side with the peers"
@@ -80,6 +82,18 @@ lint: .venv/lint/.ready
 
 sanitize: .venv/core-$(firstword $(VERSIONS))/.ready
 	tools/sanitize.sh .venv/core-$(firstword $(VERSIONS))/bin/python
+
+coverage: .venv/coverage/.ready
+	rm -rf .cache/coverage
+	.venv/coverage/bin/coverage run -m pytest -q tests/test_*.py tests/guard
+	.venv/coverage/bin/coverage combine --quiet
+	.venv/coverage/bin/coverage report
+
+# The tests that the sdist runs of its own: those that read files beside src/ and tests/, and a few that dump and load.
+DIST_TESTS ?= $(addprefix tests/test_,$(addsuffix .py,docs public_api layering peers format recomputed cli policies))
+
+dist: .venv/dist/.ready
+	@tools/check_dist.sh .venv/dist/bin/python "$(PYTHON)" $(DIST_TESTS)
 
 # Shared among the targets. What is found lies in .cache/fuzz/findings, and makes this fail.
 FUZZ_SECONDS ?= 300
