@@ -62,6 +62,20 @@ def test_arrays_and_sizes_are_listed():
     assert tree["$['name']"].nbytes == 100
 
 
+def test_what_is_not_listed_counts_in_the_sizes_of_what_is():
+    values = [[] for _ in range(300)] + ["x" * 10 for _ in range(300)] + [[{}, b"abc", [b"de"]] for _ in range(300)]
+    found = safepickle.inspect(pickle.dumps(values))
+    assert (found.tree[0].entries, found.tree[0].nbytes) == (900, 300 * 15)
+    assert (len(found.tree), found.complete) == (200, True)
+
+
+def test_empty_lists_are_counted_where_the_file_names_their_type():
+    data = PROTO4 + name("builtins", "list") + b"q\x00]" + b"(" + b"]" * 500 + b"h\x00" + b"e\x86" + STOP
+    (use,) = safepickle.inspect(data).globals
+    # The list, and those in it.
+    assert (use.name, use.count) == ("builtins:list", 501)
+
+
 def test_buffers_out_of_band_are_counted():
     buffers = []
     data = pickle.dumps([np.arange(1000.0)] * 2, protocol=5, buffer_callback=buffers.append)

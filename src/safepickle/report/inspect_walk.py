@@ -26,6 +26,7 @@ _MOST_ENTRIES: Final = 10_000
 _MOST_NODES: Final = 200
 _LISTED_DEPTH: Final = 2
 _SEQUENCES: Final = frozenset({list, tuple})
+_CONTAINERS: Final = (list, tuple, dict, set, frozenset)
 _LEAVES: Final = frozenset({int, float, bool, complex, type(None), str, bytes, bytearray})
 
 
@@ -55,6 +56,8 @@ class _Walk:
         self._seen: set[int] = set()
         self._nodes: list[list[Any]] = []
         self._paths = PathTable()
+        # Nothing is said of a container whose type the file does not name, but what it holds.
+        self._plain = frozenset(kind for kind in _CONTAINERS if backend.grant(kind) is None)
 
     def run(self, root: Any) -> Findings:
         # Breadth first, so that the first path to an object is its shortest one.
@@ -73,24 +76,31 @@ class _Walk:
                     break
                 children = _items(value) if kind in _SEQUENCES else list(self._children(value))
             number = self._paths.add(parent, edge) if is_listed or kind not in _LEAVES else -1
-            if kind not in _LEAVES:
+            if kind not in _LEAVES and kind not in self._plain:
                 self._note(value, number)
             if is_listed:
                 lines = (*lines, len(self._nodes))
                 self._nodes.append([self._path(number), self._type_name(value), len(children), 0])
             size = _size(value)
-            if depth >= _LISTED_DEPTH:
-                # Nothing is said of leaves below but their size.
-                leaves = [child for child, _ in children if type(child) in _LEAVES]
-                size += sum(map(_size, leaves))
-                if leaves:
-                    children = [entry for entry in children if type(entry[0]) not in _LEAVES]
+            # Of what is not listed, nothing is said of leaves but their size, and nothing of empty containers.
+            listed = _MOST_NODES if depth < _LISTED_DEPTH else 0
+            if len(children) > listed:
+                unlisted = children[listed:]
+                kept = [entry for entry in unlisted if not self._ends(entry[0])]
+                if len(kept) < len(unlisted):
+                    size += sum(_size(child) for child, _ in unlisted if type(child) in _LEAVES)
+                    children[listed:] = kept
             if size:
                 for line in lines:
                     self._nodes[line][3] += size
-            waiting.extend([(child, number, further, depth + 1, lines) for child, further in children])
+            waiting.extend([(child, number, way, depth + 1, lines) for child, way in children])
         self._found.tree = [Node(*node) for node in self._nodes]
         return self._found
+
+    def _ends(self, value: Any) -> bool:
+        """Tell whether nothing lies in a value, and nothing but its size is to be said of it."""
+        kind = type(value)
+        return kind in _LEAVES or (kind in self._plain and not value)
 
     def _path(self, number: int) -> str:
         return shorten(self._paths.path(number))
