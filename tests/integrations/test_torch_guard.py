@@ -580,6 +580,20 @@ def test_storage_of_another_length_than_its_record_is_an_error_mapped_or_read(
     assert safepickle.inspect(path).verdict == "damaged"
 
 
+@pytest.mark.parametrize("mmap", [False, True])
+def test_id_of_the_older_format_in_an_archive_is_damage(mmap: bool, tmp_path: Path):
+    path = tmp_path / "file.pt"
+    path.write_bytes(
+        rezipped(
+            saved(torch.arange(4)),
+            lambda name, content: content.replace(b"K\x04t", b"K\x04Nt") if name.endswith("data.pkl") else content,
+        )
+    )
+    with pytest.raises(safepickle.DamagedPickleError, match="has a view, as those of the older format alone have"):
+        torch_integration.load(path, mmap=mmap)
+    assert safepickle.inspect(path).verdict == "damaged"
+
+
 class Storage:
     """A storage as a pickle of the older format mentions it: by any claim."""
 
@@ -629,6 +643,7 @@ LYING_CLAIMS = {
     "a view by the name of another storage": ([Storage(torch.FloatStorage, "b", "cpu", 4, None), of_view("b", 0, 2)], ["a", "b"], FOUR + FOUR),
     "a storage by the name of a view": ([of_view("b", 0, 2), Storage(torch.FloatStorage, "b", "cpu", 4, None)], ["a", "b"], FOUR + FOUR),
     "a view outside": ([of_view("v", 2, 3)], ["a"], FOUR),
+    "an id without a view": ([Storage(*CLAIM[:4])], ["a"], FOUR),
 }  # fmt: skip
 
 

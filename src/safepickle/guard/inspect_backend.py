@@ -224,6 +224,8 @@ class InspectBackend(Guarded):
                 raise Refusal("a persistent id of a torch file is that of a storage or of an allowed class")
             return identifier[1]
         info = describe_storage(self, identifier)
+        if self._storages.is_legacy and len(identifier) == 5:
+            raise Malformed("the persistent id of a storage has no view, as those of the older format have")
         self._entitle(self._storages.claim(identifier, info, self._stream_length()))
         info.filled = not self._storages.is_legacy
         return Symbol(None, (), info)

@@ -64,7 +64,9 @@ class StorageClaims:
         key, nbytes = identifier[2], identifier[4] * info.itemsize
         view = identifier[5] if len(identifier) == 6 else None
         if self._sizes is not None:
-            _hold_against_archive(self._sizes, key, nbytes, view)
+            if len(identifier) == 6:
+                raise Malformed("the persistent id of a storage has a view, as those of the older format alone have")
+            _hold_against_archive(self._sizes, key, nbytes)
         known, claimed = self._whole.get(key), (info.dtype, info.itemsize, nbytes)
         if known is None:
             if key in self._views:
@@ -108,13 +110,11 @@ class StorageClaims:
             raise Malformed("a storage that the file uses is not in its list of storages")
 
 
-def _hold_against_archive(sizes: Mapping[str, int], key: str, nbytes: int, view: Any) -> None:
+def _hold_against_archive(sizes: Mapping[str, int], key: str, nbytes: int) -> None:
     if key not in sizes:
         raise Malformed(f"the archive has no storage {key!r}")
     if sizes[key] != nbytes:
         raise Malformed(f"storage {key!r} claims {nbytes:,} bytes, and the archive holds {sizes[key]:,}")
-    if view is not None:
-        raise Malformed("the persistent id of a storage has a view, as those of the older format alone have")
 
 
 def follow_file(file: Any, loaded: Any, claims: StorageClaims) -> None:
