@@ -655,7 +655,7 @@ def test_claims_of_an_older_file_are_held_against_it(title: str, tmp_path: Path)
     path = tmp_path / "file.pt"
     path.write_bytes(legacy_file(*LYING_CLAIMS[title]))
     for file in (path, io.BytesIO(path.read_bytes())):
-        with pytest.raises(safepickle.DamagedPickleError, match=r"storage|view"):
+        with pytest.raises(safepickle.DamagedPickleError, match=r"storage|view|unpack"):
             torch_integration.load(file)
     assert safepickle.inspect(path).verdict == "damaged"
 
