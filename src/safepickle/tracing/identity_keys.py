@@ -5,7 +5,6 @@ Python gives ids no type of their own. An integer that is the id of an object in
 
 from __future__ import annotations
 
-import types
 import weakref
 from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
@@ -14,7 +13,7 @@ from safepickle.reducers.decisions import dotted_name
 
 __all__ = ["count_identity_keys", "identity_keys"]
 
-_NO_REGISTRIES = frozenset({str, bytes, list, tuple, weakref.ref, type, types.FunctionType})
+_REGISTRIES = frozenset({dict, set, weakref.WeakValueDictionary})
 
 
 def identity_keys(obj: Any, ids: Container[int]) -> Iterator[int]:
@@ -51,11 +50,14 @@ def count_identity_keys(memo: Mapping[int, tuple[int, Any]]) -> dict[str, int]:
         memo: The memo of a pickler: all that it has written, by id.
     """
     counts: dict[str, int] = {}
-    for _, obj in memo.values():
-        # At a glance: nearly all dictionaries are attributes or have names for keys.
-        cls = type(obj)
-        if cls in _NO_REGISTRIES or (cls is dict and type(next(iter(obj), "")) is str):
-            continue
+    # At a glance, since every object is looked at: nearly all dictionaries are attributes or have names for keys.
+    classes = {cls for cls in {type(obj) for _, obj in memo.values()} if not _REGISTRIES.isdisjoint(cls.__mro__)}
+    registries = [
+        obj
+        for _, obj in memo.values()
+        if (cls := type(obj)) in classes and (cls is not dict or type(next(iter(obj), "")) is not str)
+    ]
+    for obj in registries:
         for key in identity_keys(obj, memo):
             name = dotted_name(type(memo[key][1]))
             counts[name] = counts.get(name, 0) + 1
