@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import io
 import os
 import pickle
@@ -601,3 +602,15 @@ def test_loads_and_load_say_what_they_take(allow: Any, tmp_path: Path) -> None:
     for data in (b"N.", bytearray(b"N."), None):
         with pytest.raises(TypeError, match=r"load\(\) takes a path or an open file, not .*call loads\(\)"):
             safepickle.load(data, allow=allow)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("fsspec") is not None, reason="fsspec is installed")
+def test_an_address_says_that_it_takes_fsspec() -> None:
+    for use in (lambda: safepickle.dump([1], "s3://bucket/key"), lambda: safepickle.load("s3://bucket/key")):
+        with pytest.raises(ModuleNotFoundError, match="s3://bucket/key is an address, which takes fsspec"):
+            use()
+
+
+def test_an_address_that_pathlib_has_changed_is_named() -> None:
+    with pytest.raises(ValueError, match="s3:/bucket/key was an address before pathlib took a slash from it"):
+        safepickle.dump([1], Path("s3://bucket/key"))

@@ -20,6 +20,7 @@ from safepickle.reducers.table import TypeTable
 from safepickle.storage.atomic import replacing
 from safepickle.storage.compression import Compress, compressor, pack
 from safepickle.storage.files import FileOrPath, Output, OwnBytes, is_path
+from safepickle.storage.remote import is_address, sending
 
 __all__ = ["Pickler", "dump", "dumps"]
 
@@ -129,7 +130,8 @@ def dump(
 
     Args:
         obj: The object.
-        file: An open binary file, or a path.
+        file: An open binary file, a path, or an address such as ``"s3://bucket/key"`` where fsspec is installed, to
+            which the pickle is put in one step.
         protocol: 0 to 5; None is ``HIGHEST_PROTOCOL``.
         fix_imports: As for `Pickler`.
         buffer_callback: As for `Pickler`.
@@ -157,7 +159,8 @@ def dump(
         )
     if is_path(file):
         compression = compressor(file, compress)  # type: ignore[arg-type]
-        with replacing(file, fsync=fsync) as opened:  # type: ignore[arg-type]
+        place: Any = sending(file) if is_address(file) else replacing(file, fsync=fsync)  # type: ignore[arg-type]
+        with place as opened:
             if compression is None:
                 Pickler(Output(opened, checksum=checksum), protocol, **options).dump(obj)
             else:

@@ -17,6 +17,7 @@ from safepickle.public import public
 from safepickle.storage.checksum import ChecksumPolicy, check_buffer, check_file
 from safepickle.storage.compression import compression_of
 from safepickle.storage.files import FileOrPath, is_path
+from safepickle.storage.remote import open_path
 
 __all__ = ["Unpickler", "load", "loads"]
 
@@ -147,7 +148,7 @@ def load(
     whatever its name is, and what its format has of checksums is verified.
 
     Args:
-        file: An open binary file, or a path.
+        file: An open binary file, a path, or an address such as ``"s3://bucket/key"`` where fsspec is installed.
         fix_imports: As for `pickle.load`.
         encoding: As for `pickle.load`.
         errors: As for `pickle.load`.
@@ -174,7 +175,7 @@ def load(
             f"load() takes a path or an open file, not {type(file).__qualname__}: to load from bytes, call loads()"
         )
     if is_path(file):
-        with open(file, "rb") as opened:  # type: ignore[arg-type]
+        with open_path(file) as opened:
             # Of paths alone: torch.load hands open files of its own to this function, one pickle after the other.
             packed = compression_of(opened) if opened.seekable() else None
             if packed is not None:

@@ -22,6 +22,7 @@ from safepickle.report.inspection import GlobalUse, Inspection, Problem, Verdict
 from safepickle.storage.checksum import check_file
 from safepickle.storage.compression import CannotUnpackError, UnpacksToTooMuchError, compression_of, unpack
 from safepickle.storage.formats import HEAD, look_at
+from safepickle.storage.remote import open_path
 
 __all__ = ["inspect"]
 
@@ -42,7 +43,7 @@ def inspect(file: Any) -> Inspection:
     if isinstance(file, (bytes, bytearray, memoryview)):
         return _inspect(io.BytesIO(file), "")
     if isinstance(file, (str, os.PathLike)):
-        with open(file, "rb") as opened:
+        with open_path(file) as opened:
             return _inspect(opened, os.fspath(file))
     name = getattr(file, "name", "")
     return _inspect(file, name if isinstance(name, str) else "")
