@@ -90,6 +90,13 @@ def _parts(obj: Any) -> list[Any]:
         return _array_parts(obj)
     elif "torch" in sys.modules and isinstance(obj, sys.modules["torch"].Tensor):
         return _tensor_parts(obj)
+    elif kind.__module__ == "torch.storage":
+        # Whether it is filled yet torch notes in an attribute, and never takes the note back.
+        untyped = getattr(obj, "_untyped_storage", obj)
+        return [
+            untyped.nbytes(),
+            bytes(untyped) if untyped.nbytes() < 1 << 16 and untyped.device.type == "cpu" else None,
+        ]
     if not issubclass(kind, _LEAVES):
         parts += _attributes(obj)
     return parts
