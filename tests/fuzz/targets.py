@@ -26,6 +26,9 @@ ALLOW = (
     *(allowed.Filling, allowed.Mapping, allowed.PlainList, allowed.PlainDict, allowed.Reference),
 )
 _ERRORS = (NotAllowedError, DamagedPickleError, LoadLimitError, ChecksumError)
+_SPARSE = b"_rebuild_sparse"
+"""In what `inspect` does not judge: torch builds sparse tensors before it could see their indices."""
+
 _SCRATCH = Path("/dev/shm" if os.path.isdir("/dev/shm") else "/tmp") / f"safepickle-fuzz-{os.getpid()}.pt"
 
 Outcome = tuple[Any, BaseException | None]
@@ -130,7 +133,8 @@ def agreement(data: bytes) -> None:
     fill_new_memory(0x5A)
     loaded = outcome("loads", data, lambda: safepickle.loads(data, allow=()))
     found = verdict(data)
-    if found.format == "pickle" and found.compression is None:  # as a torch file, it judges what follows the pickle too
+    # As a torch file it judges what follows the pickle, too.
+    if found.format == "pickle" and found.compression is None and _SPARSE not in data:
         hold_agreement("loads", loaded, found)
     if isinstance(loaded[1], ChecksumError):
         return  # it is held against a stream only where that is asked for
@@ -182,8 +186,7 @@ def torch(data: bytes) -> None:
     fill_new_memory(0x5A)
     loaded = outcome("torch.load", data, lambda: guarded(io.BytesIO(data)))
     found = verdict(data)
-    # Sparse tensors `inspect` does not judge: torch builds them before it could see their indices.
-    if found.format.startswith("torch") and b"_rebuild_sparse" not in data:
+    if found.format.startswith("torch") and _SPARSE not in data:
         hold_agreement("torch.load", loaded, found)
     mapped = None
     with contextlib.suppress(FileNotFoundError):
