@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 __all__ = [
+    "CONTAINER_INTERNALS",
     "PROXIES",
+    "STANDARD_CONTAINERS",
     "WEAK_TYPES",
     "Entry",
+    "Kind",
     "WeakType",
     "find_weak_type",
     "look_behind",
@@ -42,6 +45,7 @@ class WeakType:
         kind: What it is, and so how it is read.
         internals: The attributes that its constructor makes afresh; no pickle may carry or replace them.
         read: Takes a snapshot of an instance.
+        arguments: The attributes that its constructor takes by keyword.
     """
 
     module: str
@@ -49,6 +53,7 @@ class WeakType:
     kind: Kind
     read: Callable[[Any], Iterator[Entry]]
     internals: frozenset[str] = frozenset()
+    arguments: tuple[str, ...] = ()
 
     @property
     def base(self) -> Any:
@@ -72,6 +77,10 @@ class WeakType:
         No code of the referents or of a subclass runs.
         """
         return list(self.read(obj))
+
+    def initialize(self, container: Any, like: Any) -> None:
+        """Run the constructor of the base class on a new container, so that it is empty, and made as `like` was."""
+        self.base.__init__(container, **{name: getattr(like, name) for name in self.arguments})
 
     def item(self, entry: Entry) -> Any:
         """Return an entry of a container as it is put in: the member of a set, the pair of a dictionary."""
@@ -157,12 +166,16 @@ WEAK_TYPES: Final = (
     WeakType("weakref", "WeakSet", "set", _read_set, _TABLE),
     WeakType("weakref", "WeakValueDictionary", "weak values", _read_weak_values, _TABLE),
     WeakType("weakref", "WeakKeyDictionary", "weak keys", _read_weak_keys, _TABLE),
-    WeakType("torch.utils.weak", "WeakIdKeyDictionary", "weak keys", _read_weak_keys, _TABLE | {"ref_type"}),
+    WeakType(
+        "torch.utils.weak", "WeakIdKeyDictionary", "weak keys", _read_weak_keys, _TABLE | {"ref_type"}, ("ref_type",)
+    ),
     WeakType("torch.utils.hooks", "RemovableHandle", "handle", _read_handle),
 )
 """Every weak type, a subclass before its base. `torch.utils.weak.TensorWeakRef` needs no place: it is an ordinary
 object that holds a `weakref.ref`."""
 
+STANDARD_CONTAINERS: Final = tuple(weak.base for weak in WEAK_TYPES if weak.is_container and weak.module == "weakref")
+CONTAINER_INTERNALS: Final = frozenset().union(*(weak.internals for weak in WEAK_TYPES if weak.is_container))
 _STANDARD: Final = {weak.base: weak for weak in WEAK_TYPES if weak.module == "weakref"}
 _BY_NAME: Final = {(weak.module, weak.name): weak for weak in WEAK_TYPES if weak.module != "weakref"}
 # Weak keys: what is remembered must not keep a class alive.

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from safepickle import rebuild
 from safepickle.copying.memo import MISSING, Copier, Memo, Setter, known_copy, set_attribute
-from safepickle.weak_types import PROXIES, look_behind
+from safepickle.weak_types import PROXIES, STANDARD_CONTAINERS, look_behind
 
 __all__ = ["FOLLOWER_COPIERS", "copy_follower", "copy_followers", "name_of_callback", "note_callback", "put"]
 
@@ -343,13 +343,12 @@ def _part(content: Any, memo: Memo) -> Any:
 
 def _leads(content: Any, memo: Memo) -> bool:
     is_known = known_copy(memo, id(content), MISSING) is not MISSING
-    return is_known or _must_copy(content, memo) or issubclass(type(content), _CACHES)
+    return is_known or _must_copy(content, memo) or issubclass(type(content), STANDARD_CONTAINERS)
 
 
 _WITHOUT_PARTS: Final = frozenset(
     {types.NoneType, bool, int, float, complex, str, bytes, range, types.CodeType, types.EllipsisType}
 )
-_CACHES: Final = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
 _OWNED_BY_NOBODY: Final = (type, types.ModuleType)
 _NAMED: Final = (types.FunctionType, types.MethodType)
 _FUNCTION_ATTRIBUTES: Final = (

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copyreg
 import functools
-import sys
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -17,34 +16,17 @@ from safepickle.copying.followers import copy_follower, copy_followers, note_cal
 from safepickle.copying.memo import MISSING, Copier, Memo, Pending, known_copy
 from safepickle.copying.strong import copy_by_reduction, copy_plain_instance
 from safepickle.rebuild import Owner, OwningFinalize, rebuild_dead_finalize
-from safepickle.weak_types import look_behind, weak_method_callback
+from safepickle.weak_types import Kind, find_weak_type, look_behind, weak_method_callback, weak_type_of
 
 __all__ = ["WEAK_COPIERS", "find_weak_copier", "finish", "settle"]
 
 
 def find_weak_copier(cls: type) -> Copier | None:
     """Choose how instances of ``cls`` are copied, or return None for a class that is not weak or copies itself."""
-    for base, copier in _weak_bases():
-        if base in cls.__mro__:  # not `issubclass`: some of these are abstract base classes, which keep a cache
-            return None if _copies_itself(cls, base) else copier
-    return None
-
-
-def _weak_bases() -> Iterable[tuple[type, Copier]]:
-    yield weakref.WeakMethod, _copy_weak_method
-    yield weakref.ref, _copy_ref_subclass
-    yield weakref.WeakSet, _copy_weak_set
-    yield weakref.WeakValueDictionary, _copy_weak_value_dictionary
-    yield weakref.WeakKeyDictionary, _copy_weak_key_dictionary
-    yield OwningFinalize, _copy_owning_finalize
-    yield weakref.finalize, _copy_finalize
-    # What torch has is looked up only where somebody has imported it.
-    torch_weak = sys.modules.get("torch.utils.weak")
-    if torch_weak is not None:
-        yield torch_weak.WeakIdKeyDictionary, _copy_weak_id_key_dictionary
-    torch_hooks = sys.modules.get("torch.utils.hooks")
-    if torch_hooks is not None:
-        yield torch_hooks.RemovableHandle, copy_plain_instance
+    weak = find_weak_type(cls)
+    if weak is None or _copies_itself(cls, weak.base):
+        return None
+    return _copy_owning_finalize if OwningFinalize in cls.__mro__ else _BY_KIND[weak.kind]
 
 
 def _copies_itself(cls: type, base: type) -> bool:
@@ -244,63 +226,27 @@ def _copy_owning_finalize(finalizer: OwningFinalize, memo: Memo) -> Any:
     return found
 
 
-def _copy_weak_set(original: Any, memo: Memo) -> Any:
+def _copy_container(original: Any, memo: Memo) -> Any:
+    """Copy a weak container: an empty one of the same class, with the attributes that its class added, then entries."""
     found = known_copy(memo, id(original), MISSING)
     if found is not MISSING:
         return found
-    elements = [reference() for reference in list(original.data)]
-    copied = _new_container(original, weakref.WeakSet.__init__, memo)
-
-    def fill(memo: Memo) -> None:
-        for element in elements:
-            if element is not None:
-                weakref.WeakSet.add(copied, _copy_or_same(element, memo))
-
-    memo.later.append(fill)
-    return copied
-
-
-def _copy_weak_value_dictionary(original: Any, memo: Memo) -> Any:
-    found = known_copy(memo, id(original), MISSING)
-    if found is not MISSING:
-        return found
-    entries = [(key, reference()) for key, reference in list(original.data.items())]
-    copied = _new_container(original, weakref.WeakValueDictionary.__init__, memo)
-    copied_entries = [(memo.copy_sealed(key), value) for key, value in entries if value is not None]
-
-    def fill(memo: Memo) -> None:
-        for key, value in copied_entries:
-            weakref.WeakValueDictionary.__setitem__(copied, key, _copy_or_same(value, memo))
-
-    memo.later.append(fill)
-    return copied
-
-
-def _copy_weak_key_dictionary(original: Any, memo: Memo) -> Any:
-    return _copy_ephemerons(original, weakref.WeakKeyDictionary, weakref.WeakKeyDictionary.__init__, memo)
-
-
-def _copy_weak_id_key_dictionary(original: Any, memo: Memo) -> Any:
-    base = sys.modules["torch.utils.weak"].WeakIdKeyDictionary
-    return _copy_ephemerons(original, base, functools.partial(base.__init__, ref_type=original.ref_type), memo)
-
-
-def _copy_ephemerons(original: Any, base: Any, init: Callable[[Any], None], memo: Memo) -> Any:
-    found = known_copy(memo, id(original), MISSING)
-    if found is not MISSING:
-        return found
-    entries = [(reference(), value) for reference, value in list(original.data.items())]
-    copied = _new_container(original, init, memo)
-    store = functools.partial(base.__setitem__, copied)
-    memo.ephemerons.extend((key, value, store) for key, value in entries if key is not None)
-    return copied
-
-
-def _new_container(original: Any, init: Callable[[Any], None], memo: Memo) -> Any:
-    """An empty container of the same class, with the attributes that its class added."""
+    weak = weak_type_of(type(original))
+    entries = weak.snapshot(original)
     copied = object.__new__(type(original))
-    init(copied)
-    return _copy_attributes(original, copied, vars(copied), memo)
+    weak.initialize(copied, original)
+    _copy_attributes(original, copied, vars(copied), memo)
+    if weak.kind == "weak keys":
+        memo.ephemerons.extend((key, value, lambda *pair: weak.put(copied, pair)) for key, (value,) in entries)
+        return copied
+    prepared = [(referent, tuple(map(memo.copy_sealed, hanging))) for referent, hanging in entries]
+
+    def fill(memo: Memo) -> None:
+        for referent, hanging in prepared:
+            weak.put(copied, weak.item((_copy_or_same(referent, memo), hanging)))
+
+    memo.later.append(fill)
+    return copied
 
 
 def _copy_attributes(original: Any, copied: Any, known: Iterable[str], memo: Memo) -> Any:
@@ -422,4 +368,15 @@ WEAK_COPIERS: dict[type, Copier | None] = {
     weakref.ref: _copy_ref,
     weakref.ProxyType: _copy_proxy,
     weakref.CallableProxyType: _copy_proxy,
+}
+
+_BY_KIND: dict[Kind, Copier] = {
+    "method": _copy_weak_method,
+    "reference": _copy_ref_subclass,
+    "proxy": _copy_proxy,
+    "set": _copy_container,
+    "weak values": _copy_container,
+    "weak keys": _copy_container,
+    "finalizer": _copy_finalize,
+    "handle": copy_plain_instance,
 }

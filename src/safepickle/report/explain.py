@@ -342,13 +342,13 @@ class _Inquiry:
         walk, graph = self._traversal.walk, self._graph
         reference, referent = question.reference, question.referent
         peers = "pickle and cloudpickle"
+        weak = find_weak_type(type(reference))
+        is_set = weak is not None and weak.kind == "set" and type(reference) is weak.base
         if type(reference) in PROXIES and not issubclass(type(referent), type | types.FunctionType):
             effect = "a second, disconnected copy of the referent in place of the proxy"
         elif type(reference) is weakref.finalize and fates.of(reference, referent) in (RELINK, STRONG):
             effect = "a finalizer that is dead: its callback never runs"
-        elif type(reference) is weakref.WeakSet and (
-            walk.numbers.get(id(referent), graph.copied_from) >= graph.copied_from
-        ):
+        elif is_set and (walk.numbers.get(id(referent), graph.copied_from) >= graph.copied_from):
             peers, effect = "cloudpickle", "a set without the members that nothing else in the pickle holds"
         else:
             return None

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import weakref
-from typing import Any, Final
+from typing import Any
 
 from safepickle.guard.rules.arrays import check_array
 from safepickle.guard.rules.base import RuleContext, ValueInfo
 from safepickle.guard.rules.weak import check_attributes_of_container
+from safepickle.weak_types import STANDARD_CONTAINERS
 
 __all__ = ["check_users_state"]
-
-_CONTAINERS: Final = (weakref.WeakSet, weakref.WeakValueDictionary, weakref.WeakKeyDictionary)
 
 
 def check_users_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
@@ -24,6 +22,6 @@ def check_users_state(context: RuleContext, obj: Any, info: ValueInfo | None, st
     kind = "" if info is None else info.kind
     if kind == "array":
         return check_array(context, obj, info, state)
-    if kind in ("weak container", "weak dictionary") or issubclass(type(obj), _CONTAINERS):
+    if kind in ("weak container", "weak dictionary") or issubclass(type(obj), STANDARD_CONTAINERS):
         check_attributes_of_container(state)
     return state

@@ -11,13 +11,10 @@ from typing import Any, Final
 from safepickle import rebuild
 from safepickle.guard.limits import LimitExceeded, Refusal
 from safepickle.guard.rules.base import Grant, Rule, RuleContext, ValueInfo, allocate, expect
+from safepickle.weak_types import CONTAINER_INTERNALS, STANDARD_CONTAINERS, WEAK_TYPES
 
 _CHAIN: Final = 100
 """Most references to references: the hash of a reference is its referent's, by recursion in C."""
-
-_CONTAINERS: Final = (weakref.WeakSet, weakref.WeakValueDictionary, weakref.WeakKeyDictionary)
-_INTERNALS: Final = frozenset({"data", "ref_type", "_remove", "_pending_removals", "_iterating", "_dirty_len"})
-"""What the containers' constructors make: the table, and the callback that every reference in it is given."""
 
 KEPT: Final = (0,)
 """What a reference refers to is the stream's own object, also where that is a set."""
@@ -28,7 +25,9 @@ FILLED: Final = (0, 2)
 _SOLID: Final = frozenset({"dtype", "torch dtype", "scalar", "size", "device", "layout", "qscheme", "text"})
 """Kinds of values that cannot be referred to weakly."""
 
-_TORCHS: Final = frozenset({("torch.utils.weak", "WeakIdRef"), ("torch.utils.weak", "_WeakHashRef")})
+_TORCHS: Final = frozenset(
+    (weak.module, weak.name) for weak in WEAK_TYPES if weak.kind == "reference" and weak.module != "weakref"
+)
 
 
 def check_referent(context: RuleContext, referent: Any) -> ValueInfo:
@@ -159,23 +158,23 @@ def _empty(context: RuleContext, arguments: tuple[Any, ...]) -> None:
 
 def _container(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     grant = context.grant(arguments[0]) if len(arguments) == 1 else None
-    standard = grant is not None and any(arguments[0] is cls for cls in _CONTAINERS)
+    standard = grant is not None and any(arguments[0] is cls for cls in STANDARD_CONTAINERS)
     if grant is None or not (standard or grant.listed != "built-in"):
         raise Refusal("its class is no allowed weak container")
-    if not is_a(grant, _CONTAINERS):
+    if not is_a(grant, STANDARD_CONTAINERS):
         raise Refusal("its class is no weak container")
     return ValueInfo("weak container")
 
 
 def _entries(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     container, entries, _ = check_parts(arguments)
-    plain = type(container) in _CONTAINERS
+    plain = type(container) in STANDARD_CONTAINERS
     grant = context.kind(container)
     if not plain and (
-        grant is None or not (grant.listed != "built-in" or any(grant.target is cls for cls in _CONTAINERS))
+        grant is None or not (grant.listed != "built-in" or any(grant.target is cls for cls in STANDARD_CONTAINERS))
     ):
         raise Refusal("the object to fill is no allowed weak container")
-    if grant is not None and not is_a(grant, _CONTAINERS):
+    if grant is not None and not is_a(grant, STANDARD_CONTAINERS):
         raise Refusal("the object to fill is no weak container")
     pairs = type(container) is not weakref.WeakSet and plain
     if pairs and not all(type(entry) is tuple and len(entry) == 2 for entry in entries):
@@ -211,7 +210,9 @@ def check_attributes_of_container(state: Any) -> None:
     """Hold the attributes of a weak container against what it works with: its table, and its methods."""
     for part in state if type(state) is tuple else (state,):
         for name in part if type(part) is dict else ():
-            if type(name) is str and (name in _INTERNALS or any(hasattr(cls, name) for cls in _CONTAINERS)):
+            if type(name) is str and (
+                name in CONTAINER_INTERNALS or any(hasattr(cls, name) for cls in STANDARD_CONTAINERS)
+            ):
                 raise Refusal(f"the state would replace {name!r}, which is what the weak container works with")
 
 
