@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 import weakref
 from collections import namedtuple
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 
 import safepickle
+from nodes import Node
 from safepickle.rebuild import UnpicklableTombstone
 
 
@@ -487,3 +489,14 @@ def test_a_partially_saved_checkpoint_loads_in_a_fresh_process(tmp_path: Path) -
     assert first.startswith("2 objects could not be pickled and are replaced by tombstones")
     assert "$.monitor: socket.socket (TypeError: cannot pickle 'socket' object)" in first
     assert second.startswith("() is not to be had: the builtins.builtin_function_or_method that stood at $.send")
+
+
+def test_a_policy_of_the_callers_decides_in_a_partial_dump_too() -> None:
+    kept, left = Node(lost=generator()), Node(lost=generator())
+    graph = [weakref.ref(kept), weakref.ref(left)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", safepickle.WeakReferenceWarning)
+        restored, lost = save_partially(graph, weakrefs=lambda referent: "strong" if referent is kept else "tombstone")
+    assert type(restored[0]().lost) is UnpicklableTombstone
+    assert restored[1]() is None
+    assert [path for _, path, _ in lost] == ["$[0]().lost"]
