@@ -39,7 +39,7 @@ class Campaign:
         for sub in ("findings", "logs", *(f"seeds-{kind}" for kind in corpus.KINDS)):
             (folder / sub).mkdir(parents=True, exist_ok=True)
         for kind in corpus.KINDS:
-            _fill(self._seeds(kind), corpus.found(kind))
+            _fill(self._seeds(kind), corpus.found(kind) + corpus.mended(kind))
 
     def _seeds(self, kind: str) -> Path:
         return self._folder / f"seeds-{kind}"
@@ -82,7 +82,7 @@ class Campaign:
         shutil.rmtree(self._seeds(kind))
         self._seeds(kind).mkdir()
         _fill(self._seeds(kind), fewest)
-        return self._keep(kind, fewest - set(corpus.written(kind)))
+        return self._keep(kind, fewest - set(corpus.written(kind)) - set(corpus.mended(kind)))
 
     def _keep(self, kind: str, seeds: set[bytes]) -> int:
         """Keep seeds as the corpus, but for those that find something; return how many."""

@@ -1,7 +1,7 @@
 """The seeds: good and bad programs of the tests' tables, and those that the fuzzer found to reach something new.
 
 The latter are kept in ``corpus/``, one file for each kind of input, one seed in base64 on each line, sorted. So they
-grow by readable diffs, and a seed cannot be there twice.
+grow by readable diffs, and a seed cannot be there twice. Beside each lies a file of inputs that were findings.
 """
 
 from __future__ import annotations
@@ -35,8 +35,17 @@ def kind_of(target: str) -> str:
 
 
 def found(kind: str) -> list[bytes]:
-    """Return the seeds that the fuzzer found."""
-    path = HERE / "corpus" / f"{kind}.txt"
+    """Return the seeds that the fuzzer found to reach something new."""
+    return _read_all(f"{kind}.txt")
+
+
+def mended(kind: str) -> list[bytes]:
+    """Return the inputs that were findings. They are added by hand, once they are none any more, and stay."""
+    return _read_all(f"{kind}.mended.txt")
+
+
+def _read_all(name: str) -> list[bytes]:
+    path = HERE / "corpus" / name
     return [read(text) for text in path.read_text().split()] if path.exists() else []
 
 

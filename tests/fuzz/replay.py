@@ -1,4 +1,4 @@
-"""Run inputs again, without atheris: the found seeds of one kind, or files such as those of the findings.
+"""Run inputs again, without atheris: what is kept of one kind, or files such as those of the findings.
 
 usage: python -m fuzz.replay KIND [FILE...]
 
@@ -23,7 +23,7 @@ def main(kind: str, *files: str) -> int:
         watching.SECONDS = math.inf  # the tests measure no time
     import_listed()
     status = 0
-    for seed in [Path(file).read_bytes() for file in files] or corpus.found(kind):
+    for seed in [Path(file).read_bytes() for file in files] or corpus.found(kind) + corpus.mended(kind):
         for target in corpus.KINDS[kind]:
             try:
                 TARGETS[target](seed)
