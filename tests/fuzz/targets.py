@@ -90,7 +90,8 @@ def hold_agreement(step: str, loaded: Outcome, found: safepickle.Inspection) -> 
     if (error is None) == (found.verdict == "safe"):
         return
     # inspect imports nothing, and says by a figure of its own how many buffers a load has to be given.
-    if "cannot be imported here" in _said(loaded) or (found.buffers and found.format == "pickle"):
+    missing = ("cannot be imported here", "ModuleNotFoundError")
+    if any(word in _said(loaded) for word in missing) or (found.buffers and found.format == "pickle"):
         return
     problem = _plain(found.problems[0].reason) if found.problems else ""
     raise Finding("disagreement", f"{step}: {_said(loaded)} / inspect: {found.verdict} {problem}")
