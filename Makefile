@@ -40,13 +40,16 @@ demo: .venv/demo/.ready
 
 test: test-core test-integrations
 
+# The tests of one file stay in one process.
+PARALLEL = -q -n auto --dist loadfile
+
 test-core: $(VERSIONS:%=.venv/core-%/.ready)
 	@test -n "$(VERSIONS)" || { echo "no CPython from 3.11 to 3.15 was found"; exit 1; }
 	@set -e; for version in $(VERSIONS); do \
 	    echo "core tests on CPython $$version: $$(.venv/core-$$version/bin/python -V)"; \
-	    .venv/core-$$version/bin/python -m pytest -q tests/test_*.py tests/guard; \
+	    .venv/core-$$version/bin/python -m pytest $(PARALLEL) tests/test_*.py tests/guard; \
 	    echo "the same without the compiled core"; \
-	    SAFEPICKLE_PURE=1 .venv/core-$$version/bin/python -m pytest -q tests/test_*.py; \
+	    SAFEPICKLE_PURE=1 .venv/core-$$version/bin/python -m pytest $(PARALLEL) tests/test_*.py; \
 	done
 	@echo "the core's tests passed on CPython $(VERSIONS)"
 

@@ -16,12 +16,15 @@ PURE = (
     or bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 )
 
+# One binary of the oldest CPython that is supported serves it and every later one. What the headers of a later one make
+# of the limited API serves that version alone: there None is immortal, and nobody counts references to it.
+IS_OLDEST = sys.version_info[:2] == (3, 11)
+
 SPEEDUPS = Extension(
     "safepickle._speedups",
     ["src/safepickle/_speedups.c"],
-    # The limited API of the oldest CPython that is supported: one binary serves it and every later one.
     define_macros=[("Py_LIMITED_API", "0x030B0000")],
-    py_limited_api=True,
+    py_limited_api=IS_OLDEST,
     optional=True,
 )
 
@@ -29,4 +32,4 @@ if PURE:
     print("safepickle is built in Python alone: it works the same, and is slower")
     setup()
 else:
-    setup(ext_modules=[SPEEDUPS], options={"bdist_wheel": {"py_limited_api": "cp311"}})
+    setup(ext_modules=[SPEEDUPS], options={"bdist_wheel": {"py_limited_api": "cp311"}} if IS_OLDEST else {})

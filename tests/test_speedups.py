@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import safepickle
+from nodes import Node
 from safepickle import speedups
 from safepickle.dumping.base_pickler import BasePickler
 from weak_graphs import build, plans
@@ -445,3 +446,15 @@ def test_the_environment_turns_the_compiled_core_off(value):
     environment = {**os.environ, "SAFEPICKLE_PURE": value}
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     assert run.stdout.split() == ["False", str(len(safepickle.dumps({1: 2})))]
+
+
+def test_no_reference_to_none_is_lost():
+    """Headers of a CPython where None is immortal count none, which ends the process on an older one."""
+    root = Node()
+    root.kept = [Node(), Node()]
+    root.forward = [weakref.ref(node) for node in root.kept]
+    safepickle.dumps(root)
+    before = sys.getrefcount(None)
+    for _ in range(200):
+        safepickle.dumps(root)
+    assert abs(sys.getrefcount(None) - before) < 100

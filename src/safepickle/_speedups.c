@@ -159,7 +159,7 @@ AddressSet_add(AddressSet *self, PyObject *id)
     if (address == EMPTY || AddressSet_put(self, address) < 0) {
         return NULL;
     }
-    Py_RETURN_NONE;
+    return Py_NewRef(Py_None);
 }
 
 static PyObject *
@@ -170,7 +170,7 @@ AddressSet_discard(AddressSet *self, PyObject *id)
         return NULL;
     }
     AddressSet_drop(self, address);
-    Py_RETURN_NONE;
+    return Py_NewRef(Py_None);
 }
 
 static PyObject *
@@ -184,7 +184,7 @@ AddressSet_update(AddressSet *self, PyObject *ids)
                 return NULL;
             }
         }
-        Py_RETURN_NONE;
+        return Py_NewRef(Py_None);
     }
     PyObject *iterator = PyObject_GetIter(ids);
     if (iterator == NULL) {
@@ -202,7 +202,7 @@ AddressSet_update(AddressSet *self, PyObject *ids)
     if (PyErr_Occurred()) {
         return NULL;
     }
-    Py_RETURN_NONE;
+    return Py_NewRef(Py_None);
 }
 
 static int

@@ -79,7 +79,7 @@ def test_damaged_input_has_a_verdict(title: str):
 @pytest.mark.parametrize(
     ("title", "said"),
     [
-        ("html", "HTML or XML page"), ("git lfs", "Git LFS pointer"), ("gzip", "a gzip file"), ("nothing", "an empty file"),
+        ("html", "HTML or XML page"), ("git lfs", "Git LFS pointer"), ("gzip", "this gzip file is damaged"), ("nothing", "an empty file"),
         ("truncated in the frame", "left"), ("without STOP", "left|cut off"), ("zip", "a zip file"), ("zeros", "nothing but zeros"),
         ("safetensors", "safetensors"),
     ],

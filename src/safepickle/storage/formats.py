@@ -220,6 +220,9 @@ def _may_be_opcodes(head: bytes) -> bool:
             pass
     except ValueError as error:
         return "unknown" not in str(error)
+    except Warning:
+        # Somebody wants errors for warnings, and a text has an escape that Python does not know.
+        return True
     return True
 
 
