@@ -102,7 +102,7 @@ dist: .venv/dist/.ready
 FUZZ_SECONDS ?= 300
 
 fuzz: .venv/fuzz/.ready
-	PYTHONPATH=tests .venv/fuzz/bin/python -m fuzz --seconds $(FUZZ_SECONDS)
+	PYTHONPATH=tests .venv/fuzz/bin/python -W ignore -m fuzz --seconds $(FUZZ_SECONDS)
 
 docs: .venv/docs/.ready
 	.venv/docs/bin/mkdocs build --strict --quiet
