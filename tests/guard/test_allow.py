@@ -90,10 +90,10 @@ def test_function_that_may_only_be_called_cannot_be_kept():
 
 
 def test_members_of_an_enum_take_no_state():
-    data = pickled(build(call(name("guard.targets", "Color"), 1), {"planted": 1}))
+    data = pickled(build(call(name("guard.targets", "Color"), 1), {"planted_in_a_member": 1}))
     with pytest.raises(safepickle.NotAllowedError, match="shared by the whole process"):
         safepickle.loads(data, allow=[Color])
-    assert not hasattr(Color.RED, "planted")
+    assert not hasattr(Color.RED, "planted_in_a_member")
 
 
 def test_enum_is_called_with_one_value_alone():
