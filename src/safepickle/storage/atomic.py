@@ -50,8 +50,8 @@ def replacing(path: str | os.PathLike[str], *, fsync: bool = True) -> Iterator[i
             yield device
         return
     target = _resolve(path)
-    if existing is not None and not _is_same(target, existing):
-        # A descriptor's path, such as /dev/stdout, of a file that has lost its name: there is nothing to replace.
+    if existing is not None and _has_lost_its_name(path, existing):
+        # A descriptor's path, such as /dev/stdout, still leads to it: there is nothing to replace.
         with open(path, "wb", buffering=0) as nameless:
             yield nameless
         return
@@ -95,11 +95,13 @@ def _no_file_here(error: OSError, folder: str) -> OSError:
     return OSError(error.errno, f"cannot make a file in this folder: {error.strerror}", folder)
 
 
-def _is_same(path: str, existing: os.stat_result) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), existing)
-    except FileNotFoundError:
-        return False
+def _has_lost_its_name(path: str, existing: os.stat_result) -> bool:
+    """Tell whether `path` leads to a file without a name.
+
+    Not whether it leads to another file by now: then somebody else has replaced it, and it is no less to be replaced
+    as a whole.
+    """
+    return existing.st_nlink == 0 and os.path.samestat(os.stat(path), existing)
 
 
 def _is_writable(path: str) -> bool:
