@@ -74,6 +74,9 @@ class _Walk:
                 if len(self._seen) > _MOST_OBJECTS:
                     self._found.complete = False
                     break
+                if depth > _LISTED_DEPTH and kind in _SEQUENCES and kind in self._plain:
+                    self._pass(value, self._paths.add(parent, edge), depth + 1, lines, waiting)
+                    continue
                 children = _items(value) if kind in _SEQUENCES else list(self._children(value))
             number = self._paths.add(parent, edge) if is_listed or kind not in _LEAVES else -1
             if kind not in _LEAVES and kind not in self._plain:
@@ -96,6 +99,26 @@ class _Walk:
             waiting.extend([(child, number, way, depth + 1, lines) for child, way in children])
         self._found.tree = [Node(*node) for node in self._nodes]
         return self._found
+
+    def _pass(
+        self,
+        value: Any,
+        number: int,
+        depth: int,
+        lines: tuple[int, ...],
+        waiting: deque[tuple[Any, int, Edge, int, Any]],
+    ) -> None:
+        """Go on to what lies in a list or tuple of which nothing is to be said: most objects of most files are such."""
+        plain, size = self._plain, 0
+        for position, item in enumerate(value):
+            kind = type(item)
+            if kind in _LEAVES:
+                size += _size(item)
+            elif kind not in plain or item:
+                waiting.append((item, number, position, depth, lines))
+        if size:
+            for line in lines:
+                self._nodes[line][3] += size
 
     def _ends(self, value: Any) -> bool:
         """Tell whether nothing lies in a value, and nothing but its size is to be said of it."""
