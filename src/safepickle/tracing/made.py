@@ -22,6 +22,9 @@ _MANY, _SEVERAL = 2_000, 6
 """A walk that goes the nearest first meets no long row before it has met far too many objects: once so many were made
 on the way, so many in a row are enough for it."""
 
+_FROZEN_BY_PYTHON: Final = 500
+"""CPython 3.12 freezes some 400 objects of its own as it starts. So few of anybody's make no long row."""
+
 # No chain consists of these alone: there is an instance in between. They are the most frequent objects.
 _PASSIVE: Final = frozenset(
     {dict, list, tuple, set, frozenset, type(gc), *(value for value in vars(types).values() if isinstance(value, type))}
@@ -60,7 +63,7 @@ class Made:
             if self._met < _FEW:
                 return before + 1
             # What is frozen is not shown, and cannot be told from what was made.
-            self._frozen = gc.get_freeze_count()
+            self._frozen = max(0, gc.get_freeze_count() - _FROZEN_BY_PYTHON)
             self._existing = {id(there) for there in gc.get_objects() if type(there) not in _PASSIVE}
             return 0
         if id(obj) in self._existing:
