@@ -36,12 +36,14 @@ class Member(NamedTuple):
         offset: Of its data in the file.
         size: Of its data.
         start: Of its header.
+        crc: What the tables say of its CRC-32; its bytes were not held against it.
     """
 
     name: str
     offset: int
     size: int
     start: int
+    crc: int
 
 
 class _Entry(NamedTuple):
@@ -84,11 +86,16 @@ class TorchArchive(NamedTuple):
 
     Attributes:
         pickle: The member that holds the object.
-        storages: Bytes of each storage, by its key.
+        storages: The member that holds each storage, by its key.
     """
 
     pickle: Member
-    storages: dict[str, int]
+    storages: dict[str, Member]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each storage, by its key."""
+        return {key: member.size for key, member in self.storages.items()}
 
 
 def read_torch_archive(file: Any, start: int = 0) -> TorchArchive:
@@ -102,7 +109,7 @@ def read_torch_archive(file: Any, start: int = 0) -> TorchArchive:
     root = _torch_root(members)
     _check_records(file, start, root, members)
     data = f"{root}/data/"
-    storages = {name.removeprefix(data): member.size for name, member in members.items() if name.startswith(data)}
+    storages = {name.removeprefix(data): member for name, member in members.items() if name.startswith(data)}
     return TorchArchive(members[f"{root}/data.pkl"], storages)
 
 
@@ -259,7 +266,7 @@ def _check_member(file: Any, start: int, directory: int, entry: _Entry) -> Membe
     offset = entry.start + _LOCAL.size + len(local)
     if offset + entry.size > directory:
         raise Malformed(f"the member {name!r} lies outside the archive")
-    return Member(name, offset, entry.size, entry.start)
+    return Member(name, offset, entry.size, entry.start, entry.crc)
 
 
 def _check_gaps(file: Any, start: int, members: list[Member], directory: int) -> None:

@@ -6,12 +6,12 @@ containers) are made for real, since only making them tells whether the load cou
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from safepickle.guard.allow_list import AllowList
-from safepickle.guard.blob import Blob
+from safepickle.guard.blob import Blob, read_memory
 from safepickle.guard.guarded import USERS, Guarded
 from safepickle.guard.limits import NESTED_LOADS, LimitExceeded, Malformed, Refusal
 from safepickle.guard.names import import_name
@@ -32,7 +32,7 @@ class Symbol:
 
     Attributes:
         grant: The name whose call makes it: a class or a function.
-        arguments: Of the call.
+        arguments: Of the call; of a storage of torch's own files, its persistent id.
         info: What the rule says of it, or None.
         state: What it was given as state.
         items: What was appended to it.
@@ -89,6 +89,7 @@ class InspectBackend(Guarded):
             ids mean nothing.
         depth: How many files this one lies in.
         look_at_storage: Says what storage a torch file that lies inside the pickle holds.
+        out_of_band: The buffers, where they are there.
     """
 
     def __init__(
@@ -97,9 +98,11 @@ class InspectBackend(Guarded):
         *,
         depth: int = 0,
         look_at_storage: Callable[[bytes, InspectBackend, int], ValueInfo],
+        out_of_band: Iterable[Any] = (),
     ) -> None:
         super().__init__(AllowList())
         self._look_at_storage = look_at_storage
+        self._out_of_band = iter(out_of_band)
         self.objections: list[Objection] = []
         self.buffers = 0
         self._storages = storages
@@ -228,12 +231,14 @@ class InspectBackend(Guarded):
             raise Malformed("the persistent id of a storage has no view, as those of the older format have")
         self._entitle(self._storages.claim(identifier, info, self._stream_length()))
         info.filled = not self._storages.is_legacy
-        return Symbol(None, (), info)
+        return Symbol(None, identifier, info)
 
     def buffer(self) -> Any:
         if self._storages is not None:
             raise Malformed("it needs out-of-band buffers, and torch gives none")
         self.buffers += 1
+        for buffer in self._out_of_band:
+            return Blob(memoryview, memoryview(buffer).nbytes, read_memory(buffer))
         return Blob(memoryview, None)
 
     def read_only(self, buffer: Any) -> Any:

@@ -8,9 +8,9 @@ is left.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from typing import Any, Final
 
+from safepickle.guard.blob import Reader, read_file, read_memory
 from safepickle.guard.limits import Malformed
 from safepickle.guard.opcodes import OPCODES, WIDEST
 from safepickle.storage.formats import HEAD
@@ -91,10 +91,9 @@ class Source:
         self._skip_beyond(position, length)
         return MOVED
 
-    def reader(self, position: int, length: int) -> Callable[[], bytes] | None:
+    def reader(self, position: int, length: int) -> Reader | None:
         """Return what reads a payload after all, or None where it will be gone."""
-        view = memoryview(self.data)[position : position + length]
-        return view.tobytes
+        return read_memory(memoryview(self.data)[position : position + length])
 
     def line(self, position: int) -> tuple[bytes, int]:
         """Return the text up to the next newline, without it, and the position behind it."""
@@ -180,17 +179,8 @@ class FileSource(Source):
     def left(self, position: int) -> int:
         return self._size - self.base - position
 
-    def reader(self, position: int, length: int) -> Callable[[], bytes] | None:
-        start = self.origin + self.base + position
-
-        def read() -> bytes:
-            stands = self._file.tell()
-            self._file.seek(start)
-            data: bytes = self._file.read(length)
-            self._file.seek(stands)
-            return data
-
-        return read
+    def reader(self, position: int, length: int) -> Reader:
+        return read_file(self._file, self.origin + self.base + position, length)
 
     def finish(self, position: int) -> None:
         self._file.seek(self.origin + self.base + position)
@@ -244,7 +234,7 @@ class StreamSource(Source):
     def left(self, position: int) -> int | None:
         return None
 
-    def reader(self, position: int, length: int) -> Callable[[], bytes] | None:
+    def reader(self, position: int, length: int) -> None:
         return None
 
     def head(self) -> bytes:

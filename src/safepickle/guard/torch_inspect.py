@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from safepickle.guard.blob import Blob, read_file
 from safepickle.guard.containers import read_torch_archive
 from safepickle.guard.inspect_backend import InspectBackend, Symbol
 from safepickle.guard.limits import LimitExceeded, Malformed, Refusal
@@ -17,7 +19,7 @@ from safepickle.guard.source import Source, open_source
 from safepickle.guard.storage_claims import StorageClaims
 from safepickle.storage.formats import HEAD
 
-__all__ = ["Run", "new_inspect_backend", "run_legacy", "run_pickle", "run_zip"]
+__all__ = ["Run", "new_inspect_backend", "run_legacy", "run_nested", "run_pickle", "run_zip"]
 
 _MAGIC_NUMBER: Final = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION: Final = 1001
@@ -33,7 +35,7 @@ class Run:
         protocol: Of the pickle.
         member: The member of the archive that held it, or ``""``.
         pickle_bytes: Length of the pickle.
-        storages: Bytes of each storage by key, as the file holds them.
+        storages: The bytes of each storage by key, unread, as the file holds them.
         complete: Whether the run came to the end.
     """
 
@@ -42,13 +44,15 @@ class Run:
     protocol: int = 0
     member: str = ""
     pickle_bytes: int = 0
-    storages: dict[str, int] = field(default_factory=dict)
+    storages: dict[str, Blob] = field(default_factory=dict)
     complete: bool = False
 
 
-def new_inspect_backend(storages: StorageClaims | None = None, *, depth: int = 0) -> InspectBackend:
+def new_inspect_backend(
+    storages: StorageClaims | None = None, *, depth: int = 0, out_of_band: Iterable[Any] = ()
+) -> InspectBackend:
     """Return a backend of symbols that can look into the torch files that lie inside a pickle. See `InspectBackend`."""
-    return InspectBackend(storages, depth=depth, look_at_storage=inspect_storage)
+    return InspectBackend(storages, depth=depth, look_at_storage=inspect_storage, out_of_band=out_of_band)
 
 
 def run_pickle(source: Source, backend: InspectBackend, encoding: str = "utf-8") -> Run:
@@ -77,9 +81,12 @@ def run_zip(file: Any, depth: int = 0) -> Run:
     archive = read_torch_archive(file, start)
     file.seek(start + archive.pickle.offset)
     run = run_pickle(
-        Source(file.read(archive.pickle.size)), new_inspect_backend(StorageClaims(archive.storages), depth=depth)
+        Source(file.read(archive.pickle.size)), new_inspect_backend(StorageClaims(archive.sizes), depth=depth)
     )
-    run.member, run.storages = archive.pickle.name, archive.storages
+    run.member = archive.pickle.name
+    for key, member in archive.storages.items():
+        read = read_file(file, start + member.offset, member.size)
+        run.storages[key] = Blob(bytes, member.size, read, member.crc)
     return run
 
 
@@ -121,18 +128,28 @@ def inspect_storage(payload: bytes, outer: InspectBackend, depth: int) -> ValueI
         Refusal: It holds something else.
         Malformed: It is no whole torch file.
     """
-    file = io.BytesIO(payload)
-    form = torch_format(payload[:HEAD])
-    if form is None:
-        raise Malformed("the torch file inside it is none")
-    run = run_zip(file, depth) if form == "zip" else run_legacy(file, depth)
+    run = run_nested(payload, depth)
     outer.objections += run.backend.objections
     if type(run.root) is not Symbol or run.root.info is None or run.root.info.kind != "storage":
         raise Refusal("the torch file inside it holds no storage")
     return run.root.info
 
 
-def _pass_storage(file: Any, key: str, itemsize: int, claimed: int) -> int:
+def run_nested(payload: bytes, depth: int) -> Run:
+    """Run a torch file that lies inside a pickle.
+
+    Raises:
+        Refusal: Its container could be read in two ways.
+        Malformed: It is no whole torch file.
+    """
+    file = io.BytesIO(payload)
+    form = torch_format(payload[:HEAD])
+    if form is None:
+        raise Malformed("the torch file inside it is none")
+    return run_zip(file, depth) if form == "zip" else run_legacy(file, depth)
+
+
+def _pass_storage(file: Any, key: str, itemsize: int, claimed: int) -> Blob:
     header = file.read(8)
     if len(header) != 8:
         raise Malformed("the file is cut off in front of a storage")
@@ -144,4 +161,4 @@ def _pass_storage(file: Any, key: str, itemsize: int, claimed: int) -> int:
     if here + nbytes > end:
         raise Malformed(f"the file is cut off in storage {key!r}")
     file.seek(here + nbytes)
-    return nbytes
+    return Blob(bytes, nbytes, read_file(file, here, nbytes))

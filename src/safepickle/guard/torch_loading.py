@@ -60,7 +60,7 @@ def load_guarded(
     head = file.read(HEAD)
     try:
         form = torch_format(head)
-        storages = StorageClaims(read_torch_archive(file, start).storages if form == "zip" else None)
+        storages = StorageClaims(read_torch_archive(file, start).sizes if form == "zip" else None)
         if form is None:
             known = recognise(head)
             raise Malformed(

@@ -166,6 +166,6 @@ def _result(name: str, form: str, packed: str | None, size: int, run: Run, findi
         tree=tuple(findings.tree),
         file_bytes=size,
         pickle_bytes=run.pickle_bytes,
-        tensor_bytes=sum(run.storages.values()) or sum(tensor.nbytes for tensor in findings.tensors),
+        tensor_bytes=sum(map(len, run.storages.values())) or sum(tensor.nbytes for tensor in findings.tensors),
         complete=run.complete and findings.complete,
     )
