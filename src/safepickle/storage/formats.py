@@ -68,6 +68,10 @@ KERAS: Final = Format(
 NPZ: Final = Format(
     "npz", "an .npz archive of arrays in numpy's own format", "load it with numpy.load(allow_pickle=False)"
 )
+NPY: Final = Format("npy", "an array in numpy's own format", "load it with numpy.load(allow_pickle=False)")
+HDF5: Final = Format(
+    "HDF5", "an HDF5 file, as older versions of Keras write", "load it with keras.saving.load_model or h5py"
+)
 ZIP: Final = Format("zip", "a zip file, and torch.save did not write it", "look into it with zipfile.ZipFile")
 SAFETENSORS: Final = Format(
     "safetensors", "a safetensors file", "load it with safetensors, such as safetensors.torch.load_file"
@@ -106,16 +110,8 @@ _MAGIC: Final = (
     (b"\x28\xb5\x2f\xfd", _packed("zstd", "a Zstandard file", "the package zstandard")),
     (b"\x04\x22\x4d\x18", _packed("lz4", "an LZ4 file", "lz4.frame.open")),
     (b"PK\x05\x06", Format("zip", "an empty zip file")),
-    (
-        b"\x93NUMPY",
-        Format("npy", "an array in numpy's own format", "load it with numpy.load(allow_pickle=False)"),
-    ),
-    (
-        b"\x89HDF",
-        Format(
-            "HDF5", "an HDF5 file, as older versions of Keras write", "load it with keras.saving.load_model or h5py"
-        ),
-    ),
+    (b"\x93NUMPY", NPY),
+    (b"\x89HDF", HDF5),
     (b"GGUF", Format("GGUF", "a GGUF model", "run it with llama.cpp, or read it with the package gguf")),
     (b"PAR1", Format("Parquet", "a Parquet file", "load it with pandas.read_parquet")),
     (b"ARROW1", Format("Arrow", "an Arrow file", "load it with pyarrow.feather.read_table")),
