@@ -41,6 +41,21 @@ def test_an_argument_wins_over_a_bound_option():
     assert isinstance(safepickle.loads(tombstone), safepickle.Tombstone)
 
 
+def test_an_argument_wins_over_a_bound_option_of_a_load_and_the_others_stay_bound():
+    data = pickle.dumps(Node()).replace(b"\x05nodes", b"\x05sedon")
+    bound = safepickle.backend(aliases={"sedon": "elsewhere"}, missing="stub")
+    for load in (bound.loads, lambda data, **given: bound.Unpickler(io.BytesIO(data), **given).load()):
+        assert type(load(data)).__module__ == "elsewhere"
+        assert type(load(data, aliases={"sedon": "nodes"})) is Node
+        assert type(load(data, aliases={"sedon": "nowhere"})).__module__ == "nowhere"
+        with pytest.raises(safepickle.MissingModuleError, match="elsewhere"):
+            load(data, missing="raise")
+    guarded = safepickle.backend(allow=[Node])
+    with pytest.raises(safepickle.NotAllowedError, match="on no list"):
+        guarded.Unpickler(io.BytesIO(pickle.dumps(Node())), allow=()).load()
+    assert type(guarded.Unpickler(io.BytesIO(pickle.dumps(Node()))).load()) is Node
+
+
 @pytest.mark.parametrize("pickler", [pickle, safepickle])
 def test_it_survives_pickling(pickler):
     strong = pickler.loads(pickler.dumps(safepickle.backend(weakrefs="strong")))

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import safepickle
+from nodes import Node
 
 VALUE = {"weights": [float(number) for number in range(2000)], "name": "text"}
 UNPACKERS = {
@@ -42,6 +43,12 @@ def test_the_suffix_chooses_the_compressor(name: str, allow, tmp_path: Path):
     with pytest.raises(pickle.UnpicklingError, match="damaged or cut off"):
         safepickle.load(path, allow=allow)
     assert safepickle.inspect(path).verdict == "damaged"
+
+
+def test_what_is_allowed_may_be_an_iterator(tmp_path: Path):
+    path = tmp_path / "x.gz"
+    safepickle.dump(Node(), path)
+    assert type(safepickle.load(path, allow=iter([Node]))) is Node
 
 
 @pytest.mark.parametrize("name", OPTIONAL)

@@ -11,8 +11,19 @@ from typing import Any
 from safepickle.dumping import pickler
 from safepickle.guard.allowing import allow_list
 from safepickle.loading import unpickler
-from safepickle.loading.aliases import Aliases, Missing, names
-from safepickle.options import AllowItem, DumpOptions, Finalizers, Unpicklable, WeakReferencePolicy
+from safepickle.loading.aliases import names
+from safepickle.options import (
+    DEFAULTS,
+    UNBOUND,
+    Aliases,
+    AllowItem,
+    DumpOptions,
+    Finalizers,
+    LoadOptions,
+    Missing,
+    Unpicklable,
+    WeakReferencePolicy,
+)
 from safepickle.public import public
 from safepickle.reduce_value import ReduceTuple
 
@@ -42,27 +53,19 @@ class Backend:
     Pickler = pickler.Pickler
     Unpickler = unpickler.Unpickler
 
-    def __init__(
-        self,
-        dumping: DumpOptions,
-        allow: Iterable[AllowItem] | None,
-        aliases: Aliases | None,
-        missing: Missing | None,
-    ) -> None:
+    def __init__(self, dumping: DumpOptions, loading: LoadOptions) -> None:
         self.__name__ = "safepickle"
-        bound = {field.name: getattr(dumping, field.name) for field in fields(dumping)}
-        dump_keywords = {name: value for name, value in bound.items() if value != getattr(DumpOptions(), name)}
-        given = {"allow": allow, "aliases": aliases, "missing": missing}
-        load_keywords: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        allow_list(allow)
-        renaming = names(aliases, missing)
+        # What is wrong with them is to be said here.
+        allow_list(loading.allow)
+        names(loading)
+        dump_keywords = {field.name: getattr(dumping, field.name) for field in fields(dumping)}
+        dump_keywords = _other_than(DEFAULTS, dump_keywords)
+        load_keywords = _other_than(UNBOUND, loading._asdict())
         self._options = {**dump_keywords, **load_keywords}
         own: dict[str, Any] = {
             "Pickler": type("Pickler", (pickler.Pickler,), {"dump_options": dumping, "__module__": "safepickle"}),
             "Unpickler": type(
-                "Unpickler",
-                (unpickler.Unpickler,),
-                {"_bound_allow": allow, "_bound_names": renaming, "__module__": "safepickle"},
+                "Unpickler", (unpickler.Unpickler,), {"load_options": loading, "__module__": "safepickle"}
             ),
             "dump": functools.partial(pickler.dump, **dump_keywords),
             "dumps": functools.partial(pickler.dumps, **dump_keywords),
@@ -109,4 +112,11 @@ def backend(
         TypeError: An item of `allow` or `aliases` is of the wrong kind.
         ValueError: An option has no such value.
     """
-    return Backend(DumpOptions(protocol, weakrefs, finalizers, unpicklable), allow, aliases, missing)
+    return Backend(
+        DumpOptions(protocol, weakrefs, finalizers, unpicklable),
+        LoadOptions(allow=allow, aliases=aliases, missing=missing),
+    )
+
+
+def _other_than(defaults: DumpOptions | LoadOptions, options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value != getattr(defaults, name)}

@@ -1,20 +1,24 @@
-"""What a caller may ask of a dump, validated, and what of a load: the weak-reference policy and the other options.
+"""What a caller may ask of a dump, and what of a load, validated.
 
-It knows the words of the policies, not how they are carried out.
+It knows the words of the options, not how they are carried out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import BuiltinFunctionType, FunctionType
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 __all__ = [
     "DEFAULTS",
+    "UNBOUND",
+    "Aliases",
     "AllowItem",
     "DumpOptions",
     "Finalizers",
+    "LoadOptions",
+    "Missing",
     "OutsideFate",
     "Unpicklable",
     "WeakReferencePolicy",
@@ -29,6 +33,8 @@ WeakReferencePolicy: TypeAlias = Literal["relink", "strong", "tombstone", "stric
 Finalizers: TypeAlias = Literal["dead", "rearm"]
 Unpicklable: TypeAlias = Literal["raise", "tombstone"] | Callable[[Any], Any]
 AllowItem: TypeAlias = type[Any] | FunctionType | BuiltinFunctionType | str
+Aliases: TypeAlias = Mapping[str, str | type[Any] | Callable[..., Any]]
+Missing: TypeAlias = Literal["raise", "stub"]
 
 _POLICIES = ("relink", "strong", "tombstone", "strict")
 _FINALIZERS = ("dead", "rearm")
@@ -100,3 +106,28 @@ class DumpOptions:
 
 
 DEFAULTS: Final = DumpOptions()
+
+
+class LoadOptions(NamedTuple):
+    """What a caller asks of a load. See `safepickle.Unpickler` for the meaning of each.
+
+    A tuple is made in less time than a frozen dataclass, which a small load would notice.
+    """
+
+    fix_imports: bool = True
+    encoding: str = "ASCII"
+    errors: str = "strict"
+    buffers: Iterable[Any] | None = ()
+    allow: Iterable[AllowItem] | None = None
+    aliases: Aliases | None = None
+    missing: Missing | None = None
+
+    def bound_to(self, bound: LoadOptions) -> LoadOptions:
+        """Return these options, with `allow`, `aliases` and `missing` of `bound` where they are None."""
+        if bound is UNBOUND:
+            return self
+        names = ("allow", "aliases", "missing")
+        return self._replace(**{name: getattr(bound, name) for name in names if getattr(self, name) is None})
+
+
+UNBOUND: Final = LoadOptions()

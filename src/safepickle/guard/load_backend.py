@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from safepickle import rebuild
@@ -19,6 +19,7 @@ from safepickle.guard.source import Source
 from safepickle.guard.storage_claims import StorageClaims
 from safepickle.guard.torch_storages import describe_storage, hold_storage, is_torchs
 from safepickle.guard.users_state import StateSetters
+from safepickle.options import LoadOptions
 
 __all__ = ["LoadBackend", "LoadStorage"]
 
@@ -33,10 +34,9 @@ class LoadBackend(Guarded):
 
     Args:
         allowed: What the user allows beside the built-in list.
-        fix_imports: As for `pickle.load`.
+        options: Of them `fix_imports` and `buffers`, as for `pickle.load`.
         find_class: The `find_class` of a subclass of the unpickler, or None.
         names: What has moved, or None.
-        buffers: The out-of-band buffers.
         storages: What the torch file around the pickle has of storages, and what was claimed of it.
         load_storage: Loads the storage in a torch file that lies inside the pickle, and says what it is.
     """
@@ -44,21 +44,20 @@ class LoadBackend(Guarded):
     def __init__(
         self,
         allowed: AllowList,
+        options: LoadOptions,
         *,
-        fix_imports: bool = True,
         find_class: Callable[[str, str], Any] | None = None,
         names: Renaming | None = None,
-        buffers: Iterator[Any] | None = None,
         storages: StorageClaims | None = None,
         load_storage: LoadStorage,
     ) -> None:
-        super().__init__(allowed, fix_imports=fix_imports)
+        super().__init__(allowed, fix_imports=options.fix_imports)
         self._load_storage = load_storage
         self._find_class = find_class
         self._names = names
         self._persistent_load: Callable[[Any], Any] | None = None
         self.storages = StorageClaims() if storages is None else storages
-        self._buffers = buffers
+        self._buffers = None if options.buffers is None else iter(options.buffers)
         self._given: dict[int, Any] = {}
         self._state_setters = StateSetters()
         self._nested_storage: Any = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from safepickle.errors import DamagedPickleError, LoadLimitError, NotAllowedError
@@ -14,6 +14,7 @@ from safepickle.guard.machine import Machine
 from safepickle.guard.names import Renaming
 from safepickle.guard.source import Source
 from safepickle.guard.storage_claims import StorageClaims, follow_file
+from safepickle.options import LoadOptions
 from safepickle.storage.formats import recognise
 
 __all__ = ["Loader"]
@@ -24,7 +25,7 @@ class Loader:
 
     Args:
         allowed: What the user allows beside the built-in list.
-        fix_imports, encoding, errors, buffers: As for `pickle.load`.
+        options: As for `pickle.load`; what they say of names is `allowed` and `names`.
         find_class: The `find_class` of a subclass of the unpickler, or None.
         names: What has moved, or None.
         name: What messages call the file.
@@ -36,11 +37,8 @@ class Loader:
     def __init__(
         self,
         allowed: AllowList,
+        options: LoadOptions,
         *,
-        fix_imports: bool = True,
-        encoding: str = "ASCII",
-        errors: str = "strict",
-        buffers: Iterable[Any] | None = (),
         find_class: Callable[[str, str], Any] | None = None,
         names: Renaming | None = None,
         name: str = "",
@@ -48,17 +46,15 @@ class Loader:
         storages: StorageClaims | None = None,
         load_storage: LoadStorage,
     ) -> None:
-        self._encoding = encoding
-        self._errors = errors
+        self._options = options
         self._name = name
         self._memo: dict[int, Any] | None = {} if keep_memo else None
         self._costs = Costs() if keep_memo else None
         self._backend = LoadBackend(
             allowed,
-            fix_imports=fix_imports,
+            options,
             find_class=find_class,
             names=names,
-            buffers=None if buffers is None else iter(buffers),
             storages=storages,
             load_storage=load_storage,
         )
@@ -73,7 +69,8 @@ class Loader:
         """
         backend = self._backend
         memo = {} if self._memo is None else self._memo
-        machine = Machine(source, backend, memo, encoding=self._encoding, errors=self._errors, costs=self._costs)
+        options = self._options
+        machine = Machine(source, backend, memo, encoding=options.encoding, errors=options.errors, costs=self._costs)
         backend.attach(machine, persistent_load)
         try:
             return machine.run()

@@ -22,6 +22,7 @@ from safepickle.guard.sniff import torch_format
 from safepickle.guard.sparse import checked_at_the_end
 from safepickle.guard.storage_claims import StorageClaims
 from safepickle.guard.unpickler import GuardedUnpickler
+from safepickle.options import LoadOptions
 from safepickle.storage.formats import HEAD, recognise
 
 __all__ = ["load_guarded", "new_loader"]
@@ -114,9 +115,9 @@ class GuardedModule:
         return value
 
 
-def new_loader(allowed: AllowList, **options: Any) -> Loader:
+def new_loader(allowed: AllowList, options: LoadOptions, **around: Any) -> Loader:
     """Return a loader that knows how to load the torch files that lie inside a pickle. See `Loader`."""
-    return Loader(allowed, load_storage=load_storage, **options)
+    return Loader(allowed, options, load_storage=load_storage, **around)
 
 
 def load_storage(payload: bytes, allowed: AllowList) -> tuple[Any, ValueInfo]:

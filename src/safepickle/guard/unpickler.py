@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from safepickle.cpython import is_method_of_c
 from safepickle.guard.loading import Loader
 from safepickle.guard.source import open_source
+from safepickle.options import LoadOptions
 
 __all__ = ["GuardedUnpickler", "own_persistent_load"]
 
@@ -30,10 +31,7 @@ class GuardedUnpickler(pickle.Unpickler):
         super().__init__(file, fix_imports=fix_imports, encoding=encoding, errors=errors, buffers=buffers)
         self._file = file
         self._loader = type(self).new_loader(
-            fix_imports=fix_imports,
-            encoding=encoding,
-            errors=errors,
-            buffers=buffers,
+            LoadOptions(fix_imports, encoding, errors, buffers),
             find_class=None if type(self).find_class is GuardedUnpickler.find_class else self.find_class,
         )
 

@@ -10,16 +10,14 @@ import importlib
 import io
 import sys
 import types
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, TypeAlias, TypeGuard
+from collections.abc import Callable
+from typing import Any, Final, TypeGuard
 
 from safepickle import rebuild
 from safepickle.errors import MissingGlobalError, MissingModuleError
+from safepickle.options import Aliases, LoadOptions, Missing
 
-__all__ = ["Aliases", "Missing", "Names", "explain_missing", "names", "position_of"]
-
-Aliases: TypeAlias = Mapping[str, str | type[Any] | Callable[..., Any]]
-Missing: TypeAlias = Literal["raise", "stub"]
+__all__ = ["Names", "explain_missing", "names", "position_of"]
 
 _LARGEST: Final = 1 << 30
 """Pickles of more bytes are not read a second time to find out where in their graph a name is needed."""
@@ -28,18 +26,18 @@ _RELINKS_NAMES: Final = ("safepickle.rebuild", "rebuild_global")
 _RECONSTRUCTOR: Final = (("copyreg", "_reconstructor"), ("copy_reg", "_reconstructor"))
 
 
-def names(aliases: Aliases | None, missing: Missing | None) -> Names | None:
+def names(options: LoadOptions) -> Names | None:
     """Return what resolves names by these options, or None when they change nothing.
 
     Raises:
         TypeError: A key of `aliases` is no string, or a value is no string, class or function.
         ValueError: `missing` is no option, or a string is no dotted name.
     """
-    if missing not in (None, "raise", "stub"):
-        raise ValueError(f"missing={missing!r} is not known: pass 'raise' or 'stub'")
-    if not aliases and missing != "stub":
+    if options.missing not in (None, "raise", "stub"):
+        raise ValueError(f"missing={options.missing!r} is not known: pass 'raise' or 'stub'")
+    if not options.aliases and options.missing != "stub":
         return None
-    return Names(aliases or {}, missing or "raise")
+    return Names(options.aliases or {}, options.missing or "raise")
 
 
 class Names:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Iterable
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from safepickle.errors import GuardedLoadError
 from safepickle.guard.allowing import allow_list
-from safepickle.loading.aliases import Aliases, Missing, Names, explain_missing, names, position_of
+from safepickle.loading.aliases import Names, explain_missing, names, position_of
 from safepickle.loading.torch_files import is_torch_file, load_torch_file
 from safepickle.loading.unpacking import unpack_to_load
-from safepickle.options import AllowItem
+from safepickle.options import UNBOUND, Aliases, AllowItem, LoadOptions, Missing
 from safepickle.public import public
 from safepickle.storage.checksum import ChecksumPolicy, check_buffer, check_file
 from safepickle.storage.compression import compression_of
 from safepickle.storage.files import FileOrPath, is_path
 from safepickle.storage.remote import open_path
+
+if TYPE_CHECKING:
+    from safepickle.guard.allow_list import AllowList
 
 __all__ = ["Unpickler", "load", "loads"]
 
@@ -43,8 +46,7 @@ class Unpickler(pickle.Unpickler):
         ValueError: `allow` holds what can never be allowed; the message says why.
     """
 
-    _bound_allow: Iterable[AllowItem] | None = None
-    _bound_names: Names | None = None
+    load_options: LoadOptions = UNBOUND
     # As they are when a subclass forgets to call the constructor: the base class says so in its own words.
     _loader: Any = None
     _names: Names | None = None
@@ -62,9 +64,27 @@ class Unpickler(pickle.Unpickler):
         aliases: Aliases | None = None,
         missing: Missing | None = None,
     ) -> None:
-        super().__init__(file, fix_imports=fix_imports, encoding=encoding, errors=errors, buffers=buffers)
-        allowed = allow_list(self._bound_allow if allow is None else allow)
-        self._names = names(aliases, missing) or self._bound_names
+        options = LoadOptions(fix_imports, encoding, errors, buffers, allow, aliases, missing)
+        # What `backend` binds stands in its class.
+        options = options.bound_to(self.load_options)
+        self._begin(file, options, allow_list(options.allow))
+
+    @classmethod
+    def _with(cls, file: Any, options: LoadOptions, allowed: AllowList | None) -> Unpickler:
+        """Return an unpickler whose options a public function has made."""
+        unpickler = cls.__new__(cls)
+        unpickler._begin(file, options, allowed)
+        return unpickler
+
+    def _begin(self, file: Any, options: LoadOptions, allowed: AllowList | None) -> None:
+        super().__init__(
+            file,
+            fix_imports=options.fix_imports,
+            encoding=options.encoding,
+            errors=options.errors,
+            buffers=options.buffers,
+        )
+        self._names = names(options)
         self._file = file
         self._loader = None
         if allowed is not None:
@@ -72,11 +92,8 @@ class Unpickler(pickle.Unpickler):
 
             self._loader = new_loader(
                 allowed,
+                options,
                 names=self._names,
-                fix_imports=fix_imports,
-                encoding=encoding,
-                errors=errors,
-                buffers=buffers,
                 find_class=None if type(self).find_class is Unpickler.find_class else self.find_class,
                 name=_name_of(file),
                 keep_memo=True,
@@ -87,7 +104,7 @@ class Unpickler(pickle.Unpickler):
 
         Raises:
             NotAPickleError, EmptyFileError: The file is of another format, which was recognised, or empty.
-        NotAllowedError: The guard is on, and the stream asks for what is not allowed.
+            NotAllowedError: The guard is on, and the stream asks for what is not allowed.
             DamagedPickleError: The guard is on, and this is not a whole pickle.
             LoadLimitError: The guard is on, and the stream costs more than one of its length may.
             MissingGlobalError, MissingModuleError: A name is nowhere. They are the `AttributeError` and the
@@ -168,21 +185,21 @@ def load(
         LoadLimitError: The guard is on, and the file costs more than one of its length may.
         MissingGlobalError, MissingModuleError: A name is nowhere.
     """
-    options: dict[str, Any] = {"fix_imports": fix_imports, "encoding": encoding, "errors": errors, "buffers": buffers}
-    options |= {"allow": allow, "aliases": aliases, "missing": missing}
     if not hasattr(file, "read") and not is_path(file):
         raise TypeError(
             f"load() takes a path or an open file, not {type(file).__qualname__}: to load from bytes, call loads()"
         )
+    options = LoadOptions(fix_imports, encoding, errors, buffers, allow, aliases, missing)
+    allowed = allow_list(options.allow)
     if is_path(file):
         with open_path(file) as opened:
             # Of paths alone: torch.load hands open files of its own to this function, one pickle after the other.
             packed = compression_of(opened) if opened.seekable() else None
             if packed is not None:
-                with unpack_to_load(opened, packed, is_guarded=allow_list(allow) is not None) as unpacked:
-                    return _load_whole(unpacked, checksum, options)
-            return _load_whole(opened, checksum, options)
-    return Unpickler(check_file(file, checksum), **options).load()  # type: ignore[arg-type]
+                with unpack_to_load(opened, packed, is_guarded=allowed is not None) as unpacked:
+                    return _load_whole(unpacked, checksum, options, allowed)
+            return _load_whole(opened, checksum, options, allowed)
+    return Unpickler._with(check_file(file, checksum), options, allowed).load()  # type: ignore[arg-type]
 
 
 @public
@@ -208,20 +225,12 @@ def loads(
         _hold_for_buffer(data)
     data = check_buffer(data, checksum)
     allowed = allow_list(allow)
-    renaming = names(aliases, missing)
-    options: dict[str, Any] = {"fix_imports": fix_imports, "encoding": encoding, "errors": errors, "buffers": buffers}
-    if allowed is not None:
-        from safepickle.guard.source import source_of_bytes
-        from safepickle.guard.torch_loading import new_loader
-
-        try:
-            return new_loader(allowed, names=renaming, **options).load(source_of_bytes(data))
-        except GuardedLoadError as error:
-            raise _explain_bytes(error, data) or error from error.__cause__
-    if renaming is not None:
-        return Unpickler(io.BytesIO(data), **options, aliases=aliases, missing=missing).load()
+    if allowed is not None or aliases or missing is not None:
+        options = LoadOptions(fix_imports, encoding, errors, buffers, allow, aliases, missing)
+        return _load_bytes(data, options, allowed)
+    # Most loads, which are not to wait for more than this.
     try:
-        return pickle.loads(data, **options)
+        return pickle.loads(data, fix_imports=fix_imports, encoding=encoding, errors=errors, buffers=buffers)
     except Exception as error:
         explained = _explain_bytes(error, data)
         if explained is None:
@@ -229,13 +238,24 @@ def loads(
         raise explained from error
 
 
-def _load_whole(file: IO[bytes], checksum: ChecksumPolicy, options: dict[str, Any]) -> Any:
+def _load_bytes(data: Any, options: LoadOptions, allowed: AllowList | None) -> Any:
+    if allowed is None:
+        return Unpickler._with(io.BytesIO(data), options, None).load()
+    from safepickle.guard.source import source_of_bytes
+    from safepickle.guard.torch_loading import new_loader
+
+    try:
+        return new_loader(allowed, options, names=names(options)).load(source_of_bytes(data))
+    except GuardedLoadError as error:
+        raise _explain_bytes(error, data) or error from error.__cause__
+
+
+def _load_whole(file: IO[bytes], checksum: ChecksumPolicy, options: LoadOptions, allowed: AllowList | None) -> Any:
     """Load what a file holds that was opened for this load: a pickle, or what ``torch.save`` wrote."""
     if is_torch_file(file):
-        renaming = names(options["aliases"], options["missing"])
-        bound = type("Unpickler", (Unpickler,), {"_bound_names": renaming})
-        return load_torch_file(file, bound, allow_list(options["allow"]), renaming)
-    return Unpickler(check_file(file, checksum), **options).load()
+        bound = type("Unpickler", (Unpickler,), {"load_options": options})
+        return load_torch_file(file, bound, allowed, names(options))
+    return Unpickler._with(check_file(file, checksum), options, allowed).load()
 
 
 def _hold_for_buffer(data: Any) -> None:
