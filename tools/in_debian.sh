@@ -8,9 +8,9 @@
 # and the machine's way to the network. What it exits with, this exits with; 69 stands for "cannot be done here".
 set -eu
 
-packages=make
+packages=make,gcc,libc6-dev
 for version in 3.14 3.15; do
-    packages=$packages,python$version,python$version-venv,libpython$version-testsuite
+    packages=$packages,python$version,python$version-dev,python$version-venv,libpython$version-testsuite
 done
 checkout=$(cd "$(dirname "$0")/.." && pwd -P)
 
