@@ -147,6 +147,21 @@ def test_damage_of_a_member_is_seen_where_it_is_read():
         listed.arrays["a"].read()
 
 
+@pytest.mark.parametrize("write", ["npy", "npz", "compressed"])
+def test_an_array_is_read_in_parts_forward_and_back(write: str):
+    values = np.arange(50_000.0)
+    file = io.BytesIO()
+    {"npy": np.save, "npz": lambda f, a: np.savez(f, a=a), "compressed": lambda f, a: np.savez_compressed(f, a=a)}[
+        write
+    ](file, values)
+    (found,) = contents(file.getvalue()).arrays.values()
+    assert found.read is not None
+    parts = [found.read(start, 70_001) for start in range(0, 400_000, 70_001)]
+    assert b"".join(parts) == values.tobytes()
+    assert found.read(8, 16) == values[1:3].tobytes()
+    assert found.read(399_992) == values[-1:].tobytes()
+
+
 def test_formats_without_arrays_are_not_listed():
     file = io.BytesIO(b"<html></html>")
     assert list_arrays(file, look_at(file)) is None

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from safepickle.storage.reading import Reader
 
-__all__ = ["Blob", "Reader", "read_file", "read_memory"]
-
-
-class Reader(Protocol):
-    """Reads bytes that were passed over, all of them or a part."""
-
-    def __call__(self, start: int = 0, length: int | None = None, /) -> bytes:
-        """Return `length` bytes from `start` on; None for all that are left."""
+__all__ = ["Blob"]
 
 
 class Blob:
@@ -51,26 +44,3 @@ class Blob:
         if self is other or type(other) is not Blob or self.read is None or other.read is None:
             return self is other
         return self.length == other.length and self.read() == other.read()
-
-
-def read_memory(buffer: Any) -> Reader:
-    """Return what reads a bytes-like object."""
-    view = memoryview(buffer)
-
-    def read(start: int = 0, length: int | None = None, /) -> bytes:
-        return view[start : None if length is None else start + length].tobytes()
-
-    return read
-
-
-def read_file(file: Any, offset: int, size: int) -> Reader:
-    """Return what reads `size` bytes of a seekable file from `offset` on, and leaves it standing where it was."""
-
-    def read(start: int = 0, length: int | None = None, /) -> bytes:
-        stands = file.tell()
-        file.seek(offset + start)
-        data: bytes = file.read(size - start if length is None else min(length, size - start))
-        file.seek(stands)
-        return data
-
-    return read

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from safepickle.guard.allow_list import AllowList
-from safepickle.guard.blob import Blob, read_memory
+from safepickle.guard.blob import Blob
 from safepickle.guard.guarded import USERS, Guarded
 from safepickle.guard.limits import NESTED_LOADS, LimitExceeded, Malformed, Refusal
 from safepickle.guard.names import import_name
@@ -20,6 +20,7 @@ from safepickle.guard.rules import Grant, ValueInfo
 from safepickle.guard.source import Source
 from safepickle.guard.storage_claims import StorageClaims
 from safepickle.guard.torch_storages import describe_storage
+from safepickle.storage.reading import read_memory
 
 __all__ = ["InspectBackend", "Objection", "Symbol"]
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import io
 from typing import Any, Final
 
-from safepickle.guard.blob import Reader, read_file, read_memory
 from safepickle.guard.limits import Malformed
 from safepickle.guard.opcodes import OPCODES, WIDEST
 from safepickle.storage.formats import HEAD
+from safepickle.storage.reading import Reader, read_file, read_memory
 
 CHUNK: Final = 1 << 16
 MOVED: Final = 1 << 62

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from safepickle.guard.blob import Blob, read_file
+from safepickle.guard.blob import Blob
 from safepickle.guard.containers import read_torch_archive
 from safepickle.guard.inspect_backend import InspectBackend, Symbol
 from safepickle.guard.limits import LimitExceeded, Malformed, Refusal
@@ -18,6 +18,7 @@ from safepickle.guard.sniff import torch_format
 from safepickle.guard.source import Source, open_source
 from safepickle.guard.storage_claims import StorageClaims
 from safepickle.storage.formats import HEAD
+from safepickle.storage.reading import read_file
 
 __all__ = ["Run", "new_inspect_backend", "run_legacy", "run_nested", "run_pickle", "run_zip"]
 

@@ -12,10 +12,11 @@ import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, Any, Final
 
 from safepickle.storage.formats import NPY, NPZ, SAFETENSORS, Format
+from safepickle.storage.reading import Reader
 
 __all__ = ["CannotListError", "Contents", "StoredArray", "list_arrays", "numpy_dtype"]
 
@@ -71,16 +72,18 @@ class StoredArray:
             name or is not little-endian; ``"object"`` for elements that are pickled.
         shape: Length of each dimension.
         nbytes: How many bytes `read` returns.
-        read: Returns the bytes of all elements, and may raise `CannotListError` or OSError; None for ``"object"``.
+        read: Returns the bytes of the elements, and may raise `CannotListError` or OSError; None for ``"object"``.
             It works as long as the file is open, and leaves it standing anywhere.
         order: ``"C"``, or ``"F"`` where the first index runs fastest.
+        crc: The CRC-32 of the array and its header, where the file says it.
     """
 
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
-    read: Callable[[], bytes] | None
+    read: Reader | None
     order: str = "C"
+    crc: int | None = None
 
 
 @dataclass(slots=True)
@@ -184,7 +187,7 @@ def _npy(file: IO[bytes], start: int) -> Contents:
     return Contents({"": _npy_array(dtype, shape, order, size - offset, read)})
 
 
-def _npy_array(dtype: Any, shape: tuple[int, ...], order: str, nbytes: int, read: Callable[[], bytes]) -> StoredArray:
+def _npy_array(dtype: Any, shape: tuple[int, ...], order: str, nbytes: int, read: Reader) -> StoredArray:
     name = numpy_dtype(dtype) if type(dtype) is str else f"structured ({len(dtype)} fields)"
     _hold_size(name, shape, nbytes)
     return StoredArray(name, shape, nbytes, None if name == "object" else read, order)
@@ -223,7 +226,6 @@ def _npy_header(head: bytes) -> tuple[Any, tuple[int, ...], str, int]:
 
 
 def _npz(file: IO[bytes], start: int) -> Contents:
-
     contents = Contents()
     archive = open_zip(file, start)
     for member in archive.infolist():
@@ -231,9 +233,9 @@ def _npz(file: IO[bytes], start: int) -> Contents:
         if name in contents.arrays:
             raise CannotListError(f"the member {name[:80]!r} is there twice")
         size = member.file_size
-        dtype, shape, order, offset = _npy_header(read_member(archive, member, 0, min(size, _LONGEST_NPY_HEADER)))
-        array = _npy_array(dtype, shape, order, size - offset, _reading_member(archive, member, offset, size - offset))
-        contents.arrays[name] = array
+        dtype, shape, order, offset = _npy_header(MemberReader(archive, member, 0, min(size, _LONGEST_NPY_HEADER))())
+        array = _npy_array(dtype, shape, order, size - offset, MemberReader(archive, member, offset, size - offset))
+        contents.arrays[name] = replace(array, crc=member.CRC)
     return contents
 
 
@@ -252,29 +254,51 @@ def open_zip(file: IO[bytes], start: int) -> Any:
         raise CannotListError(f"the archive is damaged: {error}") from error
 
 
-def read_member(archive: Any, member: Any, offset: int, length: int) -> bytes:
-    """Read a part of a member of a zip archive, and unpack no more than up to there.
+class MemberReader:
+    """Reads a part of a member of a zip archive, and unpacks no more than up to there, and forward nothing twice.
 
-    Raises:
-        CannotListError: It is shorter, or damaged, or packed in a way that could unpack to very much at once.
+    Args:
+        archive: Open.
+        member: Of it.
+        offset: Where in the member the part begins.
+        size: Bytes of the part.
     """
-    import zipfile
-    import zlib
 
-    name = member.filename[:80]
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
-        raise CannotListError(f"the member {name!r} is encrypted, or compressed in an unusual way")
-    try:
-        with archive.open(member) as opened:
+    def __init__(self, archive: Any, member: Any, offset: int, size: int) -> None:
+        self._archive = archive
+        self._member = member
+        self._offset = offset
+        self._size = size
+        self._opened: Any = None
+
+    def __call__(self, start: int = 0, length: int | None = None, /) -> bytes:
+        """Return `length` bytes from `start` on; None for all that are left.
+
+        Raises:
+            CannotListError: It is shorter, or damaged, or packed in a way that could unpack to very much at once.
+        """
+        import zipfile
+        import zlib
+
+        name = self._member.filename[:80]
+        if self._member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or self._member.flag_bits & 1:
+            raise CannotListError(f"the member {name!r} is encrypted, or compressed in an unusual way")
+        begin = self._offset + start
+        length = self._size - start if length is None else min(length, self._size - start)
+        try:
+            if self._opened is None or self._opened.tell() > begin:
+                self._opened = self._archive.open(self._member)
             # Read rather than sought, so that its checksum is held against the bytes.
-            while offset and (passed := len(opened.read(min(offset, _COPY_BYTES)))):
-                offset -= passed
-            data: bytes = opened.read(length)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError, ValueError) as error:
-        raise CannotListError(f"the member {name!r} is damaged: {error}") from error
-    if len(data) != length:
-        raise CannotListError(f"the member {name!r} is cut off")
-    return data
+            while (before := begin - self._opened.tell()) and self._opened.read(min(before, _COPY_BYTES)):
+                pass
+            data: bytes = self._opened.read(length)
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError, ValueError) as error:
+            raise CannotListError(f"the member {name!r} is damaged: {error}") from error
+        if len(data) != length:
+            raise CannotListError(f"the member {name!r} is cut off")
+        if start + length == self._size:
+            self._opened = None
+        return data
 
 
 def parse_json(data: bytes, what: str) -> dict[str, Any]:
@@ -309,12 +333,11 @@ def _shape(value: Any) -> tuple[int, ...] | None:
     return tuple(value)
 
 
-def _reading(file: IO[bytes], offset: int, length: int) -> Callable[[], bytes]:
-    return lambda: _read_at(file, offset, length)
+def _reading(file: IO[bytes], offset: int, size: int) -> Reader:
+    def read(start: int = 0, length: int | None = None, /) -> bytes:
+        return _read_at(file, offset + start, size - start if length is None else min(length, size - start))
 
-
-def _reading_member(archive: Any, member: Any, offset: int, length: int) -> Callable[[], bytes]:
-    return lambda: read_member(archive, member, offset, length)
+    return read
 
 
 def _read_at(file: IO[bytes], offset: int, length: int) -> bytes:
