@@ -1,21 +1,25 @@
 # Each target makes the virtual environment that it needs under .venv/, from the pins in requirements/, and makes it
-# anew when those change. Only make, a CPython from 3.11 on and the package registry have to be there.
+# anew when those change. Only make, a CPython from 3.11 on and the package registry have to be there; on Windows GNU
+# make, and the shell that comes with git.
 
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
 # The interpreter of every environment but those of the core tests, which run on each supported one that is found.
-PYTHON ?= $(shell tools/find_pythons.sh --default)
-PYTHONS := $(shell tools/find_pythons.sh | tr ' ' '=')
+PYTHON ?= $(shell sh tools/find_pythons.sh --default)
+PYTHONS := $(shell sh tools/find_pythons.sh | tr ' ' '=')
 VERSIONS := $(foreach found,$(PYTHONS),$(firstword $(subst =, ,$(found))))
 interpreter = $(patsubst $(1)=%,%,$(filter $(1)=%,$(PYTHONS)))
+
+# Where an environment keeps its programs.
+export VENV_BIN := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
 # More threads than this only slow small tensors down.
 export OMP_NUM_THREADS ?= 1
 
 # What the package is built from, which an editable install has to be told of.
-BUILD := pyproject.toml setup.py src/safepickle/_speedups.c
+BUILD := pyproject.toml setup.py src/safepickle/__init__.py src/safepickle/_speedups.c
 
 .PHONY: help demo test test-core test-debian test-integrations test-torch-latest test-heavy test-all lint fuzz docs bench
 .PHONY: coverage dist sanitize clean
@@ -28,7 +32,7 @@ help:
 	@echo "make test-torch-latest  the integrations' tests on the newest torch, which takes 5 GB"
 	@echo "make lint      ruff format, ruff check, mypy --strict"
 	@echo "make coverage  which branches of src/ the core's tests leave out"
-	@echo "make dist      the wheel and the sdist, in dist/, each tried in a fresh environment"
+	@echo "make dist      the wheels and the sdist, in dist/, each tried in a fresh environment"
 	@echo "make fuzz      the guard under a coverage-guided fuzzer, for FUZZ_SECONDS ($(FUZZ_SECONDS)); new seeds join the corpus"
 	@echo "make sanitize  the compiled core's tests under the address and undefined-behaviour sanitizers"
 	@echo "make bench     the benchmarks, side by side with the peers"
@@ -36,7 +40,7 @@ help:
 	@echo "make clean     remove environments and caches"
 
 demo: .venv/demo/.ready
-	.venv/demo/bin/python examples/train_resume.py
+	.venv/demo/$(VENV_BIN)/python examples/train_resume.py
 
 test: test-core test-integrations
 
@@ -46,10 +50,10 @@ PARALLEL = -q -n auto --dist loadfile
 test-core: $(VERSIONS:%=.venv/core-%/.ready)
 	@test -n "$(VERSIONS)" || { echo "no CPython from 3.11 to 3.15 was found"; exit 1; }
 	@set -e; for version in $(VERSIONS); do \
-	    echo "core tests on CPython $$version: $$(.venv/core-$$version/bin/python -V)"; \
-	    .venv/core-$$version/bin/python -m pytest $(PARALLEL) tests/test_*.py tests/guard; \
+	    echo "core tests on CPython $$version: $$(.venv/core-$$version/$(VENV_BIN)/python -V)"; \
+	    .venv/core-$$version/$(VENV_BIN)/python -m pytest $(PARALLEL) tests/test_*.py tests/guard; \
 	    echo "the same without the compiled core"; \
-	    SAFEPICKLE_PURE=1 .venv/core-$$version/bin/python -m pytest $(PARALLEL) tests/test_*.py; \
+	    SAFEPICKLE_PURE=1 .venv/core-$$version/$(VENV_BIN)/python -m pytest $(PARALLEL) tests/test_*.py; \
 	done
 	@echo "the core's tests passed on CPython $(VERSIONS)"
 
@@ -57,20 +61,20 @@ test-core: $(VERSIONS:%=.venv/core-%/.ready)
 DEBIAN ?= sid
 
 test-debian:
-	@tools/in_debian.sh $(DEBIAN) make test-core || { \
+	@sh tools/in_debian.sh $(DEBIAN) make test-core || { \
 	    status=$$?; test $$status = 69 && test -z "$$CI" || exit $$status; \
 	    echo "SKIPPED: the core's tests on the Pythons of Debian $(DEBIAN)"; \
 	}
 
 test-integrations: .venv/test/.ready
-	.venv/test/bin/python -m pytest -q tests/integrations
+	.venv/test/$(VENV_BIN)/python -m pytest -q tests/integrations
 
 test-torch-latest: .venv/torch-latest/.ready
-	.venv/torch-latest/bin/python -m pytest -q tests/integrations
+	.venv/torch-latest/$(VENV_BIN)/python -m pytest -q tests/integrations
 
 ifneq ($(wildcard tests/heavy/test_*.py),)
 test-heavy: .venv/heavy/.ready
-	.venv/heavy/bin/python -m pytest -q tests/heavy
+	.venv/heavy/$(VENV_BIN)/python -m pytest -q tests/heavy
 else
 test-heavy:
 	@echo "there are no heavy tests"
@@ -79,51 +83,55 @@ endif
 test-all: test test-heavy
 
 lint: .venv/lint/.ready
-	.venv/lint/bin/ruff format --check .
-	.venv/lint/bin/ruff check .
-	.venv/lint/bin/mypy
+	.venv/lint/$(VENV_BIN)/ruff format --check .
+	.venv/lint/$(VENV_BIN)/ruff check .
+	.venv/lint/$(VENV_BIN)/mypy
 
 sanitize: .venv/core-$(firstword $(VERSIONS))/.ready
-	tools/sanitize.sh .venv/core-$(firstword $(VERSIONS))/bin/python
+	sh tools/sanitize.sh .venv/core-$(firstword $(VERSIONS))/$(VENV_BIN)/python
 
 coverage: .venv/coverage/.ready
 	rm -rf .cache/coverage
-	.venv/coverage/bin/coverage run -m pytest -q tests/test_*.py tests/guard
-	.venv/coverage/bin/coverage combine --quiet
-	.venv/coverage/bin/coverage report
+	.venv/coverage/$(VENV_BIN)/coverage run -m pytest -q tests/test_*.py tests/guard
+	.venv/coverage/$(VENV_BIN)/coverage combine --quiet
+	.venv/coverage/$(VENV_BIN)/coverage report
 
 # The tests that the sdist runs of its own: those that read files beside src/ and tests/, and a few that dump and load.
 DIST_TESTS ?= $(addprefix tests/test_,$(addsuffix .py,docs public_api layering peers format recomputed cli policies))
 
+# CPython 3.11 builds the binary that serves the later ones, too.
+dist .venv/dist/.ready: PYTHON := $(or $(call interpreter,3.11),$(PYTHON))
+
 dist: .venv/dist/.ready
-	@tools/check_dist.sh .venv/dist/bin/python "$(PYTHON)" $(DIST_TESTS)
+	@sh tools/check_dist.sh .venv/dist/$(VENV_BIN)/python \
+	    "$(PYTHON) $(filter-out $(PYTHON),$(foreach found,$(PYTHONS),$(lastword $(subst =, ,$(found)))))" $(DIST_TESTS)
 
 # Shared among the targets. What is found lies in .cache/fuzz/findings, and makes this fail.
 FUZZ_SECONDS ?= 300
 
 fuzz: .venv/fuzz/.ready
-	PYTHONPATH=tests .venv/fuzz/bin/python -W ignore -m fuzz --seconds $(FUZZ_SECONDS)
+	PYTHONPATH=tests .venv/fuzz/$(VENV_BIN)/python -W ignore -m fuzz --seconds $(FUZZ_SECONDS)
 
 docs: .venv/docs/.ready
-	.venv/docs/bin/mkdocs build --strict --quiet
+	.venv/docs/$(VENV_BIN)/mkdocs build --strict --quiet
 	@echo "the site is in site/: open site/index.html"
 
 bench: .venv/bench/.ready
 	@set -e; for program in benchmarks/bench_*.py; do \
-	    echo "== $$program"; .venv/bench/bin/python "$$program"; \
+	    echo "== $$program"; .venv/bench/$(VENV_BIN)/python "$$program"; \
 	done
-	.venv/bench/bin/python benchmarks/plot.py
+	.venv/bench/$(VENV_BIN)/python benchmarks/plot.py
 
 clean:
 	rm -rf site .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/core-%/.ready: requirements/core.txt $(BUILD) tools/make_venv.sh
-	@tools/make_venv.sh $(call interpreter,$*) $(@D) $<
+	@sh tools/make_venv.sh $(call interpreter,$*) $(@D) $<
 	@touch $@
 
 .venv/%/.ready: requirements/%.txt requirements/core.txt $(BUILD) tools/make_venv.sh
-	@tools/make_venv.sh "$(PYTHON)" $(@D) $<
+	@sh tools/make_venv.sh "$(PYTHON)" $(@D) $<
 	@touch $@
 
 .venv/test/.ready .venv/torch-latest/.ready .venv/heavy/.ready: requirements/integrations.txt

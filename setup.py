@@ -1,15 +1,19 @@
-"""The compiled core, `safepickle._speedups`: everything else is in pyproject.toml.
+"""The compiled core, `safepickle._speedups`, and the README for the package index: the rest is in pyproject.toml.
 
-It is optional. Where no compiler works the rest is installed all the same; an interpreter without a GIL or other than
-CPython goes without it; and ``SAFEPICKLE_PURE=1`` leaves it out, for the wheel that runs everywhere.
+The core is optional. Where no compiler works the rest is installed all the same; an interpreter without a GIL or other
+than CPython goes without it; and ``SAFEPICKLE_PURE=1`` leaves it out, for the wheel that runs everywhere.
 """
 
 import os
+import re
 import sys
 import sysconfig
+import tomllib
+from pathlib import Path
 
 from setuptools import Extension, setup
 
+ROOT = Path(__file__).parent
 PURE = (
     os.environ.get("SAFEPICKLE_PURE", "0") not in ("", "0")
     or sys.implementation.name != "cpython"
@@ -28,8 +32,31 @@ SPEEDUPS = Extension(
     optional=True,
 )
 
+LINK = re.compile(r"(!?)\[([^]]*)\]\((?!\w+:|#)([^)]+)\)")
+
+
+def readme() -> str:
+    """Return the README as the package index shows it: there no file lies beside it that a link could lead to.
+
+    The links lead into the repository that pyproject.toml names. While it names none their words stay, as plain text.
+    """
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    repository = project.get("urls", {}).get("Repository")
+
+    def elsewhere(link: re.Match[str]) -> str:
+        picture, words, path = link.groups()
+        if repository is None:
+            return "" if picture else words
+        return f"{picture}[{words}]({repository}/{'raw' if picture else 'blob'}/HEAD/{path})"
+
+    return LINK.sub(elsewhere, (ROOT / "README.md").read_text(encoding="utf-8"))
+
+
 if PURE:
     print("safepickle is built in Python alone: it works the same, and is slower")
-    setup()
-else:
-    setup(ext_modules=[SPEEDUPS], options={"bdist_wheel": {"py_limited_api": "cp311"}} if IS_OLDEST else {})
+setup(
+    long_description=readme(),
+    long_description_content_type="text/markdown",
+    ext_modules=[] if PURE else [SPEEDUPS],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if IS_OLDEST and not PURE else {},
+)

@@ -19,7 +19,7 @@ pins() {
 }
 
 install() {
-    "$venv/bin/python" -m pip install --disable-pip-version-check -q "$@"
+    "$venv/${VENV_BIN:-bin}/python" -m pip install --disable-pip-version-check -q "$@"
 }
 
 wanted=$("$python" -V; pins "$requirements")
