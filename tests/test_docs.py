@@ -1,19 +1,24 @@
-"""The examples of the pages run as printed, and their links lead somewhere."""
+"""The examples of the pages run as printed, pasted into a file, and their links lead somewhere."""
 
 import re
 
 import pytest
 
-from pages import ROOT, run_page
+from pages import PAGES, ROOT, Example, blocks, examples_for
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_FOR_THE_README = {"api.md", "changelog.md", "index.md", "releasing.md"}
 _LINK = re.compile(r"\]\(([\w./-]+\.\w+)(?:#[\w-]+)?\)")
 
 
-@pytest.mark.parametrize(("page", "count"), [("README.md", 2), ("docs/faq.md", 1), ("docs/weak-references.md", 7)])
-def test_examples_of_the_page_run_as_printed(page, count, tmp_path):
-    assert run_page(page, tmp_path, leave_out=["torch"]) == count
+@pytest.mark.parametrize("example", examples_for("core"), ids=lambda example: example.name)
+def test_examples_of_the_page_run_as_printed_from_a_file(example, tmp_path):
+    assert example.run(tmp_path, "-W", "error") == ""
+
+
+def test_first_example_of_the_readme_runs_alone(tmp_path):
+    _, source, printed = next(blocks(ROOT / "README.md"))
+    assert printed
+    assert Example("first", source, printed, {}).run(tmp_path, "-W", "error") == ""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

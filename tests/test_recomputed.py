@@ -5,14 +5,12 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
-import re
 import subprocess
 import sys
 import textwrap
 import threading
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -369,12 +367,3 @@ def test_recipe_and_reference_work_in_a_process_that_never_saw_the_factory(tmp_p
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "layer.pkl").stat().st_size < 2000
-
-
-def test_examples_in_the_documentation_run() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "recomputed.md").read_text(encoding="utf-8")
-    program = "\n".join(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL))
-    assert program.count("assert") >= 10
-    command = [sys.executable, "-W", "error", "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

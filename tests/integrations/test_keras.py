@@ -27,7 +27,7 @@ import safepickle
 keras = pytest.importorskip("keras")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pages import run_page  # noqa: E402
+from pages import ROOT, examples  # noqa: E402
 from safepickle import Recomputed  # noqa: E402
 from safepickle.integrations.keras import KerasFallbackWarning, KerasVersionWarning, current_route, use_route  # noqa: E402
 from safepickle.rebuild import keras_internals  # noqa: E402
@@ -903,8 +903,10 @@ def test_resume_is_exact_in_a_process_that_never_saw_the_classes(tmp_path: Path)
     assert expected[1]["far"][0] > 0
 
 
-def test_examples_of_the_page_run_as_printed(tmp_path: Path) -> None:
-    assert run_page("docs/keras.md", tmp_path) == 3
+@pytest.mark.skipif(BACKEND == "torch", reason="test_pages.py runs them on this backend")
+def test_examples_of_the_page_run_as_printed_from_a_file(tmp_path: Path) -> None:
+    [example] = examples(ROOT / "docs" / "keras.md")
+    example.run(tmp_path)
 
 
 def test_distributed_model_is_refused_with_the_way_out() -> None:

@@ -7,7 +7,6 @@ import functools
 import runpy
 import weakref
 from collections import OrderedDict
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary, WeakIdRef, WeakTensorKeyDictionary
 
 import safepickle
-from pages import ROOT, run_page
+from pages import ROOT
 
 
 class Model(torch.nn.Module):
@@ -256,7 +255,3 @@ def test_example_of_the_moving_average_runs_as_it_says(capsys: pytest.CaptureFix
         "both averages agree: True",
         "copy.deepcopy: blocks belong to the copy: False",
     ]
-
-
-def test_examples_of_the_page_run_as_printed(tmp_path: Path) -> None:
-    assert run_page("docs/deepcopy.md", tmp_path) == 4

@@ -31,7 +31,6 @@ import safepickle
 import safepickle.integrations.torch as torch_integration
 from guard.assembler import PROTO4, STOP, Raw, build, call, name, pickled, value
 from guard.costly_calls import get, put
-from pages import run_page
 from safepickle import rebuild
 
 
@@ -726,10 +725,6 @@ def test_flipped_bytes_raise_nothing_but_unpickling_errors():
                 assert found.verdict != "safe" or found.format == "pickle"
             else:
                 assert found.verdict == "safe"
-
-
-def test_examples_of_the_page_run_as_printed(tmp_path: Path):
-    assert run_page("docs/guarded-loading.md", tmp_path) == 3
 
 
 STORAGE = call(name("safepickle.rebuild", "rebuild_torch_storage"), bytes(8))
