@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import struct
 import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
@@ -170,3 +172,160 @@ def test_formats_without_arrays_are_not_listed():
 def test_element_types_have_the_names_that_torch_and_numpy_give_them():
     codes = {"<f4": "float32", "f2": "float16", "|b1": "bool", "<M8[ns]": "<M8[ns]", "|S5": "S5", "|O": "object"}
     assert {code: numpy_dtype(code) for code in codes} == codes
+
+
+def unpacked(text: str) -> bytes:
+    return zlib.decompress(base64.b85decode(text))
+
+
+# Written by h5py 3.16: with its own defaults, with a link to another file in each group, and with libver="latest".
+SYMBOL_TABLES = unpacked(
+    "c-rk-K~EDw6rS03%R(V82?jJ6dJ>dIC=@91K#3H4AVNeFPNqw{2(i+JE&_>(96Vsc(E|q#96Wf?!~;i7JbI9uS8p6V_yatc;O@@6?e5TS5na-S"
+    "`4aM&na9q|x9`1~oq4=UPfWHnU2Q@JBnbtPjO;j~h~9RVp*=$-rgDqQw*u5-Wc=De>s#sbS-l7MQz@it9x;G^euaok(sKVzBGZWDA|Ra_pE2YI"
+    "T3)1b^G4aua0NSi9VO-cTc_(6BazrPhBD~^V^TrQ*OCFf-Dqizbm_iiAcEQ@)c%6Di%2rt1wk+$AkpUqa6eJkYn<4svp2ChX1HNBzB6<dn<2Yj"
+    "<Enn0q|=qTiC<{Ho}*>3r@fF<ub;{ov)&|6+3)PV=?RQNmfh_(x$DFDiaqXn;Jt~UbDXSSBu=<~Li-oNsmI1O;GyIC*}gx*qhQTD5^&cCzPB2="
+    "?Yplt#LzHVCam`^F!oYjcVx3pZiG6y#(J|uEk4M`_j(~jIL?XWn0r9y$XtU2QYTB$CZWmkso9jd{ya><A64h#UD(NLeXhN@HX&s5aYfgZsR>|P"
+    "SSk~M7y>>uS6+s9>e^|HSaZ-^esy>6Oiy9kG_Xz2fHI$TI1L1?`GtHz(PG2!+|QSIK;q!w;Nalk;Nalk;Nak>R~QGnZkIJ8)f26A0eWbLs+^Mq"
+    "$U#vUMa(j`ox2#<A31d)uV|`ugl3(m2*USk<*sa}N{eU8hjICWD_p*WtLV2dhsUDDD+dP$2L}hodByspY{s}85sjTr$kV)+26}f#elY6kMz#%D"
+    "84|m-!mx>9HRn8~2J#d-m@QGd+o{*5YT3S`QYx+GsGfWN&<}by1+vWJ7@d0(#lt9m6sXMOabA*L&Joqw9p+!#6`Aj4T33Dk>%HVJocGzyG&92J"
+    "w@ug1X&XfqRlg#|HoJqXMKYEdPkG5J8|q34A^n5mu~9A+7BthIXoIG%o8_XCeWL27l`j;EM!B%6m6mcUT3udSS<*Ch89p?W{4-U5-cx0H!(p%g"
+    "I8Ku95w!Ag4m#cS!C$~S;k`x}JxHs0AFkntRA#!*!{=(P>wMYDYk*kb9s{<cm80mMuXw4I3molp+R)+X|FLZje}K&ehR7Tr^|oJ#ec)Zsd)@UR"
+    "nMUhBS&ZC{x$A+wzZu|h&l&e##{3-juxGsN4)~cD!82a=2mQ=Tz%yRH#{JAo&@)~Rhy2Wo=ov4+hyBb;$TMEr5`N~T!82Z>qkiUv9X0zuDX=XY"
+    "g#9R$G<YD$FCL*X!L0uoPxq~&^^N^;&|M$q^)2qM2jl-a<gS;5_&jp5Z~M+feZK!c82b07"
+)
+LINK_MESSAGES = unpacked(
+    "c-rk)O-NKx6h8OOkI&K38GYKMMH5BXBFDc`3m22k46}$Foq<{;7&(lB8K|KPiwYM8F2Y^mqQIbKi-Lj(YE>bvgjOwtXp_s(MS|V;?m3h1InGG>"
+    "z(?<FzH{$A+@EvL&pr1+A{zI4>O7#5EQ1q#u$4BE){g1hG(LdH5N8peOVlrGV*%{<;ruhDqCJKE>AqM@mEJTEt@Fz*PzIa+M@q!bCsn+Xvm-$t"
+    "CB58aW;i=EF`l!>#2(jW;1Y8&Y70wdOmxulgbqHgj`)L>*yjU}3p|xL?m~Z%B#8-o7V|k+lT%1I4Lg`USQpU+5e7`>(|){-tGM-P_wIbUOSXO5"
+    "_UY|Dz2Mf%H5qcuUVS=ssVB;`%p|DIsh{6y$2RRwk3om6lYb$46D@m1J7O63V9p?NQx1X>Om}U%q~V637?&fZnUV3#<WOcTQvndlOk595H4cR#"
+    "bS-~wlXZUJ;QLZ}pG+}2QY43!m*tP>Pb_sGjOXBdZ`NtAKK_XOCheHtlnV3<Y%c}&Cw|#vt^D=^+eySD0eUl%g{{^Jyi;Gu@4--;?L>d)&2O1o"
+    ";>XRgK^_|hm9p(|-I?>^jnZQA3-e}WVL95>M3G~Vzs&iqegFF(Uq^gaj<3u#z0CNntQW~Ny)0B&SuYOL^zyRW%6f5{rk5qf%6f5`rkC$ER@RH#"
+    "G`(!pT3Ih8rs+iqSXnQ|UDN+dGhz#3EB&7!h7sElI}ke!`G3IF{|FZ}V0*EuusogXZFONe+W)drSdQxU)tVx80mbn{2lM{psZ<OWu@qrh29H$c"
+    "@Vkl=)_#x2`w~gb>7}iO6xBvqG*3GCwy*tMRkrIaE$LsrL5^!jsqftA?YZuBBFYVx%c%v}V8dEHtwF0~OG1%&ic3M38DG)H^^!29)lOnW!I}~w"
+    "hqX6;2D;N1<KP-qz5=MWS`MF{eN&)UV}EScoP?OhuHO$g!Yz%Remegcj%#c~@7-5$Mq^oj&l@<avGXez-orhu%4_`MU4eeB_wvH$br{yz(;rSf"
+    "wEqMSh$keX-MLQ(m445AUo&7$RO)lSnaX+2w@}H>`Bo~+Ip0Phmh)i>qnvN2P|5iY3WuEUq>#tth*SNV%=0U0llk-qD(>Vn"
+)
+LATEST = unpacked(
+    "c-rgqaB<`1lHy|K;9!7(|4?w85yCfsiZiXdo9FN062!z%!6byN5C*uI7=T*Xco={bW8!9*c^(W@11UwRUSKBxEns8;IteJo%)`Ja0CYXX0}c$V"
+    "KvytxaR6P&%(x%w1-R!<Fbo@zu(iSt>OBSk6h9_;"
+)
+
+
+def test_hdf5_is_listed_and_read():
+    listed = contents(SYMBOL_TABLES)
+    arrays = listed.arrays
+    assert {name: (array.dtype, array.shape) for name, array in arrays.items() if "many" not in name} == {
+        "flag": ("bool", ()),
+        "halves": ("bfloat16", (2,)),
+        "layers/0": ("float32", (2,)),
+        "layers/1": (">i2", (1, 2)),
+        "outside": ("float32", (2,)),
+        "packed": ("uint8", (5,)),
+        "text": ("object (of varying length)", ()),
+        "unwritten": ("float64", (1000,)),
+    }
+    assert [name for name in arrays if "many" in name] == [f"many/{number}" for number in range(9)]
+    assert {name for name, array in arrays.items() if array.read is None} == {"outside", "packed", "text", "unwritten"}
+    assert arrays["layers/0"].read() == np.array([1, 2], "f4").tobytes()
+    assert arrays["layers/1"].read() == np.array([1, 2], ">i2").tobytes()
+    assert [arrays[f"many/{number}"].read() for number in range(9)] == [
+        bytes([number]) + bytes(7) for number in range(9)
+    ]
+    assert listed.notes == [
+        "soft is a link, and was not followed",
+        "outside says that its elements lie in another file, which was not read",
+    ]
+    assert listed.complete
+
+
+def test_hdf5_in_newer_layouts_is_listed_in_part_and_says_so():
+    listed = contents(LINK_MESSAGES)
+    assert list(listed.arrays) == ["weights/0"]
+    assert listed.notes == [
+        "elsewhere is a link, and was not followed",
+        "the members of ordered are in a layout of HDF5 that is not listed",
+    ]
+    assert not listed.complete
+    listed = contents(LATEST)
+    assert (listed.arrays, listed.notes) == ({}, ["it is written in a layout of HDF5 that is not listed"])
+
+
+@pytest.mark.parametrize("whole", [SYMBOL_TABLES, LINK_MESSAGES])
+def test_damaged_hdf5_ends_in_an_error_of_its_own(whole: bytes):
+    for length in range(8, len(whole), 97):
+        with pytest.raises(CannotListError, match=r"cut off|superblock"):
+            contents(whole[:length])
+    random = np.random.default_rng(0)
+    failed = 0
+    for _ in range(300):
+        data = bytearray(whole)
+        for place in random.integers(8, len(data), 20):
+            data[place] = random.integers(256)
+        try:
+            contents(bytes(data))
+        except CannotListError:
+            failed += 1
+    assert failed > 30
+
+
+CONFIG = {
+    "module": "keras",
+    "class_name": "Sequential",
+    "config": {
+        "layers": [
+            {"module": "keras.layers", "class_name": "Dense", "config": {}},
+            {"module": "keras.layers", "class_name": "Dense", "config": {}},
+            {
+                "module": "keras.layers",
+                "class_name": "Lambda",
+                "config": {"function": {"class_name": "__lambda__", "config": {"code": "4w=="}}},
+            },
+            {"module": "app.layers", "class_name": "Gate", "config": {}, "registered_name": "app>Gate"},
+        ]
+    },
+    "compile_config": {"optimizer": {"module": "keras.optimizers", "class_name": "Adam", "config": {}}},
+}
+
+
+def keras_archive(compression: int = zipfile.ZIP_STORED, **replaced: bytes) -> bytes:
+    members = {
+        "metadata.json": json.dumps({"keras_version": "3.15.1", "date_saved": "2026-01-01@10:00:00"}).encode(),
+        "config.json": json.dumps(CONFIG).encode(),
+        "model.weights.h5": SYMBOL_TABLES,
+    }
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, data in (members | replaced).items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+def test_keras_archives_are_listed_with_what_would_run():
+    listed = contents(keras_archive())
+    assert listed.arrays["layers/0"].read() == np.array([1, 2], "f4").tobytes()
+    assert listed.facts == {
+        "keras version": "3.15.1",
+        "date saved": "2026-01-01@10:00:00",
+        "model": "Sequential",
+        "optimizer": "Adam",
+        "layers": "2 Dense, 1 Lambda",
+    }
+    assert listed.notes[-2:] == [
+        "it holds the code of a lambda, which Keras runs with safe_mode=False",
+        "Keras imports app.layers:Gate for it",
+    ]
+
+
+def test_keras_archives_whose_weights_are_compressed_are_listed_in_part():
+    listed = contents(keras_archive(zipfile.ZIP_DEFLATED))
+    assert (listed.arrays, listed.complete, listed.facts["model"]) == ({}, False, "Sequential")
+
+
+def test_keras_archives_that_are_damaged_are_not_listed():
+    for damaged in (
+        keras_archive(**{"config.json": b"[]"}),
+        keras_archive(**{"metadata.json": b"{"}),
+        keras_archive(**{"model.weights.h5": SYMBOL_TABLES[:2000]}),
+    ):
+        with pytest.raises(CannotListError, match=r"JSON|cut off"):
+            contents(damaged)
