@@ -100,8 +100,15 @@ def test_explain_takes_finalizers(script: str, capsys: pytest.CaptureFixture[str
 def test_explain_draws_a_picture(script: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", f"{script}:parent", "--picture", "graph.dot"]) == 0
     assert (tmp_path / "graph.dot").read_text(encoding="utf-8").startswith("digraph")
-    assert main(["explain", f"{script}:parent", "--picture", "graph.png"]) == 2
-    assert "ends in .dot, .svg, .html" in capsys.readouterr().err
+    assert main(["explain", f"{script}:parent", "--picture", "graph.html"]) == 0
+    assert (tmp_path / "graph.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_explain_reports_where_a_drawing_fails(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", f"{script}:parent", "--picture", "graph.gif"]) == 2
+    told = capsys.readouterr()
+    assert "can be pickled" in told.out
+    assert "ends in .html, .svg, .png, .pdf, .dot, not in '.gif'" in told.err
 
 
 @pytest.mark.parametrize(

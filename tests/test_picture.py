@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import weakref
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 import safepickle
 from nodes import Node, Offender
+from safepickle.report.drawing import picture
 from safepickle.report.drawing.folding import Box, Folded, fold
 from safepickle.report.explanation import Explanation
 
@@ -104,6 +106,83 @@ def test_dead_reference_leads_to_a_tombstone(tmp_path: Path) -> None:
     assert "\N{DAGGER} tombstone" in (tmp_path / "graph.dot").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("references", "label"),
+    [
+        (lambda outside: [weakref.ref(outside)], ".held[0]"),
+        (lambda outside: (weakref.ref(outside),), ".held[0]"),
+        (lambda outside: {"first": weakref.ref(outside)}, ".held['first']"),
+        (weakref.ref, ".held"),
+        (lambda outside: [Reference(outside), Reference(outside)], ".held[n]"),
+        (lambda outside: [Node(up=weakref.ref(outside)), Node(number=1)], ".up"),
+    ],
+    ids=["list", "tuple", "dict", "attribute", "two alike", "further down"],
+)
+def test_an_arrow_is_labelled_as_its_path_ends(references: Any, label: str) -> None:
+    outside = Node()
+    graph = folded(Node(held=references(outside)))
+    assert [arrow.label for arrow in graph.arrows if arrow.kind == "tombstone"] == [label]
+
+
+def test_what_holds_nothing_but_references_needs_no_box() -> None:
+    inside, outside = Node(), Node()
+    graph = folded(Node(inside=inside, held=[weakref.ref(inside), weakref.ref(outside)]))
+    assert {box.label for box in graph.boxes} == {"$", ".inside", ".held[1]"}
+    assert sorted((arrow.label, arrow.kind) for arrow in graph.arrows) == [
+        (".held[0]", "weak reference"),
+        (".held[1]", "tombstone"),
+    ]
+    assert {graph.boxes[arrow.source].label for arrow in graph.arrows} == {"$"}
+
+
+def test_a_box_of_one_object_is_labelled_as_its_path_ends() -> None:
+    graph = folded(Node(layers=[Node(weights=bytes(1000)), 7]))
+    assert [box.label for box in graph.boxes] == ["$", ".layers", "[0]", ".weights"]
+
+
+@pytest.mark.parametrize("size", [1, 100_000], ids=["in a small graph", "in a large one"])
+def test_three_hundred_keys_are_folded_but_shown(tmp_path: Path, size: int) -> None:
+    keys = [f"{first}{second}" for first in "abcdefghijklmno" for second in "abcdefghijklmnopqrst"]
+    root = Node(weights=bytes(size), table={key: Node() for key in keys})
+    graph = folded(root)
+    table = box_at(graph, "$.table")
+    *first, rest = [box for box in graph.boxes if box.parent == table.number]
+    assert [box.label for box in first] == [f"['{key}']" for key in keys[:10]]
+    assert (rest.label, len(rest.members)) == ("", 290)
+    safepickle.explain(root).picture(tmp_path / "graph.dot")
+    assert "and 290 more" in (tmp_path / "graph.dot").read_text(encoding="utf-8")
+
+
+def page_of(tmp_path: Path, obj: Any) -> str:
+    safepickle.explain(obj).picture(tmp_path / "graph.html")
+    return (tmp_path / "graph.html").read_text(encoding="utf-8")
+
+
+def test_page_holds_the_layout_and_needs_nothing_from_the_network(tmp_path: Path) -> None:
+    page = page_of(tmp_path, Node(child=Node()))
+    library = (Path(picture.__file__).with_name("dagre.js")).read_text(encoding="utf-8")
+    assert library in page
+    assert not re.search(r"<(script|link|img|iframe)[^>]*\b(src|href)=", page)
+    assert not re.search(r"\bimport\b|\bfetch\(|XMLHttpRequest", page)
+    assert "{{" not in page
+
+
+def test_page_says_all_that_is_drawn(tmp_path: Path) -> None:
+    page = page_of(tmp_path, Node(held=[weakref.ref(Node())], mistake=Offender()))
+    (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page)
+    data = json.loads(found)
+    assert data["boxes"]["box0"]["lines"][:2] == ["$", "Node"]
+    assert [box["unpicklable"] for box in data["boxes"].values()] == [0, 1]
+    (arrow,) = data["arrows"]
+    assert (arrow["label"], arrow["mark"], arrow["target"]) == (".held[0]", "\N{DAGGER} tombstone", "")
+
+
+def test_names_cannot_break_out_of_the_page(tmp_path: Path) -> None:
+    page = page_of(tmp_path, {"</script><b>{{data}}": Offender(), "{{dagre}}": [1]})
+    assert "<b>" not in page
+    assert page.count("dagre.layout = ") == 1
+
+
 def test_what_is_large_is_drawn_large(tmp_path: Path) -> None:
     root = Node(large=Node(payload=bytes(90_000)), small=Node(payload=bytes(9_000)))
     safepickle.explain(root).picture(tmp_path / "graph.dot")
@@ -121,7 +200,7 @@ def test_names_cannot_break_out_of_the_drawing(tmp_path: Path) -> None:
 
 
 def test_other_suffixes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"ends in \.dot, \.svg, \.html, not in '\.png'"):
-        safepickle.explain(1).picture(tmp_path / "graph.png")
+    with pytest.raises(ValueError, match=r"ends in \.html, \.svg, \.png, \.pdf, \.dot, not in '\.gif'"):
+        safepickle.explain(1).picture(tmp_path / "graph.gif")
     with pytest.raises(ValueError, match="max_nodes is 0"):
         safepickle.explain(1).picture(tmp_path / "graph.dot", max_nodes=0)

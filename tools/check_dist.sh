@@ -5,8 +5,8 @@
 # usage: check_dist.sh PYTHON_WITH_BUILD "PYTHON..." TEST...
 #
 # Each is installed into a fresh environment of the first PYTHON, which runs the first example of the README and
-# `safepickle --version`; the binary wheel is tried on every other PYTHON, too. The sdist is unpacked, and runs the
-# TESTs of its own.
+# `safepickle --version`, and draws a picture; the binary wheel is tried on every other PYTHON, too. The sdist is
+# unpacked, and runs the TESTs of its own.
 set -eu
 
 build=$1 pythons=$2
@@ -29,6 +29,7 @@ try() {
         cd "$folder"
         "$python" -W error example.py
         "${python%python}safepickle" --version
+        "${python%python}safepickle" explain math:tau --picture picture.html >/dev/null
         "$python" -c "
 import importlib.metadata, safepickle
 assert safepickle.COMPILED is $3, safepickle.COMPILED

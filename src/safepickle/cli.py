@@ -86,7 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     explain.add_argument("--finalizers", choices=("dead", "rearm"), default="dead", help="what becomes of them")
     explain.add_argument("--protocol", type=int, choices=range(6), metavar="N", help="of the pickle; the highest")
-    explain.add_argument("--picture", metavar="FILE", help="draw the objects to FILE.svg, FILE.html or FILE.dot")
+    explain.add_argument(
+        "--picture", metavar="FILE", help="draw the objects to FILE.html; or to FILE.svg, .png, .pdf or .dot"
+    )
     explain.set_defaults(run=_explain)
 
     inspect = commands.add_parser(
@@ -122,12 +124,12 @@ def _explain(options: argparse.Namespace) -> int:
         weakrefs=options.weakrefs,
         finalizers=options.finalizers,
     )
+    _print(explanation, explanation_document(explanation), options.json)
     if options.picture:
         try:
             explanation.picture(options.picture)
         except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
             raise _Failure(str(error)) from error
-    _print(explanation, explanation_document(explanation), options.json)
     return 0 if explanation.picklable else 1
 
 

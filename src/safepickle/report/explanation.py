@@ -210,16 +210,17 @@ class Explanation:
         return plain
 
     def picture(self, path: str | os.PathLike[str], *, max_nodes: int = 150) -> None:
-        """Draw the graph to a file: ``.svg``, ``.html`` (with zoom and search) or ``.dot``.
+        """Draw the graph to a file.
 
         Args:
-            path: Where to; the suffix says what.
+            path: Where to; the suffix says what. ``.html`` is a page to look around in, which needs nothing but a
+                browser; ``.svg``, ``.png`` and ``.pdf`` are laid out by graphviz; ``.dot`` is for graphviz to read.
             max_nodes: About how many boxes to draw. What is alike or small is folded until they suffice.
 
         Raises:
-            ValueError: The suffix is none of the three.
-            ModuleNotFoundError, RuntimeError: An SVG or HTML needs the Python package ``graphviz``, and its program
-                ``dot``; one of them is missing.
+            ValueError: The suffix is none of these.
+            ModuleNotFoundError, RuntimeError: The Python package ``graphviz``, or its program ``dot``, is missing, and
+                the suffix asks for it.
         """
         from safepickle.report.drawing.picture import draw
 

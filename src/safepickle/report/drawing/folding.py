@@ -21,8 +21,11 @@ from safepickle.tracing.naming import NEAREST, Edge
 __all__ = ["Arrow", "Box", "Folded", "fold"]
 
 _NUMBER: Final = re.compile(r"\d+")
+_UNNAMED: Final = "..."
 _CODE: Final = frozenset({"builtins.type", "builtins.function", "builtins.module"})
+_PLAIN_CONTAINERS: Final = frozenset({"builtins.list", "builtins.tuple", "builtins.dict"})
 _MOST_CHILDREN: Final = 14
+_FIRST_OF_MANY: Final = 10
 _SMALL_GRAPH: Final = 60
 _LEAST_SHARE: Final = 0.001
 _MOST_ARROWS: Final = 200
@@ -36,7 +39,8 @@ class Box:
     Attributes:
         number: Which box; the root's is 0.
         parent: The box that it hangs on; -1 for the root's.
-        label: The edge that leads there, from the parent; empty where there are several.
+        label: The edge that leads there, from the parent: as in a path where it is one, with ``n`` for the numbers
+            where it is several that play the same part; empty for all that there is no room to tell apart.
         members: The objects.
         type: Their type; empty where there are several.
         size: Bytes, with all that hangs on the members.
@@ -69,7 +73,7 @@ class Arrow:
         target: The box that they lead to; -1 for what is dead.
         kind: ``"strong"``, or what weak references become.
         count: How many edges.
-        label: The edge, where all have the same one.
+        label: The edge: as in a path where it is one, with ``n`` for the numbers where all play the same part.
         path: Where the first is.
     """
 
@@ -110,6 +114,9 @@ class _Folding:
         # References that lead to one object are drawn as arrows, so they need no boxes.
         leading = Counter(edge.source for edge in graph.weak)
         self._arrows = {source for source, count in leading.items() if count == 1 and self._holds_nothing(source)}
+        # What holds nothing but these needs none either: the arrows start from its owner.
+        holders = {graph.parents[source] for source in self._arrows} - {0}
+        self._holders = {holder for holder in holders if self._holds_arrows(holder)}
         self._wanted = self._mark_wanted()
         # In a graph that is small as a whole, nothing is too small.
         self._smallest = 0 if len(graph) <= _SMALL_GRAPH else self._sizes[0] * _LEAST_SHARE
@@ -136,6 +143,12 @@ class _Folding:
         return all(
             self._graph.region(child) != region or child in self._graph.by_name for child in self._children[source]
         )
+
+    def _holds_arrows(self, holder: int) -> bool:
+        graph = self._graph
+        if graph.types[holder] not in _PLAIN_CONTAINERS or holder in graph.unpicklable:
+            return False
+        return all(child in self._arrows for child in self._children[holder])
 
     def _mark_wanted(self) -> bytearray:
         """Mark what is worth seeing however small it is, and all on the way there."""
@@ -180,15 +193,35 @@ class _Folding:
         groups: dict[tuple[str, str, bool, str], list[int]] = {}
         for member in box.members:
             for child in self._parts(member):
-                through = graph.parents[child]
-                edge = _pattern(graph.edges[child] if through == member else graph.edges[through])
-                key = (edge, graph.types[child], child in graph.unpicklable, graph.region(child))
+                way = "".join(_pattern(edge) for edge in self._way(member, child))
+                key = (way, graph.types[child], child in graph.unpicklable, graph.region(child))
                 groups.setdefault(key, []).append(child)
-        seen = [(key, members) for key, members in groups.items() if self._is_worth_a_box(members)]
+        seen = list(groups.items())
+        if len(seen) <= _MOST_CHILDREN or any(self._is_worth_a_box(members) for _, members in seen):
+            # Of what there is a lot of, the first are shown though each is too little.
+            seen = [(key, members) for key, members in seen if self._is_worth_a_box(members)]
         ordered = sorted(seen, key=lambda group: self._rank(group[1]))
-        most = min(_MOST_CHILDREN, max(room, 1))
-        made = [self._make_box(box.number, key[0], members) for key, members in ordered[:most]]
+        most = min(_MOST_CHILDREN if len(ordered) <= _MOST_CHILDREN else _FIRST_OF_MANY, max(room, 1))
+        made = [self._make_box(box.number, self._label(box, *group), group[1]) for group in ordered[:most]]
         return [*made, *self._merge_rest(box, ordered[most:])] if room > most else made
+
+    def _label(self, box: Box, key: tuple[str, str, bool, str], members: list[int]) -> str:
+        if len(members) > 1:
+            return key[0] or _UNNAMED
+        (member,) = members
+        owner = self._graph.parents[member]
+        while self._box_of[owner] != box.number:
+            owner = self._graph.parents[owner]
+        return "".join(_exact(edge) for edge in self._way(owner, member)) or _UNNAMED
+
+    def _way(self, owner: int, part: int) -> list[Edge]:
+        """Return the edges from what has a box to what is drawn beside it, less the step through a reference."""
+        graph = self._graph
+        parent = graph.parents[part]
+        if parent in self._arrows and parent != owner:
+            part, parent = parent, graph.parents[parent]
+        holder = parent in self._holders and parent != owner
+        return [graph.edges[parent], graph.edges[part]] if holder else [graph.edges[part]]
 
     def _parts(self, member: int) -> Iterator[int]:
         """Yield what is drawn beside an object, with what an arrow that starts there leads to."""
@@ -196,6 +229,8 @@ class _Folding:
         for child in self._children[member]:
             if child in self._arrows:
                 yield from (referent for referent in self._children[child] if referent not in graph.by_name)
+            elif child in self._holders:
+                yield from self._parts(child)
             elif child not in graph.by_name and (graph.edges[child] is not NEAREST or self._wanted[child]):
                 yield child
 
@@ -229,14 +264,14 @@ class _Folding:
 
     def _draw_arrows(self) -> list[Arrow]:
         graph, box_of = self._graph, self._box_of
-        found: dict[tuple[int, int, str], tuple[int, Counter[str], str]] = {}
+        found: dict[tuple[int, int, str], tuple[int, Counter[str], str, str]] = {}
         for edge in graph.weak:
             target = -1 if edge.target < 0 else box_of[edge.target]
-            label = _pattern(graph.edges[edge.source]) if edge.source in self._arrows else ""
+            way = self._way(-1, edge.source) if edge.source in self._arrows else []
             key = (box_of[edge.source], target, edge.becomes)
-            _, labels, path = found.get(key, (0, Counter(), graph.path(edge.source)))
-            labels[label] += 1
-            found[key] = (labels.total(), labels, path)
+            _, labels, exact, path = found.get(key, (0, Counter(), "".join(map(_exact, way)), graph.path(edge.source)))
+            labels["".join(map(_pattern, way))] += 1
+            found[key] = (labels.total(), labels, exact, path)
         for source, target in graph.strong_links():
             one, other = box_of[source], box_of[target]
             if one == other or not self._has_box[target] or graph.types[target] in _CODE:
@@ -244,20 +279,33 @@ class _Folding:
             if self._boxes[other].parent == one:
                 continue
             key = (one, other, "strong")
-            count, labels, path = found.get(key, (0, Counter(), graph.path(source)))
-            found[key] = (count + 1, labels, path)
+            count, labels, exact, path = found.get(key, (0, Counter(), "", graph.path(source)))
+            found[key] = (count + 1, labels, exact, path)
         # Weak ones first, then what stands for most.
         ordered = sorted(found.items(), key=lambda entry: (entry[0][2] == "strong", -entry[1][0]))
         return [
-            Arrow(source, target, kind, count, next(iter(labels)) if len(labels) == 1 else "", path)
-            for (source, target, kind), (count, labels, path) in ordered[:_MOST_ARROWS]
+            Arrow(
+                source,
+                target,
+                kind,
+                count,
+                exact if count == 1 else next(iter(labels)) if len(labels) == 1 else "",
+                path,
+            )
+            for (source, target, kind), (count, labels, exact, path) in ordered[:_MOST_ARROWS]
         ]
+
+
+def _exact(edge: Edge) -> str:
+    if isinstance(edge, int):
+        return f"[{edge}]"
+    return edge if isinstance(edge, str) else _pattern(edge)
 
 
 def _pattern(edge: Edge) -> str:
     """Write an edge so that those which play the same part are equal."""
     if edge is NEAREST:
-        return "..."
+        return _UNNAMED
     if isinstance(edge, int):
         return "[n]"
     if isinstance(edge, tuple):

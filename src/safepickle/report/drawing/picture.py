@@ -1,7 +1,8 @@
-"""Draw an object graph: ``.dot`` and ``.svg`` for documents, ``.html`` to look around in.
+"""Draw an object graph: ``.html`` to look around in, ``.svg``, ``.png``, ``.pdf`` and ``.dot`` for documents.
 
 Strong edges are solid, relinked references dashed, strong copies bold; a dagger stands for a tombstone, red for what
-cannot be pickled, and what is large in the pickle is large in the picture. Graphviz does the layout.
+cannot be pickled, and what is large in the pickle is large in the picture. Graphviz does the layout for documents; a
+page brings its own, dagre, and lays itself out when it is looked at.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from safepickle.report.units import counted, human_bytes
 
 __all__ = ["draw"]
 
-_SUFFIXES: Final = (".dot", ".svg", ".html")
+_SUFFIXES: Final = (".html", ".svg", ".png", ".pdf", ".dot")
 _TEMPLATE: Final = Path(__file__).with_name("picture.html")
+_DAGRE: Final = Path(__file__).with_name("dagre.js")
 _LONGEST_LABEL: Final = 34
 
 # Told apart also by those who see no red or green: the kinds differ in lightness, line and mark as well.
@@ -33,9 +35,9 @@ _ARROWS: Final = {
     "strong": f'color="{_GREY}80", arrowsize=0.5',
     "weak reference": f'color="{_BLUE}", style=dashed, arrowsize=0.7',
     "strong copy": f'color="{_ORANGE}", penwidth=2.2, arrowsize=0.8',
-    "tombstone": f'color="{_GREY}", style=dotted, arrowhead=none, penwidth=1.4',
-    "left out": f'color="{_GREY}", style=dotted, arrowhead=none, penwidth=1.4',
-    "dead finalizer": f'color="{_GREY}", style=dotted, arrowhead=none, penwidth=1.4',
+    "tombstone": f'color="{_INK}", style=dotted, arrowhead=none, penwidth=1.6',
+    "left out": f'color="{_INK}", style=dotted, arrowhead=none, penwidth=1.6',
+    "dead finalizer": f'color="{_INK}", style=dotted, arrowhead=none, penwidth=1.6',
     "error": f'color="{_UNPICKLABLE}", style=dotted, penwidth=1.8, arrowsize=0.7',
 }
 _MARKS: Final = {
@@ -64,14 +66,13 @@ def draw(graph: Graph, path: str | os.PathLike[str], max_nodes: int, *, title: s
     if max_nodes < 1:
         raise ValueError(f"max_nodes is {max_nodes}: a picture needs at least one box")
     folded = fold(graph, max_nodes)
-    dot = as_dot(folded)
-    if target.suffix == ".dot":
-        text = dot
-    elif target.suffix == ".svg":
-        text = _lay_out(dot)
+    if target.suffix == ".html":
+        drawn = as_page(title, reasons, folded).encode()
+    elif target.suffix == ".dot":
+        drawn = as_dot(folded).encode()
     else:
-        text = as_page(title, reasons, folded, _lay_out(dot))
-    target.write_text(text, encoding="utf-8")
+        drawn = _lay_out(as_dot(folded), target.suffix[1:])
+    target.write_bytes(drawn)
 
 
 def as_dot(folded: Folded) -> str:
@@ -83,12 +84,7 @@ def as_dot(folded: Folded) -> str:
         f'  edge [fontname="Helvetica", fontsize=9, color="{_INK}", fontcolor="{_GREY}", arrowsize=0.6];',
     ]
     lines += [_box(box, folded.total) for box in folded.boxes]
-    # From region to region, an arrow of weak references is the way.
-    lines += [
-        f"  box{box.parent} -> box{box.number};"
-        for box in folded.boxes
-        if box.parent >= 0 and box.region == folded.boxes[box.parent].region
-    ]
+    lines += [f"  box{box.parent} -> box{box.number};" for box in folded.boxes if _hangs_on_parent(box, folded.boxes)]
     for number, arrow in enumerate(folded.arrows):
         lines += _arrow(number, arrow, folded.boxes)
     return "\n".join([*lines, "}", ""])
@@ -105,11 +101,12 @@ def _direction(folded: Folded) -> str:
     return "LR" if rightwards <= downwards else "TB"
 
 
-def as_page(title: str, reasons: Mapping[str, str], folded: Folded, svg: str) -> str:
+def as_page(title: str, reasons: Mapping[str, str], folded: Folded) -> str:
     """Make a page that needs nothing but itself."""
     boxes: dict[str, Any] = {
         f"box{box.number}": {
-            "label": box.label,
+            "lines": _lines(box),
+            "share": _share(box, folded.total),
             "type": box.type or "objects of several types",
             "count": len(box.members),
             "bytes": human_bytes(box.size),
@@ -118,53 +115,85 @@ def as_page(title: str, reasons: Mapping[str, str], folded: Folded, svg: str) ->
             "region": box.region,
             "unpicklable": box.unpicklable,
             "paths": box.paths,
+            "parent": f"box{box.parent}" if box.parent >= 0 else "",
+            "hangs": _hangs_on_parent(box, folded.boxes),
         }
         for box in folded.boxes
     }
     arrows = [
-        {"source": f"box{arrow.source}", "target": f"box{arrow.target}", "kind": arrow.kind, "count": arrow.count}
-        | {"path": arrow.path}
+        {
+            "source": f"box{arrow.source}",
+            "target": f"box{arrow.target}" if arrow.target >= 0 else "",
+            "kind": arrow.kind,
+            "mark": _MARKS.get(arrow.kind, ""),
+            "count": arrow.count,
+            "label": _arrow_label(arrow),
+            "path": arrow.path,
+        }
         for arrow in folded.arrows
-        if arrow.kind != "strong"
     ]
     data = json.dumps({"boxes": boxes, "arrows": arrows, "reasons": dict(reasons)}).replace("<", "\\u003c")
-    page = _TEMPLATE.read_text(encoding="utf-8")
-    # What comes before the <svg> tag names a DTD on the network.
-    page = page.replace("{{title}}", escape(title))
-    before, between, after = re.split(r"\{\{svg\}\}|\{\{data\}\}", page)
-    return f"{before}{svg[svg.index('<svg') :]}{between}{data}{after}"
+    filling = {"title": escape(title), "data": data, "dagre": _DAGRE.read_text(encoding="utf-8")}
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: filling[found[1]], _TEMPLATE.read_text(encoding="utf-8"))
 
 
-def _lay_out(dot: str) -> str:
+def _lay_out(dot: str, kind: str) -> bytes:
     try:
         import graphviz
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "the Python package graphviz is not installed, and a picture is laid out by it: "
-            "pip install safepickle-weakref[cli], or draw to a .dot file",
+            f"the Python package graphviz is not installed, and a .{kind} is laid out by it: "
+            "pip install safepickle-weakref[cli], or draw to a .html file, which needs nothing",
             name="graphviz",
         ) from error
     try:
-        laid_out: str = graphviz.Source(dot).pipe(format="svg", encoding="utf-8")
+        laid_out: bytes = graphviz.Source(dot).pipe(format=kind, quiet=True)
+    except graphviz.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip()
+        raise RuntimeError(f"graphviz could not draw a .{kind}: {said or error}") from error
     except graphviz.ExecutableNotFound as error:
         raise RuntimeError(
-            "graphviz's program dot is not on the PATH, and a picture is laid out by it: install graphviz "
-            "(apt install graphviz, brew install graphviz, ...), or draw to a .dot file"
+            f"graphviz's program dot is not on the PATH, and a .{kind} is laid out by it: install graphviz "
+            "(apt install graphviz, brew install graphviz, ...), or draw to a .html file, which needs nothing"
         ) from error
     return laid_out
 
 
-def _box(box: Box, total: int) -> str:
-    share = box.size / total if total and box.region != OUTSIDE else 0.0
-    many = f" \N{MULTIPLICATION SIGN} {len(box.members):,}" if len(box.members) > 1 else ""
-    lines = [_clip(box.label or "others") + many, _clip(box.type.removeprefix("builtins.").rpartition(".")[2])]
+def _hangs_on_parent(box: Box, boxes: list[Box]) -> bool:
+    """Tell whether a strong edge leads to a box. From region to region, an arrow of weak references is the way."""
+    return box.parent >= 0 and box.region == boxes[box.parent].region
+
+
+def _share(box: Box, total: int) -> float:
+    """Return what a box is of the whole pickle, from 0 to 1."""
+    return box.size / total if total and box.region != OUTSIDE else 0.0
+
+
+def _lines(box: Box) -> list[str]:
+    count = len(box.members)
+    if not box.label:
+        label = f"and {count:,} more"
+    else:
+        label = _clip(box.label) + (f" \N{MULTIPLICATION SIGN} {count:,}" if count > 1 else "")
+    lines = [label, _clip(box.type.removeprefix("builtins.").rpartition(".")[2])]
     if box.unpicklable:
         lines.append("cannot be pickled")
     elif box.hidden:
         lines.append(f"{human_bytes(box.size)}, {counted(box.objects, 'object')}")
     else:
         lines.append(human_bytes(box.size))
-    text = "\\n".join(_quoted(line) for line in lines if line)
+    return [_printable(line) for line in lines if line]
+
+
+def _arrow_label(arrow: Arrow) -> str:
+    if arrow.kind == "strong":
+        return ""
+    return _printable(_clip(arrow.label) + (f" \N{MULTIPLICATION SIGN} {arrow.count:,}" if arrow.count > 1 else ""))
+
+
+def _box(box: Box, total: int) -> str:
+    share = _share(box, total)
+    text = "\\n".join(_quoted(line) for line in _lines(box))
     fill = {COPIED: _COPIED, OUTSIDE: _OUTSIDE}.get(box.region, _KEPT)
     look = f'fillcolor="{fill}"'
     if box.unpicklable:
@@ -181,11 +210,10 @@ def _box(box: Box, total: int) -> str:
 
 
 def _arrow(number: int, arrow: Arrow, boxes: list[Box]) -> list[str]:
-    label = _clip(arrow.label) + (f" \N{MULTIPLICATION SIGN} {arrow.count:,}" if arrow.count > 1 else "")
-    look = _ARROWS[arrow.kind] + f', label="{_quoted(label)}", tooltip="{_quoted(_clip(arrow.path, 200))}"'
-    if arrow.kind == "strong":
-        look = _ARROWS["strong"]
-    elif arrow.kind == "strong copy":
+    look = (
+        _ARROWS[arrow.kind] + f', label="{_quoted(_arrow_label(arrow))}", tooltip="{_quoted(_clip(arrow.path, 200))}"'
+    )
+    if arrow.kind == "strong copy":
         look += f', fontcolor="{_ORANGE}"'
     mark = _MARKS.get(arrow.kind)
     if mark is None:
@@ -194,11 +222,13 @@ def _arrow(number: int, arrow: Arrow, boxes: list[Box]) -> list[str]:
         return [f"  box{arrow.source} -> box{arrow.target} [constraint={'true' if part else 'false'}, {look}];"]
     # What is behind a tombstone is not in the pickle: the way there ends at the stone.
     lines = [
-        f'  stone{number} [label="{mark}", shape=plaintext, style="", fontsize=9, fontcolor="{_GREY}"];',
+        f'  stone{number} [label="{mark}", style="rounded,dotted", fontsize=10, height=0.2, color="{_INK}"];',
         f"  box{arrow.source} -> stone{number} [{look}];",
     ]
     if arrow.target >= 0:
-        lines.append(f'  stone{number} -> box{arrow.target} [style=dotted, color="{_GREY}60", arrowsize=0.5];')
+        lines.append(
+            f'  stone{number} -> box{arrow.target} [style=dotted, color="{_INK}", penwidth=1.6, arrowsize=0.6];'
+        )
     return lines
 
 
@@ -206,6 +236,9 @@ def _clip(text: str, longest: int = _LONGEST_LABEL) -> str:
     return text if len(text) <= longest else f"{text[: longest // 2 - 1]}\N{HORIZONTAL ELLIPSIS}{text[-longest // 2 :]}"
 
 
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 def _quoted(text: str) -> str:
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    return printable.replace("\\", "\\\\").replace('"', '\\"')
+    return _printable(text).replace("\\", "\\\\").replace('"', '\\"')
