@@ -33,14 +33,14 @@ ORDER = [
     ["rebuild", "storage"],
     ["options"],
     ["errors", "weak_types"],
-    ["public", "cpython", "reduce_value", "speedups", "torch_internals"],
+    ["callers", "public", "cpython", "reduce_value", "speedups", "torch_internals"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 
 # Modules that import one of ours inside a function, each with the reason.
 LATE = {
     "cli": "each command imports what it needs, so that --version and --help answer at once",
-    "dumping.base_pickler": "few graphs nest too deeply for the C pickler, or lead back into a tensor",
+    "dumping.base_pickler": "few graphs nest too deeply, or lead back into a tensor, and few dumps lose references",
     "dumping.pickler": "most dumps succeed",
     "guard.allowing": "most loads are not guarded",
     "loading.aliases": "most loads find what they ask for",

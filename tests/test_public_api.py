@@ -65,6 +65,7 @@ EXAMPLES: list[BaseException] = [
     errors.WeakReferenceWarning({"app.nn.Encoder": 2}, {"app.Tree": 1}),
     errors.WeakReferenceWarning({"builtins.function": 1}, None, ("__main__.on_save",)),
     errors.WeakReferenceWarning({}, None, (), {"app.nn.Encoder": 2}),
+    errors.WeakReferenceWarning({"app.Tree": 1}, None, (), None, (("$.up", "weakref.ref", "app.Tree", "outside"),)),
 ]
 
 

@@ -7,8 +7,7 @@ and multiprocessing. This module knows nothing of the rest of the package.
 from __future__ import annotations
 
 import pickle
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from safepickle.public import public
 
@@ -34,6 +33,9 @@ __all__ = [
     "WeakReferenceError",
     "WeakReferenceWarning",
 ]
+
+
+LostReference: TypeAlias = tuple[str, str, str, str]
 
 
 @public
@@ -129,12 +131,18 @@ class StateDictWarning(UserWarning):
 class WeakReferenceWarning(UserWarning):
     """Weak references that will load dead though their referents live, or not be found; one warning for each dump.
 
+    It points at the user's own line, and by default Python shows what is the same from one line once. The text names
+    the first paths. It is data, and holds none of the objects.
+
     Attributes:
         counts: How many references point outside the pickle, by the dotted name of the referent's type.
         cycles: How many point at an object that is built from arguments which lead back to the reference.
         functions: Dotted names of the functions and classes among the referents outside: they travel by value.
         identity_keys: How many integer keys are the `id` of an object in the pickle, by the dotted name of its type:
             its copy has another.
+        references: For each of them, those next to the root first: its path; ``weakref.ref``, ``weakref.proxy`` or the
+            dotted name of its class; the dotted name of the referent's type; and ``"outside"``, ``"cycle"`` or
+            ``"identity key"``. At most 1,000 are named, of those that the 10,000 objects next to the root hold.
     """
 
     def __init__(
@@ -143,23 +151,31 @@ class WeakReferenceWarning(UserWarning):
         cycles: dict[str, int] | None = None,
         functions: tuple[str, ...] = (),
         identity_keys: dict[str, int] | None = None,
+        references: tuple[LostReference, ...] = (),
     ) -> None:
-        super().__init__(counts, cycles, functions, identity_keys)
+        super().__init__(counts, cycles, functions, identity_keys, references)
         self.counts = counts
         self.cycles = cycles or {}
         self.functions = functions
         self.identity_keys = identity_keys or {}
+        self.references = references
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Where the references are, and the registries with such keys: ``$.layers[2]._parent``."""
+        return tuple(path for path, *_ in self.references)
 
     def __str__(self) -> str:
         said = [self._on_dead()] if self.counts or self.cycles else []
         if self.identity_keys:
             count = sum(self.identity_keys.values())
+            where = self._places(count, "identity key")
             keys = "1 integer key is" if count == 1 else f"{count} integer keys are"
             of = ", ".join(f"{count} of {name}" for name, count in self.identity_keys.items())
             said.append(
-                f"{keys} the id() of an object in the pickle ({of}), and its copy has another: nothing is found under "
-                "the old one. Key by the object itself, in a weakref.WeakKeyDictionary if it must not be kept, or make "
-                "the keys anew in __setstate__."
+                f"{keys} the id() of an object in the pickle ({of}){where}, and its copy has another: nothing is found "
+                "under the old one. Key by the object itself, in a weakref.WeakKeyDictionary if it must not be kept, "
+                "or make the keys anew in __setstate__."
             )
         return " ".join([*said, "safepickle.explain(obj) lists every such reference."])
 
@@ -176,7 +192,20 @@ class WeakReferenceWarning(UserWarning):
                 'from the reduce arguments into the state, or pass weakrefs="tombstone" to silence this, '
                 'weakrefs="strict" to make it an error.'
             )
-        return f"{total} weak reference{'s' * (total != 1)} will load dead: {'; '.join(reasons)}. {' '.join(advice)}"
+        where = self._places(total, "outside", "cycle")
+        dead = f"{total} weak reference{'s' * (total != 1)} will load dead: {'; '.join(reasons)}{where}."
+        return f"{dead} {' '.join(advice)}"
+
+    def _places(self, total: int, *reasons: str) -> str:
+        most = 3
+        # The keys of one registry have one path.
+        paths = [path for path, _, _, reason in self.references if reason in reasons]
+        named = list(dict.fromkeys(paths))[:most]
+        more = total - sum(path in named for path in paths)
+        if not named:
+            return ""
+        places = ", ".join(shorten(path, 150) for path in named)
+        return f", at {places}" + (f" and {more:,} more place{'s' * (more != 1)}" if more else "")
 
     def _advice_on_outside(self) -> list[str]:
         options = (
@@ -533,11 +562,9 @@ class KerasVersionWarning(UserWarning):
         )
 
 
-def level_of_caller() -> int:
-    """Return the ``stacklevel`` of the first frame outside this package, for a warning issued by the caller."""
-    level = 1
-    frame = sys._getframe(1)
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == __package__:
-        frame = frame.f_back
-        level += 1
-    return level
+def shorten(path: str, longest: int = 300) -> str:
+    """Leave out the middle of a path that is too long to read."""
+    if len(path) <= longest:
+        return path
+    half = (longest - 40) // 2
+    return f"{path[:half]} ... ({len(path) - 2 * half:,} more characters) ... {path[-half:]}"

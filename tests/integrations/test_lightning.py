@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import io
+import linecache
 import pickle
 import subprocess
 import sys
+import warnings
 import weakref
 from pathlib import Path
 from typing import Any
@@ -331,3 +333,50 @@ class SaysItself(lightning.LightningModule):
 
 def test_a_module_that_says_how_it_is_pickled_is_obeyed() -> None:
     assert type(safepickle.loads(safepickle.dumps(SaysItself()))) is SaysItself
+
+
+class Watch(lightning.Callback):
+    """Refers to what is in no checkpoint: at each of its epochs to the next of some objects."""
+
+    def __init__(self, *watched: Node) -> None:
+        self.watched = watched
+        self.epoch = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        self.epoch += 1
+        return {"watched": weakref.ref(self.watched[min(self.epoch, len(self.watched)) - 1])}
+
+
+def warnings_of_a_run(folder: Path, plugin: SafePickleIO, callback: Watch) -> list[str]:
+    """Train for three epochs, with a checkpoint each, and return the lines that warnings point at."""
+    run = lightning.Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        plugins=[plugin],
+        callbacks=[callback, ModelCheckpoint(dirpath=folder, save_top_k=-1)],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", safepickle.WeakReferenceWarning)
+        run.fit(Regression(torch.tanh, tree()), data())
+    assert callback.epoch == len(list(folder.glob("*.ckpt"))) == 3
+    lost = [entry for entry in caught if issubclass(entry.category, safepickle.WeakReferenceWarning)]
+    assert {entry.message.paths for entry in lost} <= {("$['callbacks']['Watch']['watched']",)}  # type: ignore[union-attr]
+    return [linecache.getline(entry.filename, entry.lineno).strip() for entry in lost]
+
+
+def test_a_run_warns_once_of_the_same_object_and_points_at_fit(tmp_path: Path) -> None:
+    plugin, watched = SafePickleIO(), Node("watched")
+    line = "run.fit(Regression(torch.tanh, tree()), data())"
+    assert warnings_of_a_run(tmp_path / "first", plugin, Watch(watched)) == [line]
+    assert warnings_of_a_run(tmp_path / "again", plugin, Watch(watched)) == []
+    assert warnings_of_a_run(tmp_path / "another", SafePickleIO(), Watch(watched)) == [line]
+    assert warnings_of_a_run(tmp_path / "next", plugin, Watch(watched, Node("new"), Node("newer"))) == [line] * 2
+    sent = pickle.loads(pickle.dumps(plugin))
+    assert warnings_of_a_run(tmp_path / "sent", sent, Watch(watched)) == [line]
+    alive = weakref.ref(watched)
+    del watched
+    gc.collect()
+    assert alive() is None

@@ -153,6 +153,25 @@ def test_no_storage_is_written_that_the_pickle_does_not_name(weakrefs: str) -> N
     assert len(file.getvalue()) < 40_000 or weakrefs == "strong"
 
 
+class Cloning:
+    """Gives its pickler a new storage each time that it is asked."""
+
+    def __init__(self) -> None:
+        self.weight = torch.zeros(10)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"weight": self.weight.clone()}
+
+
+def test_a_warning_names_the_path_and_this_line_and_writes_no_storage_more() -> None:
+    outside, file = nn.Linear(2, 2), io.BytesIO()
+    graph = {"cloning": Cloning(), "lost": weakref.ref(outside)}
+    with pytest.warns(safepickle.WeakReferenceWarning, match=r"outside the pickle, at \$\['lost'\]\. ") as caught:
+        torch.save(graph, file, pickle_module=safepickle)
+    assert [entry.filename for entry in caught] == [__file__]
+    assert storages(file) == 1
+
+
 def test_a_child_saved_alone_leaves_its_parent_out() -> None:
     model = Model()
     object.__setattr__(model, "ballast", nn.Linear(1000, 1000))

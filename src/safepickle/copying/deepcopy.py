@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections import Counter
 from itertools import islice
 from types import FrameType
 from typing import Any, TypeVar, cast
 
+from safepickle.callers import warn
 from safepickle.copying.followers import FOLLOWER_COPIERS, name_of_callback
 from safepickle.copying.libraries import find_library_copier
 from safepickle.copying.memo import Copier, Memo, Plans
 from safepickle.copying.stdlib_copy import references_are_asked_for
 from safepickle.copying.strong import STRONG_COPIERS, copy_without_method, find_registered_copier, find_strong_copier
 from safepickle.copying.weak import WEAK_COPIERS, find_weak_copier, finish, settle
-from safepickle.errors import CallbackWarning, level_of_caller
+from safepickle.errors import CallbackWarning
 from safepickle.options import Finalizers, check_finalizers
 from safepickle.public import public
 
@@ -134,7 +134,7 @@ def copy_root(obj: Any, outer: dict[Any, Any] | None, copier: Copier | None, fin
 def _warn_of_callbacks(memo: Memo) -> None:
     counts = Counter(map(name_of_callback, memo.without_callback.values()))
     memo.without_callback.clear()
-    warnings.warn(CallbackWarning(dict(counts)), stacklevel=level_of_caller())
+    warn(CallbackWarning(dict(counts)))
 
 
 def _new_memo(finalizers: Finalizers) -> Memo:

@@ -11,15 +11,15 @@ import contextlib
 import copyreg
 import functools
 import pickle
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import cloudpickle
 
 from safepickle import rebuild, speedups
+from safepickle.callers import is_ignored, warn
 from safepickle.dumping.buffers import BufferCallback, BufferRelay
-from safepickle.errors import level_of_caller
+from safepickle.errors import WeakReferenceWarning
 from safepickle.options import DEFAULTS, DumpOptions, Finalizers, Unpicklable, WeakReferencePolicy
 from safepickle.reduce_value import ReduceTuple, ReduceValue, in_full
 from safepickle.reducers.classes import leave_to_itself, new_object
@@ -149,7 +149,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
             except RecursionError as error:
                 self._walk_deep(obj, memo, error)
             if self._dump is not NOTHING_MET or self._is_shared:
-                self._warn(*announced)
+                self._warn(obj, *announced)
                 self._output.commit()
                 self._memo_is_empty = False
         except BaseException:
@@ -180,14 +180,27 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._output.begin()
         return {} if self._memo_is_empty else self.memo.copy()
 
-    def _warn(self, *announced: Warning | None) -> None:
+    def _warn(self, obj: Any, *announced: Warning | None) -> None:
         """Warn before anything is final: a filter may turn the warning into an error."""
+        for said in announced:
+            if said is not None:
+                warn(said)
         known = self.begun()
         if known.tracking and known.policy != "tombstone" and known.count_met() <= _MOST_LOOKED_AT:
             known.identity_keys = count_identity_keys(self.memo.copy())
-        for warning in (*announced, known.warning()):
-            if warning is not None:
-                warnings.warn(warning, stacklevel=level_of_caller())
+        warning = known.warning()
+        if warning is not None:
+            self.warn_of_lost(obj, known, warning)
+
+    def warn_of_lost(self, obj: Any, known: Dump, warning: WeakReferenceWarning) -> None:
+        """Warn of what the dump of `obj` has lost, and say where it is."""
+        if not is_ignored(type(warning)):
+            from safepickle.tracing.lost import lost_references
+
+            memo = self.memo.copy() if warning.identity_keys else {}
+            count = sum(map(sum, (each.values() for each in (warning.counts, warning.cycles, warning.identity_keys))))
+            warning = known.warning(lost_references(obj, self, known, count, memo)) or warning
+        warn(warning)
 
     def begun(self) -> Dump:
         """Return what the dump knows, which is made when it is first asked for."""

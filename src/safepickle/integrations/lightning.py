@@ -12,7 +12,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec.core
 import torch
@@ -21,6 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 import safepickle
 from safepickle.options import Finalizers, Unpicklable, WeakReferencePolicy
 from safepickle.rebuild import StrongRef, Tombstone
+from safepickle.reducers.decisions import Dump
 from safepickle.storage.atomic import replacing
 
 __all__ = ["SafePickleIO"]
@@ -53,7 +54,8 @@ def _checkpoint_io_classes() -> tuple[type, ...]:
 class SafePickleIO(*_checkpoint_io_classes()):  # type: ignore[misc]
     """A checkpoint plugin that saves with safepickle, and patches Lightning's test of hyper-parameters in this process.
 
-    Use it as ``Trainer(plugins=[SafePickleIO()])``.
+    Use it as ``Trainer(plugins=[SafePickleIO()])``. Of the same objects it warns at the first checkpoint that loses
+    them, not at every one.
 
     Weak references between what is in the checkpoint come back as they were. Local files are replaced as a whole: a
     save that fails leaves the last checkpoint standing.
@@ -83,14 +85,16 @@ class SafePickleIO(*_checkpoint_io_classes()):  # type: ignore[misc]
         self._backend = safepickle.backend(weakrefs=weakrefs, finalizers=finalizers, unpicklable=unpicklable)
         self._unpicklable: Unpicklable = unpicklable
         self._weights_only = weights_only
-        self._keep_hyperparameters()
+        self._prepare()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Strategies that start their processes with spawn send the trainer there, and its plugins with it.
         self.__dict__.update(state)
-        self._keep_hyperparameters()
+        self._prepare()
 
-    def _keep_hyperparameters(self) -> None:
+    def _prepare(self) -> None:
+        pickler: Any = type("Pickler", (_Pickler, self._backend.Pickler), {"told": {}, "told_of_keys": {}})
+        self._backend.Pickler = pickler
         _plugins.add(self)
         _teach_lightning()
 
@@ -143,6 +147,30 @@ class SafePickleIO(*_checkpoint_io_classes()):  # type: ignore[misc]
         filesystem, location = _filesystem_of(path)
         if filesystem.exists(location):
             filesystem.rm(location, recursive=True)
+
+
+class _Pickler(safepickle.Pickler):
+    """Warns of nothing that it has warned of before.
+
+    Attributes:
+        told: References, by their ids, to the objects outside of earlier checkpoints.
+        told_of_keys: Keys that are an `id`, as in `WeakReferenceWarning`, of the last checkpoint with any.
+    """
+
+    told: ClassVar[dict[int, weakref.ref[Any]]]
+    told_of_keys: ClassVar[dict[str, int]]
+
+    def warn_of_lost(self, obj: Any, known: Dump, warning: safepickle.WeakReferenceWarning) -> None:
+        told, lost = self.told, known.lost_referents()
+        is_told = all(key in told and told[key]() is referent for key, referent in lost.items())
+        if is_told and warning.identity_keys in ({}, self.told_of_keys):
+            return
+        super().warn_of_lost(obj, known, warning)
+        for key in [key for key, reference in told.items() if reference() is None]:
+            del told[key]
+        told.update((key, weakref.ref(referent)) for key, referent in lost.items())
+        self.told_of_keys.clear()
+        self.told_of_keys.update(warning.identity_keys)
 
 
 # Those for whose sake hyper-parameters are kept.

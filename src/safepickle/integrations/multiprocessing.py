@@ -19,6 +19,7 @@ from multiprocessing import connection, queues, reduction
 from typing import Any
 
 import safepickle
+from safepickle.callers import place_of_user, pointing_at
 
 __all__ = ["context"]
 
@@ -67,9 +68,11 @@ class _Parcel:
 
     def __init__(self, content: Any) -> None:
         self.content = content
+        self._place = place_of_user()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return pickle.loads, (_dumps(self.content),)
+        with pointing_at(self._place):
+            return pickle.loads, (_dumps(self.content),)
 
 
 class _Connection(connection.Connection):

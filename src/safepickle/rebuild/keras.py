@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pickle
-import warnings
 from collections.abc import Callable
 from typing import Any
 
-from safepickle.errors import KerasVersionWarning, level_of_caller
+from safepickle.callers import warn
+from safepickle.errors import KerasVersionWarning
 from safepickle.rebuild import keras_internals
 from safepickle.rebuild.containers import set_attributes
 from safepickle.rebuild.mark import file_format
@@ -57,7 +57,7 @@ class KerasRuntime:
                 f"KERAS_BACKEND={backend} before Keras is imported, or move the model with model.save()"
             )
         if version.split(".")[:2] != keras_internals.keras_version().split(".")[:2]:
-            warnings.warn(KerasVersionWarning(version, keras_internals.keras_version()), stacklevel=level_of_caller())
+            warn(KerasVersionWarning(version, keras_internals.keras_version()))
         runtime = object.__new__(cls)
         runtime.backend = backend
         runtime.version = version

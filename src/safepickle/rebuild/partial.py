@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from safepickle.callers import warn
 from safepickle.errors import UnpicklableError, UnpicklableStateWarning
 from safepickle.rebuild.containers import set_attributes
 from safepickle.rebuild.mark import file_format
@@ -129,8 +129,7 @@ def rebuild_salvaged_contents(obj: Any, contents: tuple[Any, Any, Any, Any]) -> 
             set_attributes(obj, state)
     except Exception as error:
         cls = type(obj)
-        warning = UnpicklableStateWarning(f"{cls.__module__}.{cls.__qualname__}", f"{type(error).__name__}: {error}")
-        warnings.warn(warning, stacklevel=2)
+        warn(UnpicklableStateWarning(f"{cls.__module__}.{cls.__qualname__}", f"{type(error).__name__}: {error}"))
         attributes = state[0] if isinstance(state, tuple) and state else state
         if isinstance(attributes, dict) and hasattr(obj, "__dict__"):
             obj.__dict__.update(attributes)

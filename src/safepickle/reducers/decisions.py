@@ -10,13 +10,13 @@ from __future__ import annotations
 import enum
 import types
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Final, Protocol
 
 from cloudpickle.cloudpickle import _should_pickle_by_reference
 
-from safepickle.errors import WeakReferenceError, WeakReferenceWarning
+from safepickle.errors import LostReference, WeakReferenceError, WeakReferenceWarning
 from safepickle.options import DumpOptions, Finalizers, OutsideFate, WeakReferencePolicy, check_fate
 from safepickle.rebuild.recomputed import recipe_of, recipes_exist
 from safepickle.reduce_value import ReduceTuple, ReduceValue
@@ -162,6 +162,7 @@ class Dump(State):
         self.scratch: dict[str, Any] = {}
         # Objects that a subclass's persistent_id stored, held so that their ids stay theirs.
         self.persisted: dict[int, object] = {}
+        self._persisted_types: set[type] = set()
         self._kept: set[int] | None = None
         self._tombstones: dict[tuple[str, type], tuple[str, str]] = {}
         self.cyclic: set[int] = set()
@@ -191,6 +192,9 @@ class Dump(State):
         self._pending_hooks: list[object] = []
         # What hangs on a pending referent.
         self._dependents: dict[int, list[object]] = {}
+        # What is lost for certain, by the id of the referent or, of references in a cycle, of both: id -> referent.
+        self._outside: dict[int, object] = {}
+        self._in_cycles: dict[tuple[int, int], object] = {}
         # Each with whether it is linkable again afterwards.
         self._under_construction: dict[int, bool] = {}
 
@@ -208,10 +212,32 @@ class Dump(State):
         """Return how many objects are known to be in the pickle, exact builtins not counted."""
         return max(map(len, (self._kept or (), self._met, self.visited or ())))
 
-    def warning(self) -> WeakReferenceWarning | None:
+    def lost_referents(self) -> Mapping[int, object]:
+        """Return by their ids the referents that the warning is about, those of identity keys not included."""
+        lost = {id(referent): referent for referent in self._in_cycles.values()}
+        if self.policy == "relink":
+            pending = {key: referent for key, (_, referent) in self._pending.items()}
+            lost.update(pending if self._kept is None else self._outside)
+        return lost
+
+    def reason_for_loss(self, reference: object, referent: object) -> str | None:
+        """Tell why the warning is about a reference: ``OUTSIDE`` or ``CYCLE``; None if it is not."""
+        if (id(reference), id(referent)) in self._in_cycles:
+            return CYCLE
+        outside: Container[int] = self._pending if self._kept is None else self._outside
+        return OUTSIDE if self.policy == "relink" and id(referent) in outside else None
+
+    def is_persisted(self, obj: object) -> bool | None:
+        """Tell whether a subclass's ``persistent_id`` has stored `obj` or its like, without asking it again."""
+        return type(obj) in self._persisted_types or None
+
+    def warning(self, references: tuple[LostReference, ...] = ()) -> WeakReferenceWarning | None:
         """Return the warning about references that load dead though nobody asked for that, or None.
 
         Also of keys that are an `id`, which mostly belong to weak references.
+
+        Args:
+            references: Where they are.
         """
         if not self._has_tracked:
             return None
@@ -220,7 +246,7 @@ class Dump(State):
             return None
         functions = tuple(self.functions_outside) if outside else ()
         counts, cycles = _by_dotted_name(outside), _by_dotted_name(self.cycles)
-        return WeakReferenceWarning(counts, cycles, functions, self.identity_keys)
+        return WeakReferenceWarning(counts, cycles, functions, self.identity_keys, references)
 
     def decide(self, reference: object, referent: object, *dependents: object) -> str:
         """Decide what becomes of a weak reference.
@@ -252,6 +278,7 @@ class Dump(State):
             if self.policy == "strict":
                 raise self.error(reference, referent, CYCLE)
             self._count(self.cycles, referent)
+            self._in_cycles[id(reference), key] = referent
             return CYCLE
         if self._kept is not None:
             if self._is_by_reference(referent):
@@ -345,6 +372,7 @@ class Dump(State):
     def note_persisted(self, obj: object) -> None:
         """Note that a subclass's ``persistent_id`` stored `obj`: it is kept, though it never enters the memo."""
         self.persisted[id(obj)] = obj
+        self._persisted_types.add(type(obj))
         if self.visited is not None:
             self.visited.add(id(obj))
 
@@ -482,6 +510,7 @@ class Dump(State):
             return STRONG
         if fate == "strict":
             raise self.error(reference, referent, OUTSIDE)
+        self._outside[id(referent)] = referent
         self._count_outside(referent)
         return OUTSIDE
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import warnings
 from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
 from safepickle import rebuild
-from safepickle.errors import KerasFallbackWarning, level_of_caller
+from safepickle.callers import warn
+from safepickle.errors import KerasFallbackWarning
 from safepickle.rebuild import keras_internals as internals
 from safepickle.reduce_value import NOT_REDUCED, ReduceValue
 from safepickle.reducers.decisions import Dump
@@ -340,6 +340,5 @@ def reduce_loss_entry(entry: Any, dump: Dump) -> ReduceValue:
 def _reduce_to_archive(obj: object, dump: Dump) -> ReduceValue:
     """Leave an object to Keras's own ``__reduce__``, and say what that loses."""
     cls = f"{type(obj).__module__}.{type(obj).__qualname__}"
-    warning = KerasFallbackWarning(cls, internals.keras_version(), internals.misfit() or "")
-    warnings.warn(warning, stacklevel=level_of_caller())
+    warn(KerasFallbackWarning(cls, internals.keras_version(), internals.misfit() or ""))
     return NOT_REDUCED

@@ -43,20 +43,13 @@ from safepickle.report.progress import following
 from safepickle.tracing.error_paths import locate_failure
 from safepickle.tracing.expand import ENVELOPE, Expansion, fetch_size
 from safepickle.tracing.identity_keys import identity_keys
-from safepickle.tracing.naming import NEAREST
+from safepickle.tracing.naming import NEAREST, kind_of
 from safepickle.tracing.recording import Question
-from safepickle.tracing.traversal import Traversal
+from safepickle.tracing.traversal import Traversal, is_container
 from safepickle.weak_types import PROXIES, find_weak_type
 
 __all__ = ["explain"]
 
-_KINDS: Final[dict[type, str]] = {
-    weakref.ref: "weakref.ref",
-    weakref.ProxyType: "weakref.proxy",
-    weakref.CallableProxyType: "weakref.proxy",
-    weakref.WeakSet: "weakref.WeakSet",
-    rebuild.Tombstone: "safepickle.Tombstone",
-}
 # What dead references are rebuilt by. None of them is named for a live one that was not asked about.
 _DEAD: Final = frozenset({rebuild.rebuild_dead_reference, rebuild.rebuild_dead_weak_method, rebuild.rebuild_dead_proxy})
 _LONGEST_REASON: Final = 300
@@ -233,7 +226,7 @@ class _Inquiry:
             if number >= graph.outside_from:
                 continue
             obj = walk.objects[number]
-            found[id(obj), 0] = WeakReference(walk.path(number), _kind(obj), "dead", None, "tombstone", None, 0)
+            found[id(obj), 0] = WeakReference(walk.path(number), kind_of(obj), "dead", None, "tombstone", None, 0)
             graph.weak.append(WeakEdge(number, -1, "tombstone"))
         for number in self._finalizers:
             if number < graph.outside_from:
@@ -255,7 +248,7 @@ class _Inquiry:
 
     def _dead_finalizer(self, number: int, finalizer: Any) -> WeakReference:
         walk = self._traversal.walk
-        path, kind, referent = walk.path(number), _kind(finalizer), _watched_by(finalizer)
+        path, kind, referent = walk.path(number), kind_of(finalizer), _watched_by(finalizer)
         if referent is None:
             return WeakReference(path, kind, "dead", None, "dead finalizer", None, 0)
         target = walk.numbers.get(id(referent), -1)
@@ -285,18 +278,16 @@ class _Inquiry:
             answer = self._fate(referent)
             fate = RELINK if kept else STRONG if answer == "strong" else OUTSIDE
         state = fate if fate == CYCLE else "kept" if kept or fate == RELINK else "outside"
-        weak = find_weak_type(type(reference))
-        in_container = weak is None or not weak.is_single
+        in_container = is_container(reference)
         becomes = {RELINK: "weak reference", STRONG: "strong copy"}.get(
             fate, "left out" if in_container else "tombstone"
         )
         if state != "kept" and fate != STRONG and self._is_strict(referent) and id(referent) not in fates.dropped:
             becomes = "error"
-        edge = self._traversal.edge_to(question)
         source = walk.numbers.get(id(reference), number)
         return WeakReference(
-            path=walk.path(source, edge) if in_container else walk.path(source),
-            kind=_kind(reference),
+            path=self._traversal.path(number, question),
+            kind=kind_of(reference),
             state=state,
             referent_type=dotted_name(type(referent)),
             becomes=becomes,
@@ -352,7 +343,7 @@ class _Inquiry:
             peers, effect = "cloudpickle", "a set without the members that nothing else in the pickle holds"
         else:
             return None
-        return Hazard(walk.path(number), _kind(reference), peers, effect)
+        return Hazard(walk.path(number), kind_of(reference), peers, effect)
 
     def _shared_storages(self) -> Iterator[Hazard]:
         """Find the storages that several tensors look at."""
@@ -413,10 +404,6 @@ def _watched_by(finalizer: Any) -> Any:
 def _look_alive(obj: Any) -> bool:
     weak = find_weak_type(type(obj))
     return weak is not None and bool(weak.snapshot(obj))
-
-
-def _kind(reference: Any) -> str:
-    return _KINDS.get(type(reference)) or dotted_name(type(reference))
 
 
 def _reason(error: Exception) -> str:

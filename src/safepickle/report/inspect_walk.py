@@ -8,12 +8,13 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from safepickle.errors import shorten
 from safepickle.guard.blob import Blob
 from safepickle.guard.inspect_backend import InspectBackend, Symbol
 from safepickle.guard.rules import Grant
 from safepickle.rebuild import StrongRef, Tombstone, UnpicklableTombstone
 from safepickle.report.inspection import Node, Recipe, StrongCopy, TensorEntry, TombstoneEntry
-from safepickle.tracing.naming import NEAREST, Edge, attribute_edge, item_edge, key_edge, shorten, weak_edges
+from safepickle.tracing.naming import NEAREST, Edge, attribute_edge, item_edge, key_edge, weak_edges
 from safepickle.tracing.path_table import PathTable
 from safepickle.tracing.shortcuts import MODULE_MEMBERS, member_edge
 from safepickle.weak_types import PROXIES, find_weak_type

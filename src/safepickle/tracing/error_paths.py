@@ -10,13 +10,13 @@ import types
 from typing import Any, Final
 
 from safepickle.cpython import count_notes_of_pickle, drop_notes_of_pickle
-from safepickle.errors import WeakReferenceError
+from safepickle.errors import WeakReferenceError, shorten
 from safepickle.options import OutsideFate
 from safepickle.reducers.decisions import ReducingPickler
 from safepickle.storage import files
 from safepickle.tracing.expand import Expander
 from safepickle.tracing.made import EndlessError
-from safepickle.tracing.naming import Edge, join, shorten
+from safepickle.tracing.naming import Edge, join
 from safepickle.tracing.recording import recording
 from safepickle.tracing.traversal import MAX_OBJECTS, Traversal, leave_outside
 

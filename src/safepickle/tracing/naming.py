@@ -15,6 +15,8 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
+from safepickle.rebuild import Tombstone
+from safepickle.reducers.decisions import dotted_name
 from safepickle.weak_types import find_weak_type
 
 __all__ = [
@@ -27,8 +29,8 @@ __all__ = [
     "item_edge",
     "join",
     "key_edge",
+    "kind_of",
     "name_children",
-    "shorten",
     "weak_edges",
 ]
 
@@ -42,7 +44,19 @@ Names: TypeAlias = dict[int, Edge]
 """Edges by the id of what they lead to."""
 
 _LONGEST_KEY = 60
+_KINDS: Final[dict[type, str]] = {
+    weakref.ref: "weakref.ref",
+    weakref.ProxyType: "weakref.proxy",
+    weakref.CallableProxyType: "weakref.proxy",
+    weakref.WeakSet: "weakref.WeakSet",
+    Tombstone: "safepickle.Tombstone",
+}
 _LITERALS = (str, int, bytes, bool, type(None), float)
+
+
+def kind_of(reference: Any) -> str:
+    """Name the class of a weak reference as a person does."""
+    return _KINDS.get(type(reference)) or dotted_name(type(reference))
 
 
 def join(edges: Iterable[Edge], begun: str = "$") -> str:
@@ -58,14 +72,6 @@ def join(edges: Iterable[Edge], begun: str = "$") -> str:
         else:
             path = f"{edge[0]}{path}{edge[1]}"
     return path
-
-
-def shorten(path: str, longest: int = 300) -> str:
-    """Leave out the middle of a path that is too long to read."""
-    if len(path) <= longest:
-        return path
-    half = (longest - 40) // 2
-    return f"{path[:half]} ... ({len(path) - 2 * half:,} more characters) ... {path[-half:]}"
 
 
 def key_edge(mapping: Any, key: object, position: int) -> Edge:

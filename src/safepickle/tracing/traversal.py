@@ -6,17 +6,18 @@ there, and enters what is behind a reference once it is known on which terms.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, Final
 
 from safepickle.options import OutsideFate
 from safepickle.reducers.decisions import ReducingPickler
 from safepickle.tracing.expand import Expander, Expansion
-from safepickle.tracing.naming import Edge, weak_edges
+from safepickle.tracing.naming import Names, weak_edges
 from safepickle.tracing.recording import Question, recording
 from safepickle.tracing.walk import Walk
+from safepickle.weak_types import find_weak_type
 
-__all__ = ["MAX_OBJECTS", "Traversal", "leave_outside"]
+__all__ = ["MAX_OBJECTS", "Traversal", "is_container", "leave_outside"]
 
 MAX_OBJECTS: Final = 5_000_000
 """Where a traversal gives up: an object whose reducer always makes new ones has no end."""
@@ -25,6 +26,12 @@ MAX_OBJECTS: Final = 5_000_000
 def leave_outside(referent: Any) -> OutsideFate:
     """Answer for every outside referent that it does not belong to the pickle."""
     return "tombstone"
+
+
+def is_container(reference: Any) -> bool:
+    """Tell whether what a dump has decided about holds several references."""
+    weak = find_weak_type(type(reference))
+    return weak is None or not weak.is_single
 
 
 class Traversal:
@@ -37,6 +44,7 @@ class Traversal:
         pickler: Whose reducers say what an object leads to.
         fate: What becomes of an outside referent; what is ``"strong"`` belongs to the pickle. By default, none does.
         outside: Go on to what stays outside.
+        is_stored: Tells which objects are stored elsewhere; by default the pickler's ``persistent_id`` does.
 
     Attributes:
         walk: The objects met, by number.
@@ -52,8 +60,10 @@ class Traversal:
         pickler: ReducingPickler,
         fate: Callable[[Any], OutsideFate] = leave_outside,
         outside: bool = False,
+        is_stored: Callable[[Any], Any] | None = None,
     ) -> None:
-        self.walk = Walk(root, Expander(pickler, pickler.proto, getattr(pickler, "persistent_id", None)))
+        persistent_id = is_stored or getattr(pickler, "persistent_id", None)
+        self.walk = Walk(root, Expander(pickler, pickler.proto, persistent_id))
         self.questions: list[tuple[int, Question]] = []
         self.copied_from = self.outside_from = MAX_OBJECTS * 2  # Higher than any number, until there is one.
         self.complete = True
@@ -62,8 +72,10 @@ class Traversal:
         self._relinks = pickler.dump_options.weakrefs != "tombstone"
         self._fate = fate
         self._outside = outside
+        # What a container leads to: it is asked about once for each entry.
+        self._last_named: tuple[Any, Names] = (None, {})
 
-    def __iter__(self) -> Iterator[tuple[int, Expansion]]:
+    def __iter__(self) -> Generator[tuple[int, Expansion]]:
         """Expand each object once; the reducers' questions up to there have been taken down."""
         walk = self.walk
         with recording(self._pickler) as recorder:
@@ -99,15 +111,23 @@ class Traversal:
         with recording(self._pickler) as recorder:
             return recorder._is_by_reference(referent)
 
-    def edge_to(self, question: Question) -> Edge:
-        """Name the way from a reference to its referent."""
-        return weak_edges(question.reference).get(id(question.referent), "")
+    def path(self, number: int, question: Question) -> str:
+        """Write the path to the reference that was asked about over an object, or to its entry in a container."""
+        source = self.walk.numbers.get(id(question.reference), number)
+        if not is_container(question.reference):
+            return self.walk.path(source)
+        return self.walk.path(source, self._names(question.reference).get(id(question.referent), ""))
 
     def _is_kept(self, referent: Any) -> bool:
         return id(referent) in self.walk.numbers or self.is_by_reference(referent)
 
+    def _names(self, reference: Any) -> Names:
+        if self._last_named[0] is not reference:
+            self._last_named = (reference, weak_edges(reference))
+        return self._last_named[1]
+
     def _enter(self, number: int, question: Question) -> None:
-        edges = weak_edges(question.reference)
+        edges = self._names(question.reference)
         parent = self.walk.numbers.get(id(question.reference), number)
         for child in (question.referent, *question.dependents):
             self.walk.enter(parent, edges.get(id(child), ""), child)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from torch import nn
 
+from safepickle.callers import warn
 from safepickle.errors import StateDictWarning
 from safepickle.integrations.torch.proxies import resolved_proxies
 
@@ -37,5 +37,5 @@ def state_dict(
     if left_out:
         name = f"{type(module).__module__}.{type(module).__qualname__}"
         reasons = {prefix + entry.key: entry.reason for entry in left_out}
-        warnings.warn(StateDictWarning(name, reasons), stacklevel=2)
+        warn(StateDictWarning(name, reasons))
     return state
