@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import io
 import pickle
 import socket
 import sqlite3
@@ -17,7 +18,7 @@ import weakref
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -500,3 +501,87 @@ def test_a_policy_of_the_callers_decides_in_a_partial_dump_too() -> None:
     assert type(restored[0]().lost) is UnpicklableTombstone
     assert restored[1]() is None
     assert [path for _, path, _ in lost] == ["$[0]().lost"]
+
+
+class _Doubles:
+    """No pickler by itself: pickles ranges as twice as long ones."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is range:
+            return range, (2 * len(obj),)
+        return super().reducer_override(obj)  # type: ignore[misc]
+
+
+class Doubling(_Doubles, safepickle.Pickler):
+    """Takes its override from beside the picklers."""
+
+
+class Tripling(Doubling):
+    """Has an override over the other one."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        return (
+            super().reducer_override(range(3))
+            if type(obj) is range and len(obj) == 1
+            else super().reducer_override(obj)
+        )
+
+
+def test_a_partial_dump_goes_before_every_override_and_leaves_it_where_it_was() -> None:
+    graph = [range(1), weakref.ref(Node), Refuses(), {"inner": RefusesState()}]
+    for pickler_class, expected in ((safepickle.Pickler, 1), (Doubling, 2), (Tripling, 6)):
+        file = io.BytesIO()
+        pickler = pickler_class(file, unpicklable="tombstone")
+        before = set(vars(pickler))
+        with pytest.warns(safepickle.UnpicklableWarning, match="2 objects could not be pickled"):
+            pickler.dump(graph)
+        assert set(vars(pickler)) - before <= {"_dump", "_memo_is_empty", "offender"}
+        span, reference, *lost, rest = safepickle.loads(file.getvalue())
+        assert len(span) == expected
+        assert reference() is Node
+        assert [type(each) for each in (*lost, rest["inner"])] == [UnpicklableTombstone] * 2
+
+
+def test_a_partial_dump_goes_before_an_override_that_was_set_on_the_pickler() -> None:
+    file = io.BytesIO()
+    pickler = safepickle.Pickler(file, unpicklable="tombstone")
+
+    def override(obj: Any) -> Any:
+        return (range, (5,)) if type(obj) is range else safepickle.Pickler.reducer_override(pickler, obj)
+
+    pickler.reducer_override = override  # type: ignore[method-assign]
+    with pytest.warns(safepickle.UnpicklableWarning, match="1 object could not be pickled"):
+        pickler.dump([range(1), Refuses()])
+    assert pickler.reducer_override is override
+    span, lost = safepickle.loads(file.getvalue())
+    assert len(span) == 5
+    assert type(lost) is UnpicklableTombstone
+    del pickler.reducer_override
+    with pytest.raises(AttributeError, match="reducer_override"):
+        del pickler.reducer_override
+
+
+class Looks:
+    """Looks, while it is pickled, at what the pickler has of its own under the name of a method."""
+
+    pickler: Any = None
+    seen: ClassVar[list[set[str]]] = []
+
+    def __reduce__(self) -> Any:
+        own = vars(Looks.pickler)
+        self.seen.append({name for name in own if callable(getattr(type(Looks.pickler), name, None))})
+        return Looks, ()
+
+
+@pytest.mark.parametrize("pickler_class", [safepickle.Pickler, Doubling])
+@pytest.mark.parametrize("unpicklable", ["raise", "tombstone"])
+def test_a_dump_replaces_no_method_of_the_pickler(
+    pickler_class: type[safepickle.Pickler], unpicklable: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Looks, "seen", [])
+    monkeypatch.setattr(Looks, "pickler", pickler_class(io.BytesIO(), unpicklable=unpicklable))
+    refusal = pytest.raises(RuntimeError, match="will not be pickled")
+    with refusal if unpicklable == "raise" else pytest.warns(safepickle.UnpicklableWarning, match="1 object"):
+        Looks.pickler.dump([Looks(), weakref.ref(Node), Refuses()])
+    assert Looks.seen
+    assert not any(Looks.seen)

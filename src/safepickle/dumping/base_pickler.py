@@ -12,6 +12,7 @@ import copyreg
 import functools
 import pickle
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import cloudpickle
@@ -19,6 +20,7 @@ import cloudpickle
 from safepickle import rebuild, speedups
 from safepickle.callers import is_ignored, warn
 from safepickle.dumping.buffers import BufferCallback, BufferRelay
+from safepickle.dumping.overriding import wrap_override
 from safepickle.errors import WeakReferenceWarning
 from safepickle.options import DEFAULTS, DumpOptions, Finalizers, Unpicklable, WeakReferencePolicy
 from safepickle.reduce_value import ReduceTuple, ReduceValue, in_full
@@ -50,6 +52,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
     """The walks of a dump. See `safepickle.Pickler` for the arguments."""
 
     has_persistent_id: ClassVar[bool] = False
+    override_owner: ClassVar[type]
     _chosen_dispatch_table: Mapping[type, Any] = _STANDARD_DISPATCH_TABLE
     memo: Any  # of the C pickler
 
@@ -62,12 +65,16 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
     # A caller holds it, or has given it a callback: it has more to take care of than the bytes of one dump.
     _is_shared = True
     _memo_is_empty = True
+    # What stands in front of `reducer_override`: in a partial dump, and in a walk that needs ask no subclass.
+    in_front: Any = None
+    substitutes: Mapping[int, ReduceTuple] = MappingProxyType({})
     offender: object = None
     proto = pickle.HIGHEST_PROTOCOL
     core = speedups.current
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        wrap_override(cls)
         persistent_id = cls.__dict__.get("persistent_id")
         if persistent_id is not None:
             cls.has_persistent_id = True
@@ -84,8 +91,10 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         finalizers: Finalizers | None = None,
         unpicklable: Unpicklable | None = None,
     ) -> None:
-        # What `backend` binds stands in its class.
-        self.dump_options = self.dump_options.given(weakrefs=weakrefs, finalizers=finalizers, unpicklable=unpicklable)
+        if weakrefs is not None or finalizers is not None or unpicklable is not None:
+            # What `backend` binds stands in its class.
+            given = {"weakrefs": weakrefs, "finalizers": finalizers, "unpicklable": unpicklable}
+            self.dump_options = self.dump_options.given(**given)
         if protocol is None:
             protocol = self.dump_options.protocol
         if protocol is None or protocol < 0:
@@ -240,6 +249,8 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def reduce_value(self, obj: Any) -> ReduceTuple | str:
         """Return the reduce value that the pickler uses for `obj`, which is not an exact builtin."""
+        if id(obj) in self.substitutes:
+            return self.substitutes[id(obj)]
         reduce = self._table[type(obj)]
         if reduce is not None:
             value = reduce(obj, self.begun())
@@ -266,7 +277,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def is_replaced(self, obj: Any) -> bool:
         """Tell whether something else is pickled in the place of `obj`."""
-        return False
+        return id(obj) in self.substitutes
 
     def leaves_to_itself(self, cls: type) -> bool:
         """Tell whether a class says itself how its instances are pickled, and no reducer does."""
@@ -299,7 +310,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
             self._walk(obj)
 
     def _walk(self, obj: object) -> None:
-        if self._is_shared and self._has_own_override():
+        if self._is_shared and self._is_asked_first():
             _dump_in_c(self, obj)
             return
         # An ordinary object must cost one look-up and no more, not even that of an attribute of the pickler.
@@ -309,15 +320,15 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         make_override = self.core.override
         if make_override is None:
             table.override = None
-            self.reducer_override = table.reduce  # type: ignore[method-assign]
+            self.in_front = table.reduce
         else:
             table.override = override = make_override(table, obj)
-            self.reducer_override = override.reduce  # type: ignore[method-assign]
+            self.in_front = override.reduce
         try:
             _dump_in_c(self, obj)
         finally:
             # They lead back to the pickler, whose memo would else wait for the cycle collector.
-            del self.reducer_override, table.known, table.override, table.pickler
+            del self.in_front, table.known, table.override, table.pickler
 
     def _walk_without_look_ahead(self, obj: Any, memo: dict[int, Any]) -> None:
         """Begin anew: what goes wrong has to be what goes wrong where nobody looks ahead."""
@@ -328,8 +339,10 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._walk(obj)
         self._walk_until_settled(obj, memo)
 
-    def _has_own_override(self) -> bool:
-        return type(self).reducer_override is not BasePickler.reducer_override or "reducer_override" in self.__dict__
+    def _is_asked_first(self) -> bool:
+        """Tell whether a walk has to call more than the type table."""
+        own = self.__dict__
+        return self.override_owner is not BasePickler or "reducer_override" in own or "in_front" in own
 
     def _walk_deep(self, obj: Any, memo: dict[int, Any], error: RecursionError) -> None:
         """Walk a graph that nests more deeply than the C pickler can follow, all over again and step by step."""
@@ -400,6 +413,9 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
     def _is_certain(self) -> bool:
         # Nothing is certain where an object may yet turn out to be unpicklable.
         return self._dump is not None and self._dump.certain and self.dump_options.unpicklable == "raise"
+
+
+wrap_override(BasePickler)
 
 
 def _shielded(persistent_id: Any) -> Callable[[Any, Any], Any]:

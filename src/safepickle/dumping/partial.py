@@ -52,12 +52,9 @@ def dump_partially(pickler: BasePickler, obj: object) -> None:
             raise
         failure = error
     partial = _PartialDump(pickler, obj)
+    pickler.in_front = partial.reduce
+    pickler.substitutes = partial.substitutes
     try:
-        # These shadow the methods: the C pickler asks the instance at the beginning of each walk.
-        pickler._is_shared = True
-        pickler.reducer_override = partial.reduce  # type: ignore[method-assign]
-        pickler.reduce_value = partial.reduce_value  # type: ignore[method-assign]
-        pickler.is_replaced = partial.is_replaced  # type: ignore[method-assign]
         while True:
             if not partial.find_unpicklable():
                 raise failure
@@ -71,8 +68,7 @@ def dump_partially(pickler: BasePickler, obj: object) -> None:
                     raise
                 failure = error
     finally:
-        for name in ("reducer_override", "reduce_value", "is_replaced"):
-            pickler.__dict__.pop(name, None)
+        del pickler.in_front, pickler.substitutes
 
 
 def _is_about_an_object(error: Exception) -> bool:
@@ -80,15 +76,18 @@ def _is_about_an_object(error: Exception) -> bool:
 
 
 class _PartialDump:
-    """What is known of the unpicklable objects of one graph, attempt after attempt."""
+    """What is known of the unpicklable objects of one graph, attempt after attempt.
+
+    Attributes:
+        substitutes: What is pickled in the place of objects, by their ids.
+    """
 
     def __init__(self, pickler: BasePickler, root: object) -> None:
         self._pickler = pickler
         self._root = root
         self._reduce = pickler.reducer_override
-        self._reduce_value = pickler.reduce_value
         # All by the id of an object, which a walk holds, so that its id stays its own.
-        self._substitutes: dict[int, ReduceTuple] = {}
+        self.substitutes: dict[int, ReduceTuple] = {}
         self._lost: dict[int, tuple[str, str, str]] = {}
         self._failed: dict[int, _Failed] = {}
         self._guarded_paths: dict[int, str] = {}
@@ -102,9 +101,9 @@ class _PartialDump:
         return UnpicklableWarning(list(self._lost.values())) if self._lost else None
 
     def reduce(self, obj: object) -> ReduceValue:
-        """Stand in for the pickler's ``reducer_override``."""
+        """Go before the pickler's ``reducer_override``."""
         key = id(obj)
-        substitute = self._substitutes.get(key)
+        substitute = self.substitutes.get(key)
         if substitute is not None:
             self._met.add(key)
             known = self._pickler._dump
@@ -116,20 +115,11 @@ class _PartialDump:
             return self._reduce(obj)
         value = self._reduce(obj)
         if value is NotImplemented and not isinstance(obj, _BY_NAME):
-            value = self._reduce_value(obj)
+            value = self._pickler.reduce_value(obj)
         # A reducer may make new objects each time, which no walk has met.
         if type(value) is not tuple or (path is None and not self._uses_tombstone(obj, value)):
             return value
         return _guarded(obj, value, path or _UNKNOWN_PATH)
-
-    def reduce_value(self, obj: object) -> ReduceTuple | str:
-        """Stand in for the pickler's `reduce_value`."""
-        substitute = self._substitutes.get(id(obj))
-        return self._reduce_value(obj) if substitute is None else substitute
-
-    def is_replaced(self, obj: object) -> bool:
-        """Stand in for the pickler's `is_replaced`."""
-        return id(obj) in self._substitutes
 
     def find_unpicklable(self) -> bool:
         """Find what to replace next; return whether there was anything."""
@@ -143,7 +133,7 @@ class _PartialDump:
             obj = walk.objects[number]
             if expansion.error is not None:
                 failures.append(_Failed(walk, number, _described(expansion.error)))
-            elif type(expansion.value) is tuple and id(obj) not in self._substitutes:
+            elif type(expansion.value) is tuple and id(obj) not in self.substitutes:
                 uses.append((number, [id(used) for used in _within(_what_is_used(obj, expansion.value))]))
         try:
             found = self._give_up_on_temporaries()
@@ -172,7 +162,7 @@ class _PartialDump:
             if number == 0 and (failed.number != 0 or failed.is_owner):
                 # Nothing would be left.
                 return False
-            if type(obj) not in _EXACT_BUILTINS and id(obj) not in self._substitutes:
+            if type(obj) not in _EXACT_BUILTINS and id(obj) not in self.substitutes:
                 self._replace(obj, walk.path(number), failed.cause)
                 failed.number = number
                 self._failed[id(obj)] = failed
@@ -184,7 +174,7 @@ class _PartialDump:
         """Tell whether something has been put in the place of an owner, so that the pickler will not come there."""
         number = failed.walk.parents[failed.number]
         while number >= 0:
-            if id(failed.walk.objects[number]) in self._substitutes:
+            if id(failed.walk.objects[number]) in self.substitutes:
                 return True
             number = failed.walk.parents[number]
         return False
@@ -194,13 +184,13 @@ class _PartialDump:
         if callable(wanted):
             wanted = wanted(obj)
             if type(wanted) is not str or wanted not in ("raise", "tombstone"):
-                self._substitutes[id(obj)] = (rebuild.rebuild_replacement, (wanted,))
+                self.substitutes[id(obj)] = (rebuild.rebuild_replacement, (wanted,))
                 return
         lost = (dotted_name(type(obj)), path, cause)
         if wanted == "raise":
             raise TypeError(f"cannot pickle the object of type {lost[0]} at {path}: {cause}")
         self._lost[id(obj)] = lost
-        self._substitutes[id(obj)] = (rebuild.UnpicklableTombstone, lost)
+        self.substitutes[id(obj)] = (rebuild.UnpicklableTombstone, lost)
 
     def _give_up_on_temporaries(self) -> bool:
         """Replace the owners of objects that were not met again, because a reducer makes new ones each time.
@@ -208,9 +198,9 @@ class _PartialDump:
         Raises:
             _NothingLeftError: The owner is the root.
         """
-        temporary = [key for key in self._substitutes if key not in self._met]
+        temporary = [key for key in self.substitutes if key not in self._met]
         for key in temporary:
-            del self._substitutes[key]
+            del self.substitutes[key]
             self._lost.pop(key, None)
         for key in temporary:
             failed = self._failed.pop(key)
@@ -241,7 +231,7 @@ class _PartialDump:
             if key in self._known_ids or type(used) in _EXACT_BUILTINS or isinstance(used, _BY_NAME) or depth > 10:
                 continue
             try:
-                inner = self._reduce_value(used)
+                inner = self._pickler.reduce_value(used)
             except Exception:
                 # It is reported when the pickler comes to it.
                 continue

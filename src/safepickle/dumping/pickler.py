@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import operator
 import pickle
 from typing import Any
 
@@ -76,13 +77,12 @@ class Pickler(BasePickler):
                 from safepickle.tracing.error_paths import annotate
 
                 annotate(error, obj, self)
+            self.offender = None
             if isinstance(error, RecursionError):
                 nesting = NestingError(*error.args)
                 nesting.__dict__.update(error.__dict__)
                 raise nesting from error
             raise
-        finally:
-            self.offender = None
 
 
 # The C pickler's own slot, which cloudpickle hides.
@@ -93,13 +93,14 @@ _NO_TABLE: dict[type, Any] = {}
 
 
 class _BytesPickler(Pickler):
-    """The pickler of `dumps`, which a small object is not to wait for.
+    """The pickler of a whole `dumps`, which a small object is not to wait for.
 
     Nobody else sees it, so that it needs no more than the C pickler's constructor, and `dumps` sets what is not as
-    usual.
+    usual. Nobody can have set its `reducer_override`, so that the look-up of it is C code alone.
     """
 
     __init__ = pickle.Pickler.__init__
+    in_front = BasePickler.reducer_override
     dispatch_table = own_dispatch_table = _NO_TABLE
     _dump = None
     _is_shared = False
@@ -107,6 +108,9 @@ class _BytesPickler(Pickler):
     @functools.cached_property
     def _output(self) -> OwnBytes:
         return OwnBytes(self._file)
+
+
+_BytesPickler.reducer_override = property(operator.attrgetter("in_front"))
 
 
 @public
@@ -192,6 +196,10 @@ def dumps(
 ) -> bytes:
     """Return the pickle of `obj` as bytes. See `Pickler` for the arguments and the errors."""
     file = io.BytesIO()
+    if unpicklable != "raise":
+        options: dict[str, Any] = {"weakrefs": weakrefs, "finalizers": finalizers, "unpicklable": unpicklable}
+        Pickler(file, protocol, fix_imports, buffer_callback, **options).dump(obj)
+        return file.getvalue()
     if protocol is None or protocol < 0:
         protocol = pickle.HIGHEST_PROTOCOL
     relay = None if buffer_callback is None else BufferRelay(buffer_callback)
@@ -205,7 +213,7 @@ def dumps(
     if relay is not None:
         pickler._relay = relay
         pickler._is_shared = True
-    if weakrefs != "relink" or finalizers != "dead" or unpicklable != "raise":
-        pickler.dump_options = DumpOptions(None, weakrefs, finalizers, unpicklable)
+    if weakrefs != "relink" or finalizers != "dead":
+        pickler.dump_options = DumpOptions(None, weakrefs, finalizers)
     pickler.dump(obj)
     return file.getvalue()

@@ -70,17 +70,10 @@ class _DryRunPickler(BasePickler):
         super().__init__(_Nowhere(), protocol, buffer_callback=callback, weakrefs=weakrefs, finalizers=finalizers)
         self._output: Any = _Nowhere()
         self.fates = Fates()
-        self._passed_over = passed_over
+        self.substitutes = dict.fromkeys(passed_over, (object, ()))
 
     def reducer_override(self, obj: Any) -> Any:
-        if id(obj) in self._passed_over:
-            return object, ()
-        return super().reducer_override(obj)
-
-    def reduce_value(self, obj: Any) -> Any:
-        if id(obj) in self._passed_over:
-            return object, ()
-        return super().reduce_value(obj)
+        return self.substitutes.get(id(obj)) or super().reducer_override(obj)
 
     def _new_dump(self) -> Dump:
         known = _Listening(self, self.dump_options.weakrefs, self.proto, False, self.dump_options.finalizers)
