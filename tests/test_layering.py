@@ -33,7 +33,7 @@ ORDER = [
     ["rebuild", "storage"],
     ["options"],
     ["errors", "weak_types"],
-    ["callers", "public", "cpython", "reduce_value", "speedups", "torch_internals"],
+    ["callers", "public", "cpython", "progress", "reduce_value", "speedups", "torch_internals"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 

@@ -66,7 +66,7 @@ def test_missing_program_is_named_with_the_way_out(tmp_path: Path, monkeypatch: 
 
 def test_missing_package_is_named_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "graphviz", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install safepickle-weakref\[cli\], or draw to a \.html file"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install graphviz, or draw to a \.html file"):
         explanation().picture(tmp_path / "graph.png")
 
 

@@ -16,6 +16,7 @@ from safepickle.dumping.base_pickler import BasePickler
 from safepickle.dumping.buffers import BufferCallback, BufferRelay
 from safepickle.errors import NestingError
 from safepickle.options import DumpOptions, Finalizers, Unpicklable, WeakReferencePolicy
+from safepickle.progress import reading, writing
 from safepickle.public import public
 from safepickle.reducers.table import TypeTable
 from safepickle.storage.atomic import replacing
@@ -130,7 +131,9 @@ def dump(
 ) -> None:
     """Write the pickle of `obj` to an open binary file, or to a path, which is replaced atomically.
 
-    A dump that fails leaves the file as it stood. See `Pickler` for the other arguments and the errors.
+    A dump that fails leaves the file as it stood. One that takes long draws a progress bar, if tqdm is installed and
+    stderr is a terminal, unless ``SAFEPICKLE_PROGRESS=0`` is in the environment. See `Pickler` for the other arguments
+    and the errors.
 
     Args:
         obj: The object.
@@ -161,26 +164,28 @@ def dump(
             f"file must have a 'write' attribute or be a path, and {type(file).__qualname__} is neither: "
             + ("the arguments are swapped, it is dump(obj, file)" if swapped else "for bytes, call dumps()")
         )
-    if is_path(file):
+    if compress is not None and not is_path(file):
+        raise ValueError(
+            "compress= is for paths: to compress into an open file, give it a compressor such as gzip.open"
+        )
+    with writing("dump") as bar:
+        if not is_path(file):
+            Pickler(Output(file, checksum=checksum, bar=bar), protocol, **options).dump(obj)
+            return
         compression = compressor(file, compress)  # type: ignore[arg-type]
         place: Any = sending(file) if is_address(file) else replacing(file, fsync=fsync)  # type: ignore[arg-type]
         with place as opened:
             if compression is None:
-                Pickler(Output(opened, checksum=checksum), protocol, **options).dump(obj)
+                Pickler(Output(opened, checksum=checksum, bar=bar), protocol, **options).dump(obj)
             else:
                 # Compressed once it is whole: a walk that starts again could not take compressed bytes back.
                 import tempfile
 
                 with tempfile.TemporaryFile() as plain:
-                    Pickler(Output(plain, checksum=checksum), protocol, **options).dump(obj)
+                    Pickler(Output(plain, checksum=checksum, bar=bar), protocol, **options).dump(obj)
                     plain.seek(0)
-                    pack(plain, compression, opened)
-    elif compress is not None:
-        raise ValueError(
-            "compress= is for paths: to compress into an open file, give it a compressor such as gzip.open"
-        )
-    else:
-        Pickler(Output(file, checksum=checksum), protocol, **options).dump(obj)
+                    with reading("compress", plain):
+                        pack(plain, compression, opened)
 
 
 @public

@@ -13,6 +13,7 @@ from safepickle.loading.aliases import Names, explain_missing, names, position_o
 from safepickle.loading.torch_files import is_torch_file, load_torch_file
 from safepickle.loading.unpacking import unpack_to_load
 from safepickle.options import UNBOUND, Aliases, AllowItem, LoadOptions, Missing
+from safepickle.progress import reading
 from safepickle.public import public
 from safepickle.storage.checksum import ChecksumPolicy, check_buffer, check_file
 from safepickle.storage.compression import compression_of
@@ -162,7 +163,8 @@ def load(
     """Load an object from an open binary file or from a path.
 
     A path to a file that ``torch.save`` wrote is given to ``torch.load``. One to a compressed file is unpacked first,
-    whatever its name is, and what its format has of checksums is verified.
+    whatever its name is, and what its format has of checksums is verified. A load that takes long draws a progress bar,
+    as `dump` does.
 
     Args:
         file: An open binary file, a path, or an address such as ``"s3://bucket/key"`` where fsspec is installed.
@@ -196,10 +198,13 @@ def load(
             # Of paths alone: torch.load hands open files of its own to this function, one pickle after the other.
             packed = compression_of(opened) if opened.seekable() else None
             if packed is not None:
-                with unpack_to_load(opened, packed, is_guarded=allowed is not None) as unpacked:
+                with reading("unpack", opened):
+                    unpacked = unpack_to_load(opened, packed, is_guarded=allowed is not None)
+                with unpacked:
                     return _load_whole(unpacked, checksum, options, allowed)
             return _load_whole(opened, checksum, options, allowed)
-    return Unpickler._with(check_file(file, checksum), options, allowed).load()  # type: ignore[arg-type]
+    with reading("load", file):
+        return Unpickler._with(check_file(file, checksum), options, allowed).load()  # type: ignore[arg-type]
 
 
 @public
@@ -252,10 +257,11 @@ def _load_bytes(data: Any, options: LoadOptions, allowed: AllowList | None) -> A
 
 def _load_whole(file: IO[bytes], checksum: ChecksumPolicy, options: LoadOptions, allowed: AllowList | None) -> Any:
     """Load what a file holds that was opened for this load: a pickle, or what ``torch.save`` wrote."""
-    if is_torch_file(file):
-        bound = type("Unpickler", (Unpickler,), {"load_options": options})
-        return load_torch_file(file, bound, allowed, names(options))
-    return Unpickler._with(check_file(file, checksum), options, allowed).load()
+    with reading("load", file):
+        if is_torch_file(file):
+            bound = type("Unpickler", (Unpickler,), {"load_options": options})
+            return load_torch_file(file, bound, allowed, names(options))
+        return Unpickler._with(check_file(file, checksum), options, allowed).load()
 
 
 def _hold_for_buffer(data: Any) -> None:

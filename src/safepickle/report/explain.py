@@ -25,6 +25,7 @@ from safepickle.options import (
     check_unpicklable,
     check_weakrefs,
 )
+from safepickle.progress import watching
 from safepickle.public import public
 from safepickle.reducers.decisions import CYCLE, DEAD, OUTSIDE, RELINK, STRONG, dotted_name
 from safepickle.report.dry_run import Fates, dry_run
@@ -39,7 +40,6 @@ from safepickle.report.explanation import (
 )
 from safepickle.report.graph import Graph, WeakEdge
 from safepickle.report.omissions import left_out_by, names_left_out
-from safepickle.report.progress import following
 from safepickle.tracing.error_paths import locate_failure
 from safepickle.tracing.expand import ENVELOPE, Expansion, fetch_size
 from safepickle.tracing.identity_keys import identity_keys
@@ -83,7 +83,9 @@ def explain(
     check_finalizers(finalizers)
     check_unpicklable(unpicklable)
     pickler = BasePickler(io.BytesIO(), protocol, weakrefs=weakrefs, finalizers=finalizers, unpicklable="raise")
-    return _Inquiry(obj, pickler, weakrefs, unpicklable).conclude()
+    inquiry = _Inquiry(obj, pickler, weakrefs, unpicklable)
+    with watching("explain", " objects", inquiry.count):
+        return inquiry.conclude()
 
 
 class _Inquiry:
@@ -103,10 +105,14 @@ class _Inquiry:
         self._dead: list[int] = []
         self._finalizers: list[int] = []
         self._omissions: list[tuple[int, tuple[str, ...]]] = []
-        self._walk()
+
+    def count(self) -> int:
+        """Tell how many objects were met so far."""
+        return len(self._traversal.walk.objects)
 
     def conclude(self) -> Explanation:
-        """Put the findings together."""
+        """Walk, and put the findings together."""
+        self._walk()
         graph, traversal = self._graph, self._traversal
         fates, failure = self._dry_run()
         totals, counts = graph.subtree_sizes(), graph.subtree_counts()
@@ -147,7 +153,7 @@ class _Inquiry:
         graph, traversal = self._graph, self._traversal
         led_to: dict[int, list[int]] = {}
         sizes: dict[int, int] = {}
-        for number, expansion in following(traversal):
+        for number, expansion in traversal:
             sizes[number] = expansion.size + expansion.buffers
             obj = traversal.walk.objects[number]
             led_to[number] = [id(child) for _, child in expansion.children[expansion.shortcuts :]]

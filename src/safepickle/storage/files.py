@@ -6,12 +6,15 @@ It knows files and bytes, nothing of objects.
 from __future__ import annotations
 
 import errno
+import functools
 import io
 import os
 import stat
 import sys
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from safepickle.progress import Bar
 
 if TYPE_CHECKING:
     from safepickle.storage.checksum import Digest
@@ -24,6 +27,7 @@ SPOOL_BYTES = 64 * 2**20
 """How much of a dump stays in memory, in bytes, before a spool moves to a temporary file."""
 
 _COPY_BYTES = 2**20
+_SHOWN_BYTES = 2**24
 
 
 class Output:
@@ -36,18 +40,21 @@ class Output:
     Args:
         file: Anything with a ``write`` method.
         checksum: Put a checksum before each pickle.
+        bar: To be shown as bytes are written.
 
     Raises:
         TypeError: `file` has no ``write`` method, or takes text.
     """
 
-    def __init__(self, file: Any, *, checksum: bool = False) -> None:
+    def __init__(self, file: Any, *, checksum: bool = False, bar: Bar | None = None) -> None:
         if not hasattr(file, "write"):
             raise TypeError("file must have a 'write' attribute")
         if isinstance(file, io.TextIOBase):
             raise TypeError("file must be open in binary mode, such as 'wb': a pickle is bytes, not text")
         self._file = file
         self._checksum = checksum
+        self._bar = bar
+        self._written = 0
         self._digest: Digest | None = None
         self._sink: _Sink | None = None
         self._write: Callable[[Any], object] = _write_nowhere
@@ -100,14 +107,24 @@ class Output:
 
     def _start(self) -> None:
         sink = self._opened_sink()
-        if not self._checksum:
-            self._write = sink.write
-            return
-        from safepickle.storage.checksum import HEADER_SIZE, Digest
+        self._write = sink.write
+        if self._checksum:
+            from safepickle.storage.checksum import HEADER_SIZE, Digest
 
-        sink.write(bytes(HEADER_SIZE))
-        self._digest = Digest()
-        self._write = self._write_and_digest
+            sink.write(bytes(HEADER_SIZE))
+            self._digest = Digest()
+            self._write = self._write_and_digest
+        if self._bar is not None:
+            self._written = 0
+            self._write = functools.partial(self._write_and_show, self._bar, self._write)
+
+    def _write_and_show(self, bar: Bar, write: Callable[[Any], object], data: Any) -> None:
+        with memoryview(data) as view, view.cast("B") as plain:
+            for start in range(0, len(plain), _SHOWN_BYTES):
+                part = plain[start : start + _SHOWN_BYTES]
+                write(part)
+                self._written += len(part)
+                bar.show(self._written)
 
     def _write_and_digest(self, data: Any) -> None:
         assert self._digest is not None  # _start() has set both

@@ -143,7 +143,7 @@ def _lay_out(dot: str, kind: str) -> bytes:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"the Python package graphviz is not installed, and a .{kind} is laid out by it: "
-            "pip install safepickle-weakref[cli], or draw to a .html file, which needs nothing",
+            "pip install graphviz, or draw to a .html file, which needs nothing",
             name="graphviz",
         ) from error
     try:
