@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import linecache
+import traceback
 import weakref
 from typing import Any
 
@@ -62,6 +64,37 @@ def fail_with_a_path(_: Any = None) -> None:
 def fail_on_a_generator(_: Any = None) -> None:
     """Raise what a dump raises that meets something that nothing can pickle: the path is in an attribute and a note."""
     safepickle.dumps({"trainer": [tree(), (each for each in ())]})
+
+
+class Orphan:
+    """Its parent stays behind."""
+
+    def __init__(self, parent: Node) -> None:
+        self.parent = weakref.ref(parent)
+
+
+def is_orphan(child: Orphan) -> bool:
+    return child.parent() is None
+
+
+def unpicklable(_: Any = None) -> Any:
+    """Return an object that holds, at ``.parts[0]``, what nothing can pickle."""
+    node = Node("unpicklable")
+    node.parts = [(each for each in ())]
+    return node
+
+
+def lines(caught: Any) -> set[str]:
+    """Return the lines that warnings about lost references point at."""
+    lost = [entry for entry in caught if issubclass(entry.category, safepickle.WeakReferenceWarning)]
+    assert all("outside the pickle, at $" in str(entry.message) for entry in lost)
+    return {linecache.getline(entry.filename, entry.lineno).strip() for entry in lost}
+
+
+def tells_the_path(error: BaseException) -> bool:
+    """Whether an error says, in an attribute and in its text, where the generator of `unpicklable` is."""
+    path = str(getattr(error, "pickle_path", ""))
+    return path.endswith(".parts[0]") and path in "".join(traceback.format_exception_only(error))
 
 
 def tells_where(error: BaseException) -> bool:

@@ -8,6 +8,7 @@ import io
 import itertools
 import linecache
 import textwrap
+import uuid
 import warnings
 import weakref
 from pathlib import Path
@@ -319,3 +320,15 @@ def test_python_shows_the_same_warning_from_one_line_once():
             safepickle.dumps(Node(lost=weakref.ref(lost)))
         safepickle.dumps(Node(elsewhere=weakref.ref(lost)))
     assert [entry.message.paths for entry in caught] == [("$.lost",), ("$.elsewhere",)]  # type: ignore[union-attr]
+
+
+def test_keys_that_are_random_leave_the_text_the_same():
+    lost = Node()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            safepickle.dumps({f"task-{uuid.uuid4()}": weakref.ref(lost), uuid.uuid4().hex: weakref.ref(lost, print)})
+    (warning,) = (entry.message for entry in caught)
+    assert isinstance(warning, safepickle.WeakReferenceWarning)
+    assert "at $['task-...'], $['...']. " in str(warning)
+    assert len(warning.paths[0]) == len("$['task-']") + 36

@@ -7,6 +7,7 @@ and multiprocessing. This module knows nothing of the rest of the package.
 from __future__ import annotations
 
 import pickle
+import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from safepickle.public import public
@@ -34,6 +35,9 @@ __all__ = [
     "WeakReferenceWarning",
 ]
 
+
+# Keys of tasks and the like. Without them the warnings of one line are the same, which Python then shows once.
+_RANDOM = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32,}")
 
 LostReference: TypeAlias = tuple[str, str, str, str]
 
@@ -204,7 +208,7 @@ class WeakReferenceWarning(UserWarning):
         more = total - sum(path in named for path in paths)
         if not named:
             return ""
-        places = ", ".join(shorten(path, 150) for path in named)
+        places = ", ".join(shorten(_RANDOM.sub("...", path), 150) for path in named)
         return f", at {places}" + (f" and {more:,} more place{'s' * (more != 1)}" if more else "")
 
     def _advice_on_outside(self) -> list[str]:

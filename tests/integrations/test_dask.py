@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copyreg
+import sys
+import warnings
 import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import dask
+import dask.multiprocessing
+import distributed.client
 import numpy as np
 import pytest
 import torch
@@ -16,7 +20,20 @@ from distributed.protocol import deserialize, serialize
 from distributed.protocol.serialize import families
 
 import safepickle
-from engine_objects import Node, fail_on_a_generator, fail_with_a_path, is_whole, tells_where, there_and_back, tree
+from engine_objects import (
+    Node,
+    Orphan,
+    fail_on_a_generator,
+    fail_with_a_path,
+    is_orphan,
+    is_whole,
+    lines,
+    tells_the_path,
+    tells_where,
+    there_and_back,
+    tree,
+    unpicklable,
+)
 from safepickle.integrations.dask import register
 
 
@@ -114,6 +131,55 @@ def test_an_error_with_a_path_comes_back_whole(client: Client) -> None:
     assert tells_where(caught.value)
 
 
+@pytest.mark.parametrize(("function", "argument"), [(is_whole, unpicklable()), (unpicklable, None)])
+def test_what_cannot_be_sent_has_its_path_in_the_outer_error(client: Client, function: Any, argument: Any) -> None:
+    with pytest.raises(TypeError, match="Could not serialize object of type") as caught:
+        client.submit(function, argument, pure=False).result(timeout=60)
+    assert tells_the_path(caught.value)
+
+
+def test_what_cannot_be_scattered_has_its_path_in_the_outer_error(client: Client) -> None:
+    with pytest.raises(TypeError, match="Could not serialize object of type") as caught:
+        client.scatter(unpicklable(), hash=False)
+    assert tells_the_path(caught.value)
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(("function", "argument"), [(is_whole, unpicklable()), (unpicklable, None)])
+def test_what_processes_of_this_machine_cannot_be_sent_has_its_path(function: Any, argument: Any) -> None:
+    task = dask.delayed(function, pure=False)(argument)
+    with pytest.raises(TypeError, match="cannot pickle 'generator' object") as caught:
+        task.compute(scheduler="processes", num_workers=1)
+    assert tells_the_path(caught.value)
+
+
+def test_warnings_point_at_the_line_that_calls_dask(client: Client) -> None:
+    child = Orphan(parent := Node("parent"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", safepickle.WeakReferenceWarning)
+        assert client.submit(is_orphan, child, pure=False).result(timeout=60)
+        assert dask.delayed(is_orphan, pure=False)(child).compute()
+        assert dask.delayed(is_orphan, pure=False)(child).compute(scheduler="processes", num_workers=1)
+        client.scatter(child, hash=False)
+    assert lines(caught) == {
+        "assert client.submit(is_orphan, child, pure=False).result(timeout=60)",
+        "assert dask.delayed(is_orphan, pure=False)(child).compute()",
+        'assert dask.delayed(is_orphan, pure=False)(child).compute(scheduler="processes", num_workers=1)',
+        "client.scatter(child, hash=False)",
+    }
+    assert child.parent() is parent
+
+
+def test_dask_warns_once_of_what_a_loop_submits(client: Client) -> None:
+    child = Orphan(parent := Node("parent"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default", safepickle.WeakReferenceWarning)
+        for _ in range(3):
+            assert client.submit(is_orphan, child, pure=False).result(timeout=60)
+    assert len([entry for entry in caught if entry.category is safepickle.WeakReferenceWarning]) == 1
+    assert child.parent() is parent
+
+
 @pytest.mark.usefixtures("cluster")
 def test_arrays_and_tensors_are_frames_of_their_own_and_stay_writable() -> None:
     node = Node("node")
@@ -134,11 +200,14 @@ def test_arrays_and_tensors_are_frames_of_their_own_and_stay_writable() -> None:
 
 def test_undo_leaves_dask_as_it_was() -> None:
     pickle_family, table = families["pickle"], dict(copyreg.dispatch_table)
+    patched = [families["error"], distributed.client.serialize, dask.multiprocessing._dumps]  # type: ignore[attr-defined]
     preloads = dask.config.get("distributed.worker.preload")
     undo = register()
     assert serialize(torch.nn.Linear(1, 1))[0]["serializer"] == "pickle"
     undo()
     assert families["pickle"] is pickle_family
+    assert patched == [families["error"], distributed.client.serialize, dask.multiprocessing._dumps]  # type: ignore[attr-defined]
+    assert sys.modules["distributed.protocol.serialize"].serialize is patched[1]
     assert serialize(torch.nn.Linear(1, 1))[0]["serializer"] == "dask"
     assert copyreg.dispatch_table == table
     assert dask.config.get("distributed.worker.preload") == preloads

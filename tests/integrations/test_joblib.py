@@ -13,9 +13,23 @@ import pytest
 import torch
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.backend.reduction import get_loky_pickler_name
+from joblib.externals.loky.process_executor import _SafeQueue
 
 import safepickle
-from engine_objects import Node, fail_on_a_generator, fail_with_a_path, is_whole, tells_where, there_and_back, tree
+from engine_objects import (
+    Node,
+    Orphan,
+    fail_on_a_generator,
+    fail_with_a_path,
+    is_orphan,
+    is_whole,
+    lines,
+    tells_the_path,
+    tells_where,
+    there_and_back,
+    tree,
+    unpicklable,
+)
 from safepickle.integrations.joblib import register
 
 
@@ -94,8 +108,27 @@ def test_an_error_with_a_path_comes_back_whole() -> None:
     assert tells_where(caught.value)
 
 
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize(("function", "argument"), [(is_whole, unpicklable()), (unpicklable, None)])
+def test_what_cannot_be_sent_has_its_path_in_the_outer_error(function: Any, argument: Any) -> None:
+    with pytest.raises((TypeError, pickle.PicklingError), match="pickle") as caught:
+        run(function, argument)
+    assert tells_the_path(caught.value)
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_warning_points_at_the_line_that_calls_joblib() -> None:
+    parent = Node("parent")
+    call = joblib.delayed(is_orphan)(Orphan(parent))
+    with pytest.warns(safepickle.WeakReferenceWarning, match="outside the pickle") as caught:
+        answers = joblib.Parallel(n_jobs=2, backend="loky")([call, call])
+    assert answers == [True, True]
+    assert lines(caught) == {'answers = joblib.Parallel(n_jobs=2, backend="loky")([call, call])'}
+
+
 def test_undo_puts_the_old_pickler_back() -> None:
     before = get_loky_pickler_name()
+    report = _SafeQueue._on_queue_feeder_error
     undo = register()
     assert get_loky_pickler_name() == "safepickle"
     again = register()
@@ -103,3 +136,4 @@ def test_undo_puts_the_old_pickler_back() -> None:
     assert get_loky_pickler_name() == "safepickle"
     undo()
     assert get_loky_pickler_name() == before
+    assert _SafeQueue._on_queue_feeder_error is report

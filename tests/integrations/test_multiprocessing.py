@@ -6,15 +6,30 @@ import multiprocessing
 import pickle
 import queue
 import threading
+import warnings
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.pool import MaybeEncodingError  # type: ignore[attr-defined]
 from typing import Any
 
 import pytest
 
 import safepickle
-from engine_objects import Node, fail_on_a_generator, fail_with_a_path, is_whole, tells_where, there_and_back, tree
+from engine_objects import (
+    Node,
+    Orphan,
+    fail_on_a_generator,
+    fail_with_a_path,
+    is_orphan,
+    is_whole,
+    lines,
+    tells_the_path,
+    tells_where,
+    there_and_back,
+    tree,
+    unpicklable,
+)
 from safepickle.integrations.multiprocessing import context
 
 
@@ -110,6 +125,47 @@ def test_an_error_with_a_path_comes_back_whole_from_a_pool(pool: Any) -> None:
     with pytest.raises(TypeError, match="cannot pickle 'generator' object") as caught:
         pool.apply(fail_on_a_generator)
     assert tells_where(caught.value)
+
+
+@pytest.mark.parametrize(("function", "argument"), [(is_whole, unpicklable()), (unpicklable, None)])
+def test_what_a_pool_cannot_send_has_its_path_in_the_outer_error(pool: Any, function: Any, argument: Any) -> None:
+    for call in (pool.apply, pool.map):
+        with pytest.raises((TypeError, MaybeEncodingError), match="cannot pickle 'generator' object") as caught:
+            call(function, (argument,))
+        assert tells_the_path(caught.value)
+
+
+@pytest.mark.parametrize(("function", "argument"), [(is_whole, unpicklable()), (unpicklable, None)])
+def test_what_an_executor_cannot_send_has_its_path(ctx: Any, function: Any, argument: Any) -> None:
+    with (
+        ProcessPoolExecutor(1, mp_context=ctx) as executor,
+        pytest.raises(TypeError, match="cannot pickle 'generator' object") as caught,
+    ):
+        executor.submit(function, argument).result(timeout=60)
+    assert tells_the_path(caught.value)
+
+
+def test_warnings_point_at_the_line_that_sends(ctx: Any, pool: Any) -> None:
+    child = Orphan(parent := Node("parent"))
+    queue, (end, other_end) = ctx.Queue(), ctx.Pipe()
+    with warnings.catch_warnings(record=True) as caught, ProcessPoolExecutor(1, mp_context=ctx) as executor:
+        warnings.simplefilter("always", safepickle.WeakReferenceWarning)
+        assert pool.apply(is_orphan, (child,))
+        assert pool.map(is_orphan, [child]) == [True]
+        assert executor.submit(is_orphan, child).result(timeout=60)
+        queue.put(child)
+        received = queue.get(timeout=60)
+        end.send(child)
+        assert is_orphan(other_end.recv())
+    assert is_orphan(received)
+    assert lines(caught) == {
+        "assert pool.apply(is_orphan, (child,))",
+        "assert pool.map(is_orphan, [child]) == [True]",
+        "assert executor.submit(is_orphan, child).result(timeout=60)",
+        "queue.put(child)",
+        "end.send(child)",
+    }
+    assert child.parent() is parent
 
 
 def test_pool_reports_what_it_cannot_send(pool: Any) -> None:

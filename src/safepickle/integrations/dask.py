@@ -6,14 +6,18 @@ The module is its own preload: workers and schedulers that list it in their conf
 from __future__ import annotations
 
 import copyreg
+import functools
 import io
 import pickle
+import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import dask
+import dask.multiprocessing
 from dask._task_spec import GraphNode
+from distributed import client
 from distributed.protocol.serialize import (
     dask_serialize,
     families,
@@ -23,6 +27,7 @@ from distributed.protocol.serialize import (
 )
 
 import safepickle
+from safepickle.tracing.error_paths import pass_path_on
 
 __all__ = ["FAMILY", "dask_setup", "register"]
 
@@ -31,7 +36,7 @@ _PRELOADS = ("distributed.worker.preload", "distributed.scheduler.preload")
 
 
 def register() -> Callable[[], None]:
-    """Let dask.distributed pickle with safepickle: data, results, graphs and the arguments in them.
+    """Let dask pickle with safepickle: data, results, graphs and the arguments in them.
 
     Call it before a cluster is made: the workers and the scheduler of a `LocalCluster` then follow. Elsewhere set
     ``DASK_DISTRIBUTED__WORKER__PRELOAD`` and ``DASK_DISTRIBUTED__SCHEDULER__PRELOAD`` to
@@ -42,6 +47,9 @@ def register() -> Callable[[], None]:
     well; its frames are those that dask's own reads. Tasks, which the scheduler pickles without asking a family, get
     reducers in `copyreg`. torch modules are left to the family ``"pickle"``: dask's own way with them pickles their
     attributes one by one, and whatever these share is lost.
+
+    The scheduler of processes on this machine, ``compute(scheduler="processes")``, follows as well. An error that dask
+    raises in place of a dump's has its ``pickle_path``.
 
     dask itself takes a list, a tuple, a set or a dict apart that is the whole result of a task, or the whole of what is
     scattered, and asks the family for each item: what the items share, and weak references between them, are lost. Put
@@ -57,6 +65,9 @@ def register() -> Callable[[], None]:
     for cls in added:
         copyreg.pickle(cls, _reduce_node)
     keep_modules_in_pieces = _keep_modules_whole()
+    give_up_paths = _keep_paths()
+    local: Any = dask.multiprocessing
+    dumps_of_processes, local._dumps = local._dumps, _dumps_in_band
     config = dask.config.set({key: _with_this_module(dask.config.get(key, [])) for key in _PRELOADS})
 
     def undo() -> None:
@@ -65,6 +76,8 @@ def register() -> Callable[[], None]:
         for cls in added:
             copyreg.dispatch_table.pop(cls, None)
         keep_modules_in_pieces()
+        give_up_paths()
+        local._dumps = dumps_of_processes
         config.__exit__(None, None, None)
 
     return undo
@@ -99,6 +112,43 @@ def _keep_modules_whole() -> Callable[[], None]:
     return undo
 
 
+def _keep_paths() -> Callable[[], None]:
+    """Let the errors that dask makes of those of a dump keep the path; return a function that undoes it."""
+    # The package has a function of that name.
+    rooms: list[Any] = [client, sys.modules["distributed.protocol.serialize"]]
+    serialize = client.serialize
+    load_error = families["error"]
+
+    @functools.wraps(serialize)
+    def serialize_with_path(*args: Any, **options: Any) -> Any:
+        try:
+            return serialize(*args, **options)
+        except TypeError as error:
+            pass_path_on(error.__cause__, error)
+            raise
+
+    def load_error_with_path(header: Any, frames: Any) -> Any:
+        try:
+            return load_error[1](header, frames)
+        except TypeError as error:
+            # Another process has failed to send something, and sends the traceback.
+            found = re.search(r"^The object that cannot be pickled is at (.+)$", str(error), re.MULTILINE)
+            if found is not None:
+                error.pickle_path = found[1]  # type: ignore[attr-defined]
+            raise
+
+    for room in rooms:
+        room.serialize = serialize_with_path
+    families["error"] = (load_error[0], load_error_with_path, load_error[2])
+
+    def undo() -> None:
+        for room in rooms:
+            room.serialize = serialize
+        families["error"] = load_error
+
+    return undo
+
+
 def _with_this_module(preloads: str | Iterable[str]) -> list[str]:
     listed = [preloads] if isinstance(preloads, str) else list(preloads)
     return listed if __name__ in listed else [*listed, __name__]
@@ -127,6 +177,12 @@ def _dumps(obj: Any) -> tuple[bytes, list[pickle.PickleBuffer]]:
     file = io.BytesIO()
     _Pickler(file, protocol=5, buffer_callback=buffers.append).dump(obj)
     return file.getvalue(), buffers
+
+
+def _dumps_in_band(obj: Any) -> bytes:
+    file = io.BytesIO()
+    _Pickler(file).dump(obj)
+    return file.getvalue()
 
 
 def _dump_frames(obj: Any) -> tuple[dict[str, Any], list[Any]]:

@@ -16,10 +16,12 @@ import pickle
 import sys
 from concurrent.futures import process as executors
 from multiprocessing import connection, queues, reduction
+from multiprocessing.pool import MaybeEncodingError  # type: ignore[attr-defined]
 from typing import Any
 
 import safepickle
 from safepickle.callers import place_of_user, pointing_at
+from safepickle.tracing.error_paths import pass_path_on
 
 __all__ = ["context"]
 
@@ -134,12 +136,25 @@ class _SimpleQueue(queues.SimpleQueue):  # type: ignore[type-arg]
         _adopt_connection(self._writer)
 
     def put(self, obj: Any) -> None:
+        if sys.exc_info()[1] is not None:
+            _give_path_of_result(obj)
         content = _dumps(obj)
         if self._wlock is None:  # writes to a pipe are atomic on Windows
             self._writer.send_bytes(content)
         else:
             with self._wlock:
                 self._writer.send_bytes(content)
+
+
+def _give_path_of_result(message: Any) -> None:
+    """Give the error by which a pool's worker says that it cannot send a result the path, when it is told of one.
+
+    Source:
+        ``worker`` in CPython Lib/multiprocessing/pool.py sends ``(job, index, (False, error))`` in its handler.
+    """
+    match message:
+        case (_, _, (False, MaybeEncodingError() as outer)):
+            pass_path_on(sys.exc_info()[1], outer)
 
 
 class _CallQueue(executors._SafeQueue):

@@ -20,7 +20,7 @@ from safepickle.tracing.naming import Edge, join
 from safepickle.tracing.recording import recording
 from safepickle.tracing.traversal import MAX_OBJECTS, Traversal, leave_outside
 
-__all__ = ["annotate", "find_path", "is_about_an_object", "locate_failure"]
+__all__ = ["annotate", "find_path", "is_about_an_object", "locate_failure", "pass_path_on"]
 
 
 def find_path(root: Any, target: object, pickler: ReducingPickler) -> str | None:
@@ -107,6 +107,21 @@ def annotate(error: BaseException, root: Any, pickler: ReducingPickler) -> None:
         error.pickle_path = path  # type: ignore[attr-defined]
     except Exception:
         return
+
+
+def pass_path_on(error: BaseException | None, outer: BaseException) -> None:
+    """Give the error that an engine raises in place of a dump's what that one says about the path.
+
+    Args:
+        error: What the dump has raised, annotated.
+        outer: What the engine raises.
+    """
+    path = getattr(error, "pickle_path", None)
+    if path is None or hasattr(outer, "pickle_path"):
+        return
+    outer.pickle_path = path  # type: ignore[attr-defined]
+    for note in getattr(error, "__notes__", None) or [str(error)]:
+        outer.add_note(note)
 
 
 _NOTE: Final = "The object that cannot be pickled is at {}"
