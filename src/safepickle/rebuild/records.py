@@ -20,6 +20,7 @@ RECORDS: Final[dict[str, str]] = {
     "Change": "report.diff",
     "ChangedObject": "report.attributes",
     "Difference": "report.diff",
+    "ElementCount": "report.inspection",
     "Explanation": "report.explanation",
     "GlobalUse": "report.inspection",
     "Graph": "report.graph",
@@ -31,6 +32,7 @@ RECORDS: Final[dict[str, str]] = {
     "Mismatch": "integrations.torch.report",
     "Node": "report.inspection",
     "Omission": "report.explanation",
+    "OptimizerEntry": "report.inspection",
     "PathTable": "tracing.path_table",
     "Problem": "report.inspection",
     "Recipe": "report.inspection",
@@ -39,6 +41,7 @@ RECORDS: Final[dict[str, str]] = {
     "TensorEntry": "report.inspection",
     "TombstoneEntry": "report.inspection",
     "UnpicklableObject": "report.explanation",
+    "ValueEntry": "report.inspection",
     "WeakEdge": "report.graph",
     "WeakReference": "report.explanation",
 }

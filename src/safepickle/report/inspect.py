@@ -1,13 +1,14 @@
 """inspect: what a file holds and would import, without running any of it.
 
-The pickle is run by the guard's own machine with symbols, so the verdict is that of the load. Reads pickles
-and torch files (zip and legacy), plain or compressed.
+The pickle is run by the guard's own machine with symbols, so the verdict is that of the load. Reads pickles and torch
+files (zip and legacy), plain or compressed, and lists files of arrays that are no pickles.
 """
 
 from __future__ import annotations
 
 import io
 import os
+from dataclasses import dataclass
 from typing import Any
 
 from safepickle.errors import ChecksumError
@@ -17,11 +18,14 @@ from safepickle.guard.sniff import torch_format
 from safepickle.guard.source import open_source
 from safepickle.guard.torch_inspect import Run, new_inspect_backend, run_legacy, run_pickle, run_zip
 from safepickle.public import public
+from safepickle.report.inspect_arrays import find_arrays
 from safepickle.report.inspect_walk import Findings, walk
 from safepickle.report.inspection import GlobalUse, Inspection, Problem, Verdict
+from safepickle.storage.array_files import list_arrays
 from safepickle.storage.checksum import check_file
 from safepickle.storage.compression import CannotUnpackError, UnpacksToTooMuchError, compression_of, unpack
-from safepickle.storage.formats import HEAD, look_at
+from safepickle.storage.contents import CannotListError
+from safepickle.storage.formats import HEAD, Format, look_at
 from safepickle.storage.remote import open_path
 
 __all__ = ["inspect"]
@@ -53,62 +57,93 @@ def _inspect(file: Any, name: str) -> Inspection:
     start = file.tell()
     size = file.seek(0, io.SEEK_END) - start
     file.seek(start)
-    head = file.read(HEAD)
-    file.seek(start)
     packed = compression_of(file)
     if packed is None:
-        run, form = _run(file, head, start)
+        look = _look(file, start)
     else:
         try:
             with unpack(file, packed, most_unpacked(size)) as unpacked:
-                head = unpacked.read(HEAD)
-                run, form = _run(unpacked, head, 0)
+                look = _look(unpacked, 0)
         except UnpacksToTooMuchError as error:
-            run, form = _stopped(LimitExceeded(str(error))), "pickle"
+            look = _stopped(LimitExceeded(str(error)))
         except (CannotUnpackError, ModuleNotFoundError) as error:
-            run, form = _stopped(Malformed(str(error))), "pickle"
-    findings = _walk(run) if run.complete else Findings(complete=False)
-    return _result(name, form, packed, size, run, findings)
+            look = _stopped(Malformed(str(error)))
+    return _result(name, packed, size, look)
+
+
+@dataclass(slots=True)
+class _Look:
+    """What looking into a file has shown."""
+
+    run: Run
+    format: str
+    findings: Findings
+
+
+def _look(file: Any, start: int) -> _Look:
+    """Run what a file holds, or list what it holds when it is no pickle."""
+    head = file.read(HEAD)
+    file.seek(start)
+    try:
+        form = torch_format(head)
+        if form == "zip":
+            run, name = run_zip(file), "torch zip"
+        elif form == "legacy":
+            run, name = run_legacy(file), "torch legacy"
+        else:
+            damaged = _hold_against_checksum(file)
+            file.seek(start)
+            run, name = run_pickle(open_source(file), new_inspect_backend(), "ASCII"), "pickle"
+            objections = run.backend.objections
+            known = None if run.complete else look_at(file, start)
+            if known is not None and known.is_pickled:
+                name = known.name
+                rest = [objection for objection in objections if objection.verdict != "damaged"]
+                objections[:] = [Objection("refused", -1, "", f"this is {known}"), *rest]
+            elif known is not None and not run.backend.grants:
+                # Where a name was read, pickle has found opcodes, whatever the first bytes look like.
+                return _list(file, start, known)
+            else:
+                objections[:0] = damaged
+    except (Refusal, Malformed, LimitExceeded) as error:
+        known = look_at(file, start)
+        if known is None or known.is_pickled:
+            return _stopped(error, "pickle" if known is None else known.name)
+        return _list(file, start, known)
+    return _Look(run, name, _walk(run) if run.complete else Findings(complete=False))
 
 
 def _walk(run: Run) -> Findings:
     """Look through what was read. Its values are real ones in part, so whatever they do to the walk is a finding."""
     try:
-        return walk(run.root, run.backend)
+        return walk(run.root, run.backend, run.storages)
     except Exception as error:
         run.backend.objections.append(Objection("refused", -1, "", f"it cannot be looked through ({told(error)})"))
         return Findings(complete=False)
 
 
-def _run(file: Any, head: bytes, start: int) -> tuple[Run, str]:
-    """Run what a file holds, and name its format."""
+def _list(file: Any, start: int, known: Format) -> _Look:
+    """List what a file holds that is no pickle, as far as its format is known well enough."""
+    look = _stopped(Malformed(f"this is {known}"), known.name)
+    if known.is_damaged:
+        return look
+    objections = look.run.backend.objections
+    objections[:] = [Objection("not_a_pickle", -1, "", f"this is {known}")]
     try:
-        form = torch_format(head)
-        file.seek(start)
-        if form == "zip":
-            return run_zip(file), "torch zip"
-        if form == "legacy":
-            return run_legacy(file), "torch legacy"
-        damaged = _hold_against_checksum(file)
-        file.seek(start)
-        run = run_pickle(open_source(file), new_inspect_backend(), "ASCII")
-    except (Refusal, Malformed, LimitExceeded) as error:
-        known = look_at(file, start)
-        return _stopped(error), "pickle" if known is None else known.name
-    known = None if run.complete else look_at(file, start)
-    if known is None:
-        run.backend.objections[:0] = damaged
-        return run, "pickle"
-    run.backend.objections[:] = [Objection("damaged", 0, "", f"this is {known}")]
-    return run, known.name
+        contents = list_arrays(file, known, start)
+        if contents is not None:
+            look.findings = find_arrays(known.name, contents)
+    except CannotListError as error:
+        objections[:] = [Objection("damaged", -1, "", f"this is {known.what}, and {error}")]
+    return look
 
 
-def _stopped(error: Exception) -> Run:
-    """Return what a run has shown that was stopped by the container."""
+def _stopped(error: Exception, name: str = "unknown") -> _Look:
+    """Return what was shown by a file that was stopped at its container."""
     run = Run(new_inspect_backend())
     verdict: Verdict = "damaged" if isinstance(error, Malformed) else "refused"
     run.backend.objections.append(Objection(verdict, -1, "", str(error)))
-    return run
+    return _Look(run, name, Findings(complete=False))
 
 
 def _hold_against_checksum(file: Any) -> list[Objection]:
@@ -119,11 +154,12 @@ def _hold_against_checksum(file: Any) -> list[Objection]:
     return []
 
 
-def _result(name: str, form: str, packed: str | None, size: int, run: Run, findings: Findings) -> Inspection:
+def _result(name: str, packed: str | None, size: int, look: _Look) -> Inspection:
+    run, findings = look.run, look.findings
     objections = run.backend.objections
     verdicts = {objection.verdict for objection in objections}
     verdict: Verdict = "safe"
-    for worse in ("needs_allow", "damaged", "refused"):
+    for worse in ("needs_allow", "not_a_pickle", "damaged", "refused"):
         if worse in verdicts:
             verdict = worse
     needed = [grant.key for grant in run.backend.grants if grant.listed == "needed" and grant.module]
@@ -151,7 +187,7 @@ def _result(name: str, form: str, packed: str | None, size: int, run: Run, findi
     )
     return Inspection(
         file=name,
-        format=form,
+        format=look.format,
         compression=packed,
         protocol=run.protocol if run.complete or run.protocol else None,
         verdict=verdict,
@@ -167,5 +203,11 @@ def _result(name: str, form: str, packed: str | None, size: int, run: Run, findi
         file_bytes=size,
         pickle_bytes=run.pickle_bytes,
         tensor_bytes=sum(map(len, run.storages.values())) or sum(tensor.nbytes for tensor in findings.tensors),
-        complete=run.complete and findings.complete,
+        complete=findings.complete,
+        values=tuple(findings.values),
+        progress=tuple(findings.progress),
+        parameters=tuple(findings.parameters),
+        optimizers=tuple(findings.optimizers),
+        facts=findings.facts,
+        notes=tuple(findings.notes),
     )

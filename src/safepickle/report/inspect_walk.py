@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -11,9 +11,19 @@ from typing import Any, Final
 from safepickle.errors import shorten
 from safepickle.guard.blob import Blob
 from safepickle.guard.inspect_backend import InspectBackend, Symbol
-from safepickle.guard.rules import Grant
+from safepickle.guard.rules import Grant, ValueInfo
 from safepickle.rebuild import StrongRef, Tombstone, UnpicklableTombstone
-from safepickle.report.inspection import Node, Recipe, StrongCopy, TensorEntry, TombstoneEntry
+from safepickle.report.checkpoint import Checkpoint, array_dtype, is_buffer, is_progress, written_by
+from safepickle.report.inspection import (
+    ElementCount,
+    Node,
+    OptimizerEntry,
+    Recipe,
+    StrongCopy,
+    TensorEntry,
+    TombstoneEntry,
+    ValueEntry,
+)
 from safepickle.tracing.naming import NEAREST, Edge, attribute_edge, item_edge, key_edge, weak_edges
 from safepickle.tracing.path_table import PathTable
 from safepickle.tracing.shortcuts import MODULE_MEMBERS, member_edge
@@ -24,11 +34,34 @@ __all__ = ["Findings", "walk"]
 _MOST_OBJECTS: Final = 1 << 20
 _MOST_PATHS: Final = 3
 _MOST_ENTRIES: Final = 10_000
+_MOST_TENSORS: Final = 100_000
 _MOST_NODES: Final = 200
 _LISTED_DEPTH: Final = 2
+_MOST_VALUES: Final = 1_000
+_VALUES_DEPTH: Final = 6
+_PROGRESS_DEPTH: Final = 1
+_SHORT: Final = 8
+"""A list of up to so many numbers holds settings; a longer one holds data."""
+_LONGEST_TEXT: Final = 80
+_LONGEST_INTEGER: Final = 64
 _SEQUENCES: Final = frozenset({list, tuple})
 _CONTAINERS: Final = (list, tuple, dict, set, frozenset)
 _LEAVES: Final = frozenset({int, float, bool, complex, type(None), str, bytes, bytearray})
+_VALUES: Final = frozenset({int, float, bool, str})
+_KEYED: Final = frozenset({dict, OrderedDict, Symbol})
+_NO_EDGES: Final[frozenset[Edge]] = frozenset()
+
+
+@dataclass(slots=True)
+class _Line:
+    """A line of the tree, and the numbers of those that lie right below it."""
+
+    path: str
+    type: str
+    entries: int
+    depth: int
+    nbytes: int = 0
+    below: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -42,20 +75,33 @@ class Findings:
     recipes: list[Recipe] = field(default_factory=list)
     tensors: list[TensorEntry] = field(default_factory=list)
     tree: list[Node] = field(default_factory=list)
+    values: list[ValueEntry] = field(default_factory=list)
+    progress: list[ValueEntry] = field(default_factory=list)
+    parameters: list[ElementCount] = field(default_factory=list)
+    optimizers: list[OptimizerEntry] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     complete: bool = True
 
 
-def walk(root: Any, backend: InspectBackend) -> Findings:
-    """Walk from `root`, without recursion and without following a dead end twice."""
-    return _Walk(backend).run(root)
+def walk(root: Any, backend: InspectBackend, storages: Mapping[str, Blob]) -> Findings:
+    """Walk from `root`, without recursion and without following a dead end twice.
+
+    Args:
+        root: What the run has made.
+        backend: That of the run.
+        storages: The storages that lie beside the pickle in a torch file, by key; the file is open.
+    """
+    return _Walk(backend, storages).run(root)
 
 
 class _Walk:
-    def __init__(self, backend: InspectBackend) -> None:
+    def __init__(self, backend: InspectBackend, storages: Mapping[str, Blob]) -> None:
         self._backend = backend
+        self._checkpoint = Checkpoint(storages)
         self._found = Findings()
         self._seen: set[int] = set()
-        self._nodes: list[list[Any]] = []
+        self._nodes: list[_Line] = []
         self._paths = PathTable()
         # Nothing is said of a container whose type the file does not name, but what it holds.
         self._plain = frozenset(kind for kind in _CONTAINERS if backend.grant(kind) is None)
@@ -63,7 +109,10 @@ class _Walk:
     def run(self, root: Any) -> Findings:
         # Breadth first, so that the first path to an object is its shortest one.
         waiting: deque[tuple[Any, int, Edge, int, tuple[int, ...]]] = deque([(root, -1, NEAREST, 0, ())])
-        while waiting:
+        late: deque[Any] = deque()
+        while waiting or late:
+            if not waiting:
+                waiting, late = late, waiting
             value, parent, edge, depth, lines = waiting.popleft()
             kind = type(value)
             children: list[tuple[Any, Edge]] = []
@@ -80,12 +129,19 @@ class _Walk:
                     continue
                 children = _items(value) if kind in _SEQUENCES else list(self._children(value))
             number = self._paths.add(parent, edge) if is_listed or kind not in _LEAVES else -1
-            if kind not in _LEAVES and kind not in self._plain:
-                self._note(value, number)
+            hidden = _NO_EDGES
+            if kind not in _LEAVES:
+                if kind in _KEYED:
+                    hidden = self._checkpoint.look_at(value, lambda: self._path(number))  # noqa: B023 (called at once)
+                if kind not in self._plain:
+                    self._note(value, number)
+                if depth <= _VALUES_DEPTH and children and (kind not in _SEQUENCES or len(children) <= _SHORT):
+                    self._note_values(value, children, number, depth, hidden)
             if is_listed:
                 lines = (*lines, len(self._nodes))
-                self._nodes.append([self._path(number), self._type_name(value), len(children), 0])
-            size = _size(value)
+                entries = len(children) - len(hidden)
+                self._nodes.append(_Line(self._path(number), self._type_name(value), entries, depth))
+            size = 0 if kind is Symbol and self._checkpoint.is_shared(value) else _size(value)
             # Of what is not listed, nothing is said of leaves but their size, and nothing of empty containers.
             listed = _MOST_NODES if depth < _LISTED_DEPTH else 0
             if len(children) > listed:
@@ -96,10 +152,30 @@ class _Walk:
                     children[listed:] = kept
             if size:
                 for line in lines:
-                    self._nodes[line][3] += size
-            waiting.extend([(child, number, way, depth + 1, lines) for child, way in children])
-        self._found.tree = [Node(*node) for node in self._nodes]
+                    self._nodes[line].nbytes += size
+            queue = late if kind is Symbol and self._checkpoint.comes_late(value) else waiting
+            if hidden:
+                below = _LISTED_DEPTH + 1
+                queue.extend(
+                    [(child, number, way, below if way in hidden else depth + 1, lines) for child, way in children]
+                )
+            else:
+                queue.extend([(child, number, way, depth + 1, lines) for child, way in children])
+            if is_listed and len(lines) > 1:
+                self._nodes[lines[-2]].below.append(lines[-1])
+        self._sum_up(root)
         return self._found
+
+    def _sum_up(self, root: Any) -> None:
+        found = self._found
+        waiting = [0] if self._nodes else []
+        while waiting:
+            line = self._nodes[waiting.pop()]
+            found.tree.append(Node(line.path, line.type, line.entries, line.nbytes, line.depth))
+            waiting += sorted(line.below, key=lambda number: (self._nodes[number].nbytes, -number))
+        found.optimizers = self._checkpoint.optimizers()
+        found.parameters = self._checkpoint.parameters.entries()
+        found.facts = written_by(root)
 
     def _pass(
         self,
@@ -111,6 +187,8 @@ class _Walk:
     ) -> None:
         """Go on to what lies in a list or tuple of which nothing is to be said: most objects of most files are such."""
         plain, size = self._plain, 0
+        if depth <= _VALUES_DEPTH and value and len(value) <= _SHORT:
+            self._note_values(value, _items(value), number, depth, _NO_EDGES)
         for position, item in enumerate(value):
             kind = type(item)
             if kind in _LEAVES:
@@ -119,7 +197,7 @@ class _Walk:
                 waiting.append((item, number, position, depth, lines))
         if size:
             for line in lines:
-                self._nodes[line][3] += size
+                self._nodes[line].nbytes += size
 
     def _ends(self, value: Any) -> bool:
         """Tell whether nothing lies in a value, and nothing but its size is to be said of it."""
@@ -148,12 +226,11 @@ class _Walk:
         grant, info = symbol.grant, symbol.info
         if grant is not None:
             self._use(grant.key, number)
-        if info is not None and info.kind in ("tensor", "array"):
-            library = "torch" if info.kind == "tensor" else "numpy"
-            dtype = info.dtype if info.kind == "tensor" else f"{info.dtype}{info.itemsize}"
-            self._add(
-                self._found.tensors, TensorEntry(self._path(number), library, dtype, info.shape, info.nbytes or 0)
-            )
+        if info is not None and info.kind == "tensor":
+            self._note_tensor(symbol, info, self._path(number))
+        elif info is not None and info.kind == "array":
+            entry = TensorEntry(self._path(number), "numpy", array_dtype(info), info.shape, info.nbytes or 0)
+            self._add(self._found.tensors, entry, _MOST_TENSORS)
         if info is not None and info.kind == "recipe" and type(symbol.state) is tuple:
             factory = self._backend.grant(symbol.state[0])
             self._add(self._found.recipes, Recipe(self._path(number), "" if factory is None else factory.key))
@@ -164,8 +241,36 @@ class _Walk:
             paths.append(self._path(number))
         self._found.counts[key] = self._found.counts.get(key, 0) + 1
 
-    def _add(self, entries: list[Any], entry: Any) -> None:
-        if len(entries) < _MOST_ENTRIES:
+    def _note_tensor(self, symbol: Symbol, info: ValueInfo, path: str) -> None:
+        role = self._checkpoint.count(symbol, info, path)
+        entry = TensorEntry(path, "torch", info.dtype, info.shape, info.nbytes or 0, role)
+        self._add(self._found.tensors, entry, _MOST_TENSORS)
+
+    def _note_values(
+        self, owner: Any, children: list[tuple[Any, Edge]], number: int, depth: int, hidden: frozenset[Edge]
+    ) -> None:
+        """Note the numbers and short texts that an object holds itself."""
+        if id(owner) in self._checkpoint.of_parameters:
+            return
+        for child, way in children:
+            if len(self._found.values) >= _MOST_VALUES:
+                return
+            value: Any = self._checkpoint.number(child) if type(child) is Symbol else child
+            kind = type(value)
+            if kind not in _VALUES or way is NEAREST or way in hidden:
+                continue
+            if len(value) > _LONGEST_TEXT if kind is str else kind is int and value.bit_length() > _LONGEST_INTEGER:
+                continue
+            path = shorten(self._paths.path(number, way))
+            if type(child) is Symbol and is_buffer(path):
+                continue
+            entry = ValueEntry(path, value)
+            self._found.values.append(entry)
+            if depth <= _PROGRESS_DEPTH and kind is not bool and is_progress(way):
+                self._found.progress.append(entry)
+
+    def _add(self, entries: list[Any], entry: Any, most: int = _MOST_ENTRIES) -> None:
+        if len(entries) < most:
             entries.append(entry)
         else:
             self._found.complete = False
@@ -197,8 +302,11 @@ class _Walk:
 
     def _type_name(self, value: Any) -> str:
         if type(value) is Symbol:
+            if value.info is not None and value.info.kind == "scalar":
+                return f"numpy {array_dtype(value.info)}"
             if value.info is not None and value.info.kind in ("tensor", "array"):
-                return f"{value.info.kind} {value.info.dtype} {list(value.info.shape)}"
+                dtype = value.info.dtype if value.info.kind == "tensor" else array_dtype(value.info)
+                return f"{value.info.kind} {dtype} {list(value.info.shape)}"
             return _class_name(value)
         if type(value) is Grant:
             return f"class {value.key.replace(':', '.')}"
@@ -233,7 +341,7 @@ def _symbol_children(symbol: Symbol) -> Iterator[tuple[Any, Edge]]:
     elif state is not None:
         yield state, NEAREST
     # The parts of a tensor are not attributes that anyone could type.
-    if info is None or info.kind not in ("tensor", "storage", "array"):
+    if info is None or info.kind not in ("tensor", "storage", "array", "scalar"):
         yield from (
             (argument, NEAREST)
             for argument in symbol.arguments

@@ -1,23 +1,35 @@
-"""What `safepickle.inspect` returns: data about a file, with a compact text and a dict for programs."""
+"""What `safepickle.inspect` returns: data about a file, laid out for people and as a dict for programs."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 from safepickle.rebuild.records import record
-from safepickle.report.document import Document, Table, left_out, readable_path
+from safepickle.report.document import (
+    Document,
+    Table,
+    document_as_html,
+    document_as_text,
+    left_out,
+    readable_path,
+)
 from safepickle.report.units import counted, human_bytes
 
 __all__ = [
+    "ElementCount",
     "GlobalUse",
     "Inspection",
     "Node",
+    "OptimizerEntry",
     "Problem",
     "Recipe",
     "StrongCopy",
     "TensorEntry",
     "TombstoneEntry",
+    "ValueEntry",
     "Verdict",
     "inspection_document",
     "is_empty_reference",
@@ -28,12 +40,15 @@ _VERDICTS: Final = {
     "needs_allow": "loads with the names below in allow=, if you trust them",
     "refused": "no allow= makes it load",
     "damaged": "is not whole, or no pickle",
+    "not_a_pickle": "is another kind of file",
 }
 
-_SHOWN: Final = 10
-"""Entries of each kind that the text shows; the data has all."""
+_SCALARS: Final = frozenset({"int", "float", "bool", "str", "NoneType"})
+_ROWS: Final = 12
+_LONGEST_TEXT: Final = 80
+_SMALLEST_SHARE: Final = 0.01
 
-Verdict = Literal["safe", "needs_allow", "refused", "damaged"]
+Verdict = Literal["safe", "needs_allow", "refused", "damaged", "not_a_pickle"]
 
 
 @record
@@ -42,7 +57,7 @@ class Problem:
     """Why a guarded load with ``allow=()`` would stop.
 
     Attributes:
-        verdict: What it makes of the file: ``"needs_allow"``, ``"refused"`` or ``"damaged"``.
+        verdict: What it makes of the file, as in `Inspection`.
         member: The member of the archive, or ``""``.
         offset: The byte of the pickle, or None where it is the container's.
         name: The name in question as ``"module:name"``, or ``""``.
@@ -107,24 +122,84 @@ class Recipe:
 @record
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """A torch tensor or numpy array: where, of which elements, how long in each dimension, and how many bytes."""
+    """A tensor or an array.
+
+    Attributes:
+        path: Where it is.
+        library: ``"torch"``, ``"numpy"``, ``"safetensors"`` or ``"HDF5"``.
+        dtype: Of its elements, as torch and numpy call it: ``"float32"``, ``"bfloat16"``.
+        shape: Length of each dimension.
+        nbytes: Bytes of its elements.
+        role: ``"optimizer"``: it is the state of one. ``"buffer"``: a layer's or a generator's statistics, by its name.
+            ``"parameter"``: any other tensor. ``""``: an array, of which nobody could tell.
+    """
 
     path: str
     library: str
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
+    role: str = ""
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class ElementCount:
+    """How many elements of one type there are, in how many tensors and bytes."""
+
+    dtype: str
+    elements: int
+    tensors: int
+    nbytes: int
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class OptimizerEntry:
+    """An optimizer, or its state.
+
+    Attributes:
+        path: Where it is.
+        kind: Its class, such as ``"AdamW"``, where it could be told; or ``""``.
+        step: How many steps it has made, where that could be read.
+        tensors: How many tensors it keeps.
+        nbytes: Bytes of these.
+    """
+
+    path: str
+    kind: str
+    step: float | None
+    tensors: int
+    nbytes: int
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class ValueEntry:
+    """A number or a short text: where, and what."""
+
+    path: str
+    value: int | float | bool | str
 
 
 @record
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One line of the tree of the top levels: path, type, number of entries, and bytes of what lies below."""
+    """A part of the top levels.
+
+    Attributes:
+        path: Where it is.
+        type: Of it.
+        entries: How many parts it has.
+        nbytes: Bytes of all that lies below.
+        depth: How many steps it is from the root.
+    """
 
     path: str
     type: str
     entries: int
     nbytes: int
+    depth: int = 0
 
 
 @record
@@ -134,20 +209,28 @@ class Inspection:
 
     Attributes:
         file: Its name, or ``""``.
-        format: ``"pickle"``, ``"torch zip"``, ``"torch legacy"``, or what else it was recognised as.
+        format: ``"pickle"``, ``"torch zip"``, ``"torch legacy"``, or what else it was recognised as: ``"safetensors"``,
+            ``"npz"``, ``".keras"``, ``"HTML or XML"``, ...
         compression: ``"gzip"``, ``"bzip2"``, ``"xz"``, ``"lzma"``, ``"zlib"``, ``"zstd"``, ``"lz4"``, or None.
         protocol: Of the pickle, or None.
         verdict: ``"safe"``: loads with ``allow=()``. ``"needs_allow"``: loads with `allow`, if you trust what that
             names. ``"refused"``: no list makes it load. ``"damaged"``: it is not whole, or no pickle.
+            ``"not_a_pickle"``: it is another kind of file, which safepickle does not load; `problems` says what does.
         allow: What to paste into ``allow=`` after a review.
         problems: Why it is not safe, in the order of the bytes.
         globals: The names that it uses.
         tombstones, strong_copies, recipes: What safepickle wrote for weak references and recomputed values.
         tensors: Tensors and arrays.
         buffers: Out-of-band buffers that a load has to be given.
-        tree: The top levels.
+        tree: The top levels, each part before what lies in it, and the larger ones first.
         file_bytes, pickle_bytes, tensor_bytes: Sizes.
-        complete: Whether the pickle was read to its end and the whole object was walked.
+        complete: Whether the file was read to its end and the whole object was walked.
+        values: Numbers and short texts that have a key or a name, up to 1,000, the nearest to the root first.
+        progress: Those of them that say how far a training has come, such as ``epoch`` and ``global_step``.
+        parameters: Elements of the tensors that are parameters, by type; what shares its memory counts once.
+        optimizers: Optimizers and their states.
+        facts: What the file says of itself: who wrote it, metadata.
+        notes: What was not looked at, and what would run code where the file is loaded as it is meant to be.
     """
 
     file: str
@@ -168,60 +251,23 @@ class Inspection:
     pickle_bytes: int
     tensor_bytes: int
     complete: bool
+    values: tuple[ValueEntry, ...] = ()
+    progress: tuple[ValueEntry, ...] = ()
+    parameters: tuple[ElementCount, ...] = ()
+    optimizers: tuple[OptimizerEntry, ...] = ()
+    facts: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as dicts, lists, strings and numbers."""
+        """Return everything as dicts, lists, strings and numbers, ready for JSON: ``nan`` and ``inf`` as strings."""
         plain: dict[str, Any] = _plain(asdict(self))
         return plain
 
     def __str__(self) -> str:
-        packed = f", {self.compression}" if self.compression else ""
-        protocol = "" if self.protocol is None else f", protocol {self.protocol}"
-        lines = [
-            f"{self.file or 'bytes'}: {self.format}{packed}{protocol}, {human_bytes(self.file_bytes)}",
-            f"verdict: {self.verdict}",
-        ]
-        if self.allow:
-            lines.append(f"  allow=[{', '.join(map(repr, self.allow))}]")
-        against = [_problem_line(problem) for problem in self.problems if problem.verdict != "needs_allow"]
-        uses = sorted(self.globals, key=lambda use: (use.status == "built-in", use.name))
-        largest = sorted(self.tensors, key=lambda tensor: -tensor.nbytes)
-        lines += _section("problems", against)
-        lines += _section("globals", [_use_line(use) for use in uses])
-        lines += _section(f"tensors, {human_bytes(self.tensor_bytes)}", [_tensor_line(tensor) for tensor in largest])
-        lines += _section("tombstones", [_tombstone_line(entry) for entry in self.tombstones])
-        lines += _section("strong copies", [f"{entry.path} of {entry.referent_type}" for entry in self.strong_copies])
-        lines += _section("recipes", [f"{entry.path} by {entry.factory}" for entry in self.recipes])
-        if self.buffers:
-            lines.append(f"out-of-band buffers: {self.buffers}")
-        return "\n".join(lines)
+        return document_as_text(inspection_document(self))
 
-
-def _section(title: str, entries: list[str]) -> list[str]:
-    if not entries:
-        return []
-    shown = [f"  {entry}" for entry in entries[:_SHOWN]]
-    rest = [f"  and {len(entries) - _SHOWN:,} more"] if len(entries) > _SHOWN else []
-    return [f"{title}: {len(entries):,}", *shown, *rest]
-
-
-def _problem_line(problem: Problem) -> str:
-    where = "" if problem.offset is None else f"byte {problem.offset:,}: "
-    name = f"{problem.name}: " if problem.name else ""
-    return f"{problem.verdict}: {where}{name}{problem.reason}"
-
-
-def _use_line(use: GlobalUse) -> str:
-    at = f", at {use.paths[0]}" if use.paths else ""
-    return f"{use.name} ({use.status}){at}"
-
-
-def _tensor_line(tensor: TensorEntry) -> str:
-    return f"{tensor.path} {tensor.dtype} {list(tensor.shape)} {human_bytes(tensor.nbytes)}"
-
-
-def _tombstone_line(entry: TombstoneEntry) -> str:
-    return f"{entry.path} was {entry.referent_type or 'of an unknown type'}, {entry.reason}"
+    def _repr_html_(self) -> str:
+        return document_as_html(inspection_document(self))
 
 
 def _plain(value: Any) -> Any:
@@ -229,89 +275,176 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    return value
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def inspection_document(inspection: Inspection, rows: int = 12) -> Document:
-    """Lay out what a file holds.
+def inspection_document(inspection: Inspection, rows: int = _ROWS) -> Document:
+    """Lay out what a file holds, in those tables alone that have something to say.
 
     Args:
         inspection: What `safepickle.inspect` found.
         rows: How many rows a table may have.
     """
-    kind = [inspection.format, *([inspection.compression] if inspection.compression else [])]
-    if inspection.protocol is not None:
-        kind.append(f"protocol {inspection.protocol}")
-    name = inspection.file or "bytes"
-    headline = f"{name}: {', '.join(kind)}, {human_bytes(inspection.file_bytes)}"
-    verdict = f"verdict {inspection.verdict}: {_VERDICTS[inspection.verdict]}"
-    tables = []
-    wrong = [problem for problem in inspection.problems if problem.verdict != "needs_allow"]
-    if wrong:
-        lines = [
-            ("" if found.offset is None else f"{found.offset:,}", found.name or found.member, found.reason)
-            for found in wrong[:rows]
-        ]
-        tables.append(Table("What is wrong", ("byte", "name", "reason"), lines, left_out(len(wrong), rows), right=(0,)))
-    if inspection.tensors:
-        largest = sorted(inspection.tensors, key=lambda entry: -entry.nbytes)[:rows]
-        tables.append(
-            Table(
-                f"{counted(len(inspection.tensors), 'tensor')}, {human_bytes(inspection.tensor_bytes)}",
-                ("bytes", "path", "dtype", "shape"),
-                [
-                    (human_bytes(entry.nbytes), readable_path(entry.path), entry.dtype, str(list(entry.shape)))
-                    for entry in largest
-                ],
-                left_out(len(inspection.tensors), rows),
-                right=(0,),
-            )
-        )
-    tree = [node for node in inspection.tree if not is_empty_reference(node)]
-    if len(tree) > 1:
-        tables.append(
-            Table(
-                "The top levels",
-                ("bytes", "entries", "path", "type"),
-                [
-                    (human_bytes(node.nbytes), f"{node.entries:,}", readable_path(node.path), node.type)
-                    for node in tree[:rows]
-                ],
-                left_out(len(tree), rows),
-                right=(0, 1),
-            )
-        )
-    for title, columns, found in (
-        (
-            "Tombstones",
-            ("path", "reason", "was a weak reference to"),
-            [(entry.path, entry.reason, entry.referent_type or "unknown") for entry in inspection.tombstones],
+    tables = [
+        _problems(inspection, rows),
+        _table("The file says", ("what", "value"), inspection.facts.items(), rows),
+        _table(
+            "Numbers and short texts",
+            ("path", "value"),
+            [(readable_path(entry.path), repr(entry.value)) for entry in inspection.values],
+            rows,
         ),
-        ("Strong copies", ("path", "type"), [(entry.path, entry.referent_type) for entry in inspection.strong_copies]),
-        ("Recipes", ("path", "built by"), [(entry.path, entry.factory) for entry in inspection.recipes]),
-    ):
-        if found:
-            shown = [(readable_path(path), *rest) for path, *rest in found[:rows]]
-            tables.append(Table(f"{title}: {len(found):,}", columns, shown, left_out(len(found), rows)))
-    if inspection.globals:
-        order = {"refused": 0, "needs_allow": 1}
-        uses = sorted(inspection.globals, key=lambda use: order.get(use.status, 2))
-        tables.append(
-            Table(
-                f"A load imports {counted(len(uses), 'name')}",
-                ("name", "status", "uses", "first at"),
-                [
-                    (use.name, use.status, f"{use.count:,}", readable_path(use.paths[0]) if use.paths else "")
-                    for use in uses[:rows]
-                ],
-                left_out(len(uses), rows),
-                right=(2,),
-            )
-        )
+        _tensors(inspection, rows),
+        _parts(inspection, rows),
+        _table(
+            f"Tombstones: {len(inspection.tombstones):,}",
+            ("path", "reason", "was a weak reference to"),
+            [
+                (readable_path(entry.path), entry.reason, entry.referent_type or "unknown")
+                for entry in inspection.tombstones
+            ],
+            rows,
+        ),
+        _table(
+            f"Strong copies: {len(inspection.strong_copies):,}",
+            ("path", "type"),
+            [(readable_path(entry.path), entry.referent_type) for entry in inspection.strong_copies],
+            rows,
+        ),
+        _table(
+            f"Recipes: {len(inspection.recipes):,}",
+            ("path", "built by"),
+            [(readable_path(entry.path), entry.factory) for entry in inspection.recipes],
+            rows,
+        ),
+        _imports(inspection, rows),
+    ]
     closing = ""
     if inspection.buffers:
         closing = f"A load has to be given {counted(inspection.buffers, 'out-of-band buffer')}."
-    return Document((headline, verdict), tables, closing)
+    return Document(_lines(inspection, rows), [table for table in tables if table is not None], closing)
+
+
+def _table(
+    title: str, columns: tuple[str, ...], cells: Iterable[tuple[str, ...]], rows: int, right: tuple[int, ...] = ()
+) -> Table | None:
+    """Make a table of the first rows, or None where there are none."""
+    found = list(cells)
+    return Table(title, columns, found[:rows], left_out(len(found), rows), right) if found else None
+
+
+def _lines(inspection: Inspection, rows: int) -> list[str]:
+    """Say what the file is, whether it loads, and what a person asks of a checkpoint."""
+    kind = [inspection.format, *([inspection.compression] if inspection.compression else [])]
+    if inspection.protocol is not None:
+        kind.append(f"protocol {inspection.protocol}")
+    verdict = _VERDICTS[inspection.verdict]
+    if inspection.verdict == "not_a_pickle" and inspection.problems:
+        verdict = inspection.problems[0].reason
+    lines = [
+        f"{inspection.file or 'bytes'}: {', '.join(kind)}, {human_bytes(inspection.file_bytes)}",
+        f"verdict {inspection.verdict}: {verdict}",
+    ]
+    if inspection.allow:
+        more = left_out(len(inspection.allow), rows)
+        lines.append(f"  allow=[{', '.join(map(repr, inspection.allow[:rows]))}]{more and f' {more}'}")
+    lines += [f"note: {note}" for note in inspection.notes[:rows]]
+    if inspection.parameters:
+        lines.append(_parameter_line(inspection.parameters))
+    for entry in inspection.optimizers[:rows]:
+        step = "" if entry.step is None else f" at step {entry.step:,.0f}"
+        size = f", {counted(entry.tensors, 'tensor')}, {human_bytes(entry.nbytes)}" if entry.tensors else ""
+        lines.append(f"optimizer {entry.kind or 'state'}{step}: {readable_path(entry.path)}{size}")
+    if inspection.progress:
+        lines.append(
+            ", ".join(f"{readable_path(entry.path)} = {entry.value!r}" for entry in inspection.progress[:rows])
+        )
+    return lines
+
+
+def _parameter_line(parameters: tuple[ElementCount, ...]) -> str:
+    elements, tensors = sum(count.elements for count in parameters), sum(count.tensors for count in parameters)
+    dtypes = [count.dtype if len(parameters) == 1 else f"{count.elements:,} {count.dtype}" for count in parameters]
+    size = human_bytes(sum(count.nbytes for count in parameters))
+    return f"{counted(elements, 'parameter')} in {counted(tensors, 'tensor')}: {', '.join(dtypes)}; {size}"
+
+
+def _problems(inspection: Inspection, rows: int) -> Table | None:
+    return _table(
+        "What is wrong",
+        ("byte", "name", "reason"),
+        [
+            ("" if found.offset is None else f"{found.offset:,}", found.name or found.member, found.reason)
+            for found in inspection.problems
+            if found.verdict not in ("needs_allow", "not_a_pickle")
+        ],
+        rows,
+        right=(0,),
+    )
+
+
+def _tensors(inspection: Inspection, rows: int) -> Table | None:
+    """The largest tensors and arrays."""
+    nouns = {"torch": "tensor", "safetensors": "tensor"}
+    counts: dict[str, int] = {}
+    for entry in inspection.tensors:
+        noun = nouns.get(entry.library, "array")
+        counts[noun] = counts.get(noun, 0) + 1
+    title = " and ".join(counted(count, noun) for noun, count in counts.items())
+    return _table(
+        f"{title}, {human_bytes(inspection.tensor_bytes)}",
+        ("bytes", "path", "dtype", "shape"),
+        [
+            (human_bytes(entry.nbytes), readable_path(entry.path), entry.dtype, str(list(entry.shape)))
+            for entry in sorted(inspection.tensors, key=lambda entry: -entry.nbytes)
+        ],
+        rows,
+        right=(0,),
+    )
+
+
+def _parts(inspection: Inspection, rows: int) -> Table | None:
+    """The largest parts, in the order of the file's object; what other tables show is left out."""
+    arrays = {entry.path for entry in inspection.tensors}
+    total = max(1, inspection.tree[0].nbytes) if inspection.tree else 1
+    nodes = [
+        node
+        for node in inspection.tree
+        if node.nbytes >= _SMALLEST_SHARE * total
+        and node.path not in arrays
+        and not (node.type in _SCALARS and node.nbytes <= _LONGEST_TEXT)
+    ]
+    if len(nodes) < 2:
+        return None
+    places = sorted(range(len(nodes)), key=lambda place: -nodes[place].nbytes)[:rows]
+    return Table(
+        "Where the bytes go",
+        ("bytes", "share", "entries", "path", "type"),
+        [
+            (
+                human_bytes(node.nbytes),
+                f"{node.nbytes / total:.0%}",
+                f"{node.entries:,}",
+                "  " * node.depth + readable_path(node.path),
+                node.type,
+            )
+            for node in (nodes[place] for place in sorted(places))
+        ],
+        left_out(len(nodes), rows),
+        right=(0, 1, 2),
+    )
+
+
+def _imports(inspection: Inspection, rows: int) -> Table | None:
+    order = {"refused": 0, "needs_allow": 1}
+    uses = sorted(inspection.globals, key=lambda use: order.get(use.status, 2))
+    return _table(
+        f"A load imports {counted(len(uses), 'name')}",
+        ("name", "status", "uses", "first at"),
+        [(use.name, use.status, f"{use.count:,}", readable_path(use.paths[0]) if use.paths else "") for use in uses],
+        rows,
+        right=(2,),
+    )
 
 
 def is_empty_reference(node: Node) -> bool:

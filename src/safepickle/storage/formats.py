@@ -34,12 +34,16 @@ class Format:
         what: As messages call a file of it.
         advice: What to do with it, or ``""``.
         is_compression: Whether there is another file inside.
+        is_pickled: Whether there is a pickle inside, which runs where the file is loaded as it is meant to be.
+        is_damaged: Whether it is only what is left of a file.
     """
 
     name: str
     what: str
     advice: str = ""
     is_compression: bool = False
+    is_pickled: bool = False
+    is_damaged: bool = False
 
     def __str__(self) -> str:
         return f"{self.what}: {self.advice}" if self.advice else self.what
@@ -53,15 +57,23 @@ TORCH_ZIP: Final = Format(
     "torch zip",
     "a zip file, as torch.save writes",
     "load it from its path with safepickle.load, with torch.load, or guarded with safepickle.integrations.torch.load",
+    is_pickled=True,
 )
-TORCH_LEGACY: Final = Format("torch legacy", "a file of torch.save, in the older format", TORCH_ZIP.advice)
+TORCH_LEGACY: Final = Format(
+    "torch legacy", "a file of torch.save, in the older format", TORCH_ZIP.advice, is_pickled=True
+)
 CUT_TORCH_ZIP: Final = Format(
-    "torch zip", "a zip file, as torch.save writes, that is cut off or damaged", "get a whole copy of it"
+    "torch zip",
+    "a zip file, as torch.save writes, that is cut off or damaged",
+    "get a whole copy of it",
+    is_pickled=True,
 )
 TORCHSCRIPT: Final = Format(
-    "TorchScript", "a TorchScript archive, which is a program", "torch.jit.load loads it, and runs it"
+    "TorchScript", "a TorchScript archive, which is a program", "torch.jit.load loads it, and runs it", is_pickled=True
 )
-TORCH_EXPORT: Final = Format("torch.export", "a program of torch.export", "load it with torch.export.load")
+TORCH_EXPORT: Final = Format(
+    "torch.export", "a program of torch.export", "load it with torch.export.load", is_pickled=True
+)
 KERAS: Final = Format(
     ".keras", "a .keras archive", "load it with keras.saving.load_model, which has a safe mode of its own"
 )
@@ -77,7 +89,10 @@ SAFETENSORS: Final = Format(
     "safetensors", "a safetensors file", "load it with safetensors, such as safetensors.torch.load_file"
 )
 JOBLIB: Final = Format(
-    "joblib", "a file of joblib.dump, with arrays between the opcodes of the pickle", "load it with joblib.load"
+    "joblib",
+    "a file of joblib.dump, with arrays between the opcodes of the pickle",
+    "load it with joblib.load, which runs what it says",
+    is_pickled=True,
 )
 ONNX: Final = Format("ONNX", "an ONNX model", "load it with onnx.load, or run it with onnxruntime")
 SAVED_MODEL: Final = Format(
@@ -92,8 +107,8 @@ MARKUP: Final = Format(
 JSON: Final = Format("JSON", "JSON text", "load it with json.load")
 TEXT: Final = Format("text", "text", "look at it: it may be the message of an error in place of the file")
 TAR: Final = Format("tar", "a tar archive", "look into it with tarfile.open")
-EMPTY: Final = Format("empty", "an empty file", "it was never written, or cut off at its start")
-ZEROS: Final = Format("zeros", "nothing but zeros", "the file was never written, or the disk failed")
+EMPTY: Final = Format("empty", "an empty file", "it was never written, or cut off at its start", is_damaged=True)
+ZEROS: Final = Format("zeros", "nothing but zeros", "the file was never written, or the disk failed", is_damaged=True)
 BZIP2: Final = _packed("bzip2", "a bzip2 file", "bz2.open")
 ZLIB: Final = _packed("zlib", "a zlib stream, as joblib.dump(compress=...) writes", "zlib.decompress")
 
@@ -255,7 +270,7 @@ def _look_into_zip(file: IO[bytes], head: bytes, start: int) -> Format:
         known = _zip_format([_first_member(head)])
         if known is TORCH_ZIP:
             return CUT_TORCH_ZIP
-        return Format(known.name, f"{known.what}, cut off or damaged", "get a whole copy of it")
+        return Format(known.name, f"{known.what}, cut off or damaged", "get a whole copy of it", is_damaged=True)
 
 
 def _writer(start: bytes) -> Format | None:
