@@ -593,3 +593,43 @@ def test_keys_that_are_the_id_of_an_object_are_named() -> None:
     root.__dict__ = {"nodes": nodes, "first": weakref.ref(nodes[0]), "numbers": {1: 2, 2**40: 3}}
     safepickle.dumps(root)
     assert safepickle.explain(root).identity_keys == ()
+
+
+def test_one_reference_in_many_places_is_one_reference():
+    root, outside = Node(name="root"), Node()
+    shared, lost = weakref.ref(root), weakref.ref(outside)
+    root.blocks = [Node(owner=shared, lost=lost) for _ in range(8)]
+    root.dead = root.dead_too = weakref.ref(Node())
+    explanation = safepickle.explain(root)
+    assert {entry.path: entry.places for entry in explanation.weak_references} == {
+        "$.blocks[0].owner": 8,
+        "$.blocks[0].lost": 8,
+        "$.dead": 2,
+    }
+    report = str(explanation)
+    assert "1 dead, 1 kept, 1 outside" in report
+    assert "  $.blocks[0].lost and 7 more places  " in report
+    assert "  $.dead and 1 more place " in report
+    root.blocks += [Node(owner=weakref.ref(root, print)) for _ in range(2)]
+    assert "  $.blocks[0].owner and 2 more, in 10 places  " in str(safepickle.explain(root))
+
+
+def test_places_outside_the_pickle_do_not_count():
+    root, outside = Node(), Node()
+    outside.same = root.lost = weakref.ref(outside)
+    [entry] = safepickle.explain(root).weak_references
+    assert (entry.path, entry.places) == ("$.lost", 1)
+
+
+def test_registries_that_are_called_the_same_are_one_row():
+    root = Node(parts=[Node(child=Node()) for _ in range(20)])
+    for part in root.parts:
+        part.registry = {id(part.child): None}
+        part.other = {id(part): None}
+    root.watch = {id(root): None}
+    explanation = safepickle.explain(root)
+    assert len(explanation.identity_keys) == 41
+    report = str(explanation)
+    assert "  $.parts[0].registry and 19 more places  $.parts[0].child and 19 more  " in report
+    assert "  $.parts[0].other and 19 more places     $.parts[0] and 19 more        " in report
+    assert [line.split()[:2] for line in report.splitlines() if "$.watch" in line] == [["$.watch", "$"]]

@@ -10,7 +10,9 @@ import enum
 import io
 import types
 import weakref
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from safepickle import rebuild
@@ -227,6 +229,7 @@ class _Inquiry:
 
     def _weak_references(self, fates: Fates, totals: Any) -> list[WeakReference]:
         graph, walk = self._graph, self._traversal.walk
+        places = Counter(target for source, target in graph.strong_links() if source < graph.outside_from)
         found: dict[tuple[int, int], WeakReference] = {}
         for number in self._dead:
             if number >= graph.outside_from:
@@ -250,7 +253,8 @@ class _Inquiry:
             key = (id(reference), 0 if issubclass(type(reference), weakref.WeakMethod) else id(referent))
             if key not in found or found[key].state == "kept":
                 found[key] = entry
-        return list(found.values())
+        held = ((places[walk.numbers.get(key, -1)], entry) for (key, _), entry in found.items())
+        return [replace(entry, places=count) if count > 1 else entry for count, entry in held]
 
     def _dead_finalizer(self, number: int, finalizer: Any) -> WeakReference:
         walk = self._traversal.walk

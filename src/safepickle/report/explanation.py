@@ -48,6 +48,7 @@ class WeakReference:
         referent_path: Where a kept referent is, or the dotted name of one that the other side imports.
         adds: Bytes that only a strong copy brings in: those of this referent, and of all that no reference before
             this one has brought in.
+        places: How many places in the graph hold this very object.
     """
 
     path: str
@@ -57,6 +58,7 @@ class WeakReference:
     becomes: str
     referent_path: str | None
     adds: int
+    places: int = 1
 
 
 @record
@@ -314,7 +316,7 @@ def _weak_references(explanation: Explanation, rows: int) -> Table:
     lines = []
     for group in groups[:rows]:
         first = group[0]
-        path = readable_path(first.path) + (f" and {len(group) - 1:,} more" if len(group) > 1 else "")
+        path = _and_more(first.path, len(group), sum(entry.places for entry in group))
         becomes = first.becomes
         if len(group) == 1 and first.referent_path is not None and first.becomes == "weak reference":
             becomes += f" to {readable_path(first.referent_path)}"
@@ -330,14 +332,15 @@ def _weak_references(explanation: Explanation, rows: int) -> Table:
 
 
 def _identity_keys(explanation: Explanation, rows: int) -> Table:
-    """One row for all keys of a registry."""
-    alike: dict[tuple[str, str], list[str]] = {}
+    """One row for all registries that their owners call the same, and objects of one type."""
+    alike: dict[tuple[str, str], list[IdentityKey]] = {}
     for entry in explanation.identity_keys:
-        alike.setdefault((entry.path, entry.object_type), []).append(entry.object_path)
+        name = _NUMBER.sub("", entry.path.rpartition(".")[2])
+        alike.setdefault((name, entry.object_type), []).append(entry)
     lines = []
-    for (path, kind), objects in list(alike.items())[:rows]:
-        of = readable_path(objects[0]) + (f" and {len(objects) - 1:,} more" if len(objects) > 1 else "")
-        lines.append((readable_path(path), of, _type(kind)))
+    for (_, kind), entries in list(alike.items())[:rows]:
+        path = _and_more(entries[0].path, 1, len({entry.path for entry in entries}))
+        lines.append((path, _and_more(entries[0].object_path, len(entries)), _type(kind)))
     title = "Keys that are the id() of an object: its copy has another, so nothing is found under them"
     return Table(title, ("path", "id of", "of type"), lines, left_out(len(alike), rows))
 
@@ -349,14 +352,21 @@ def _omissions(explanation: Explanation, rows: int) -> Table:
         alike.setdefault((entry.type, entry.attributes, entry.by), []).append(entry.path)
     lines = []
     for (_, attributes, by), paths in list(alike.items())[:rows]:
-        path = readable_path(paths[0]) + (f" and {len(paths) - 1:,} more" if len(paths) > 1 else "")
-        lines.append((path, shorten(", ".join(attributes), 90), by))
+        lines.append((_and_more(paths[0], len(paths)), shorten(", ".join(attributes), 90), by))
     return Table(
         "Left out by the objects' own classes, under any pickler",
         ("path", "attributes", "by"),
         lines,
         left_out(len(alike), rows),
     )
+
+
+def _and_more(path: str, count: int, places: int = 0) -> str:
+    """Write the path to the first of several things, each of which may be in several places."""
+    more = f" and {count - 1:,} more" if count > 1 else ""
+    if places > count:
+        more = f"{more}, in {places:,} places" if more else f" and {counted(places - 1, 'more place')}"
+    return readable_path(path) + more
 
 
 def _largest(subtrees: Sequence[Subtree], rows: int) -> list[list[Subtree]]:
