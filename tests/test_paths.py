@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import gc
 import io
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 
 import safepickle
 from nodes import Node
+from safepickle.rebuild import UnpicklableTombstone
 from safepickle.tracing.error_paths import find_path, locate_failure
 
 
@@ -356,14 +358,17 @@ def test_cycles_end() -> None:
     assert failure(root).pickle_path == "$.items[2]"  # type: ignore[attr-defined]
 
 
+class Full(io.RawIOBase):
+    """Takes nothing."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        raise OSError("disk full")
+
+
 def test_failed_write_is_not_blamed_on_an_object() -> None:
-    class Full(io.RawIOBase):
-        def writable(self) -> bool:
-            return True
-
-        def write(self, data: Any) -> int:
-            raise OSError("disk full")
-
     class Watched:
         reduced = 0
 
@@ -375,6 +380,35 @@ def test_failed_write_is_not_blamed_on_an_object() -> None:
         safepickle.dump(Watched(), Full())
     assert not hasattr(caught.value, "pickle_path")
     assert Watched.reduced == 1
+
+
+def test_an_object_that_fails_over_a_file_of_its_own_has_a_path() -> None:
+    class Logs:
+        def __reduce__(self) -> Any:
+            safepickle.dump("what is logged", Full())
+            return Logs, ()
+
+    with pytest.raises(OSError, match="disk full") as caught:
+        safepickle.dump([1, Node(log=Logs())], io.BytesIO())
+    assert caught.value.pickle_path == "$[1].log"  # type: ignore[attr-defined]
+    with pytest.warns(safepickle.UnpicklableWarning, match=r"\$\[1\]\.log"):
+        one, node = safepickle.loads(safepickle.dumps([1, Node(log=Logs())], unpicklable="tombstone"))
+    assert one == 1
+    assert isinstance(node.log, UnpicklableTombstone)
+
+
+@pytest.mark.parametrize("unpicklable", ["raise", "tombstone"])
+def test_a_file_that_fails_after_an_object_did_is_what_the_error_is_about(unpicklable: Any) -> None:
+    class Fails:
+        def __reduce__(self) -> Any:
+            with contextlib.suppress(OSError):
+                safepickle.dump("what is logged", Full())
+            return Fails, ()
+
+    for graph in ([Fails()], [Fails(), weakref.ref(forward := Node()), forward]):
+        with pytest.raises(OSError, match="disk full") as caught:
+            safepickle.dump(graph, Full(), unpicklable=unpicklable)
+        assert not hasattr(caught.value, "pickle_path")
 
 
 def test_warning_that_was_made_an_error_gets_no_path() -> None:

@@ -134,6 +134,12 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         table: Mapping[type, Any] = self.dispatch_table
         return {} if table is _STANDARD_DISPATCH_TABLE else table
 
+    @property
+    def file_failed(self) -> bool:
+        """Whether the dump has failed over its file."""
+        failed: bool = self._output.has_failed
+        return failed
+
     def dump_whole(self, obj: Any, *announced: Warning | None) -> None:
         """Write the pickle of `obj`, or nothing.
 

@@ -48,7 +48,7 @@ def dump_partially(pickler: BasePickler, obj: object) -> None:
         pickler.dump_whole(obj)
         return
     except Exception as error:
-        if not _is_about_an_object(error):
+        if not _is_about_an_object(error, pickler):
             raise
         failure = error
     partial = _PartialDump(pickler, obj)
@@ -64,15 +64,15 @@ def dump_partially(pickler: BasePickler, obj: object) -> None:
                 pickler.dump_whole(obj, partial.warning)
                 return
             except Exception as error:
-                if not _is_about_an_object(error):
+                if not _is_about_an_object(error, pickler):
                     raise
                 failure = error
     finally:
         del pickler.in_front, pickler.substitutes
 
 
-def _is_about_an_object(error: Exception) -> bool:
-    return is_about_an_object(error) and not isinstance(error, (WeakReferenceError, RecursionError))
+def _is_about_an_object(error: Exception, pickler: BasePickler) -> bool:
+    return is_about_an_object(error, pickler) and not isinstance(error, (WeakReferenceError, RecursionError))
 
 
 class _PartialDump:

@@ -90,6 +90,10 @@ class ReducingPickler(Walker, Protocol):
     has_persistent_id: ClassVar[bool]
     offender: object
 
+    @property
+    def file_failed(self) -> bool:
+        """Whether a dump has failed over its file."""
+
     def reducer_override(self, obj: Any) -> ReduceValue:
         """Return the reduce value of `obj`, or NotImplemented to leave it to the C pickler."""
 

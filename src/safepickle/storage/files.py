@@ -42,9 +42,14 @@ class Output:
         checksum: Put a checksum before each pickle.
         bar: To be shown as bytes are written.
 
+    Attributes:
+        has_failed: The file has raised an error since it was set back to where it stood: it is not over an object.
+
     Raises:
         TypeError: `file` has no ``write`` method, or takes text.
     """
+
+    has_failed = False
 
     def __init__(self, file: Any, *, checksum: bool = False, bar: Bar | None = None) -> None:
         if not hasattr(file, "write"):
@@ -62,10 +67,15 @@ class Output:
 
     def write(self, data: Any) -> None:
         """Write bytes, or any other buffer."""
-        self._write(data)
+        try:
+            self._write(data)
+        except Exception:
+            self.has_failed = True
+            raise
 
     def begin(self) -> None:
         """Remember where the file stands."""
+        self.has_failed = True  # Unless all goes well.
         self._process = os.getpid()
         self._sink = _straight_through(self._file, self._checksum) or _Spool(self._file)
         self._start()
@@ -76,15 +86,18 @@ class Output:
 
     def rewind(self) -> None:
         """Take back all that was written since `begin`."""
+        self.has_failed = True
         self._opened_sink().rewind()
         self._start()
 
     def commit(self) -> None:
         """Hand the pickle over to the file."""
         sink = self._opened_sink()
+        self.has_failed = True
         if self._digest is not None:
             sink.overwrite_start(self._digest.header())
         sink.commit()
+        self.has_failed = False
         self._end()
 
     def roll_back(self) -> None:
@@ -117,6 +130,7 @@ class Output:
         if self._bar is not None:
             self._written = 0
             self._write = functools.partial(self._write_and_show, self._bar, self._write)
+        self.has_failed = False
 
     def _write_and_show(self, bar: Bar, write: Callable[[Any], object], data: Any) -> None:
         with memoryview(data) as view, view.cast("B") as plain:
@@ -149,6 +163,8 @@ class OwnBytes:
     Args:
         file: Empty.
     """
+
+    has_failed = False
 
     def __init__(self, file: io.BytesIO) -> None:
         self._file = file

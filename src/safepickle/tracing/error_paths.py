@@ -6,14 +6,12 @@ Nothing here runs unless a dump has failed or somebody asks, so a dump that succ
 from __future__ import annotations
 
 import sys
-import types
 from typing import Any, Final
 
 from safepickle.cpython import count_notes_of_pickle, drop_notes_of_pickle
 from safepickle.errors import WeakReferenceError, shorten
 from safepickle.options import OutsideFate
 from safepickle.reducers.decisions import ReducingPickler
-from safepickle.storage import files
 from safepickle.tracing.expand import Expander
 from safepickle.tracing.made import EndlessError
 from safepickle.tracing.naming import Edge, join
@@ -88,7 +86,7 @@ def annotate(error: BaseException, root: Any, pickler: ReducingPickler) -> None:
 
     Does nothing when the path cannot be found, and raises nothing: the error itself matters more.
     """
-    if not is_about_an_object(error):
+    if not is_about_an_object(error, pickler):
         if isinstance(error, OSError):
             drop_notes_of_pickle(error)
         return
@@ -132,17 +130,9 @@ _NOTES: Final[dict[type[BaseException], str]] = {
 _ADVICE: Final = "\nsafepickle.explain(obj) lists everything that cannot be pickled, and where it is."
 
 
-def is_about_an_object(error: BaseException) -> bool:
-    """Tell whether an error can come from an object."""
-    if not isinstance(error, Exception) or isinstance(error, Warning | MemoryError):
-        return False
-    traceback: types.TracebackType | None = error.__traceback__
-    while traceback is not None:
-        if traceback.tb_frame.f_globals is vars(files):
-            # The file could not be written.
-            return False
-        traceback = traceback.tb_next
-    return True
+def is_about_an_object(error: BaseException, pickler: ReducingPickler) -> bool:
+    """Tell whether the error of a dump can come from an object."""
+    return isinstance(error, Exception) and not isinstance(error, Warning | MemoryError) and not pickler.file_failed
 
 
 def _deepest_path(root: Any, pickler: ReducingPickler) -> str:
