@@ -45,7 +45,7 @@ LATE = {
     "guard.allowing": "most loads are not guarded",
     "loading.aliases": "most loads find what they ask for",
     "loading.torch_files": "most loads are not guarded",
-    "loading.unpickler": "most loads are not guarded",
+    "loading.unpickler": "most loads are neither guarded nor mapped",
     "rebuild.tensors": "torch is imported by what makes its storages, and by nothing else",
     "reducers.stdlib_types": "dill is imported for the types that it alone can pickle",
     "report.explanation": "few reports are drawn",

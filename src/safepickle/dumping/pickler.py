@@ -138,7 +138,7 @@ def dump(
     Args:
         obj: The object.
         file: An open binary file, a path, or an address such as ``"s3://bucket/key"`` where fsspec is installed, to
-            which the pickle is put in one step.
+            which the pickle is put in one step. In a path, large arrays and tensors lie so that `load` can map them.
         protocol: 0 to 5; None is ``HIGHEST_PROTOCOL``.
         fix_imports: As for `Pickler`.
         buffer_callback: As for `Pickler`.
@@ -176,7 +176,9 @@ def dump(
         place: Any = sending(file) if is_address(file) else replacing(file, fsync=fsync)  # type: ignore[arg-type]
         with place as opened:
             if compression is None:
-                Pickler(Output(opened, checksum=checksum, bar=bar), protocol, **options).dump(obj)
+                # With buffers of the caller's out of band, those of the file could not be told from them.
+                output = Output(opened, checksum=checksum, bar=bar, align=buffer_callback is None)
+                Pickler(output, protocol, **options).dump(obj)
             else:
                 # Compressed once it is whole: a walk that starts again could not take compressed bytes back.
                 import tempfile

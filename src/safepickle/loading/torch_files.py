@@ -31,7 +31,12 @@ def is_torch_file(file: IO[bytes]) -> bool:
 
 
 def load_torch_file(
-    file: IO[bytes], unpickler: type[pickle.Unpickler], allowed: AllowList | None, renaming: Names | None
+    file: IO[bytes],
+    unpickler: type[pickle.Unpickler],
+    allowed: AllowList | None,
+    renaming: Names | None,
+    *,
+    mmap: bool = False,
 ) -> Any:
     """Load what ``torch.save`` wrote; guarded, with its container checked, if there is a list of what is allowed.
 
@@ -40,6 +45,7 @@ def load_torch_file(
         unpickler: Reads the pickles in it where nothing guards.
         allowed: What a guarded load may use, or None.
         renaming: What has moved, or None.
+        mmap: Map storages into memory, unless the load is guarded. The file has a name then.
 
     Raises:
         ImportError: torch is not installed.
@@ -52,7 +58,8 @@ def load_torch_file(
         from safepickle.guard.torch_loading import load_guarded
 
         return load_guarded(file, allowed, renaming=renaming)
-    return torch.load(file, pickle_module=_PickleModule(unpickler), weights_only=False)
+    source = file.name if mmap else file
+    return torch.load(source, pickle_module=_PickleModule(unpickler), weights_only=False, mmap=mmap)
 
 
 class _PickleModule:

@@ -18,7 +18,7 @@ from safepickle.public import public
 from safepickle.storage.checksum import ChecksumPolicy, check_buffer, check_file
 from safepickle.storage.compression import compression_of
 from safepickle.storage.files import FileOrPath, is_path
-from safepickle.storage.remote import open_path
+from safepickle.storage.remote import is_address, open_path
 
 if TYPE_CHECKING:
     from safepickle.guard.allow_list import AllowList
@@ -159,6 +159,7 @@ def load(
     allow: Iterable[AllowItem] | None = None,
     aliases: Aliases | None = None,
     missing: Missing | None = None,
+    mmap: bool = False,
 ) -> Any:
     """Load an object from an open binary file or from a path.
 
@@ -178,8 +179,13 @@ def load(
             for a guarded load; ``()`` is the built-in list alone.
         aliases: Names that have moved, as for `Unpickler`.
         missing: ``"raise"``, or ``"stub"`` for placeholders of what is nowhere, as for `Unpickler`.
+        mmap: Of paths alone: map the large arrays and tensors of a file of `dump` or of ``torch.save`` into memory, so
+            that each is read when it is first looked at. They can be written to, and the file stays as it is. A
+            checksum is verified first, which reads the whole file: ``checksum="ignore"`` passes it over.
 
     Raises:
+        ValueError: `mmap` is asked for an open file, an address, a compressed file, with `buffers`, or of a guarded
+            load, which reads all that it checks.
         ChecksumError: The file is damaged or truncated.
         NotAPickleError, EmptyFileError: The file is of another format, which was recognised, or empty.
         NotAllowedError: The guard is on, and the file asks for what is not allowed.
@@ -193,6 +199,8 @@ def load(
         )
     options = LoadOptions(fix_imports, encoding, errors, buffers, allow, aliases, missing)
     allowed = allow_list(options.allow)
+    if mmap:
+        return _load_mapped(file, checksum, options, allowed)
     if is_path(file):
         with open_path(file) as opened:
             # Of paths alone: torch.load hands open files of its own to this function, one pickle after the other.
@@ -262,6 +270,34 @@ def _load_whole(file: IO[bytes], checksum: ChecksumPolicy, options: LoadOptions,
             bound = type("Unpickler", (Unpickler,), {"load_options": options})
             return load_torch_file(file, bound, allowed, names(options))
         return Unpickler._with(check_file(file, checksum), options, allowed).load()
+
+
+def _load_mapped(file: FileOrPath, checksum: ChecksumPolicy, options: LoadOptions, allowed: AllowList | None) -> Any:
+    from safepickle.loading.mapping import map_buffers
+
+    if not is_path(file) or is_address(file):
+        raise ValueError("mmap=True maps a file of this machine into memory: pass its path")
+    if allowed is not None:
+        raise ValueError("mmap=True is not for guarded loads, which read all that they check: leave out mmap or allow")
+    if options.buffers is not None and options.buffers != ():
+        raise ValueError("mmap=True finds the buffers in the file: leave out mmap or buffers")
+    with open(file, "rb") as opened:  # type: ignore[arg-type]
+        if not opened.seekable():
+            raise ValueError(f"{opened.name} is a pipe or the like, and cannot be mapped into memory: leave out mmap")
+        packed = compression_of(opened)
+        if packed is not None:
+            raise ValueError(
+                f"{opened.name} is compressed ({packed}), and cannot be mapped into memory: leave out mmap, or dump it "
+                "uncompressed (compress=False)"
+            )
+        if is_torch_file(opened):
+            bound = type("Unpickler", (Unpickler,), {"load_options": options})
+            return load_torch_file(opened, bound, None, names(options), mmap=True)
+        check_file(opened, checksum)
+        stream, buffers = map_buffers(opened)
+        unpickler = Unpickler._with(stream, options._replace(buffers=buffers), None)
+        unpickler._file = opened  # which errors are explained by
+        return unpickler.load()
 
 
 def _hold_for_buffer(data: Any) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from safepickle.progress import Bar
+from safepickle.storage.alignment import Aligner
 
 if TYPE_CHECKING:
     from safepickle.storage.checksum import Digest
@@ -41,6 +42,7 @@ class Output:
         file: Anything with a ``write`` method.
         checksum: Put a checksum before each pickle.
         bar: To be shown as bytes are written.
+        align: Let large buffers begin where they can be mapped, in a file that is written straight through.
 
     Attributes:
         has_failed: The file has raised an error since it was set back to where it stood: it is not over an object.
@@ -51,7 +53,7 @@ class Output:
 
     has_failed = False
 
-    def __init__(self, file: Any, *, checksum: bool = False, bar: Bar | None = None) -> None:
+    def __init__(self, file: Any, *, checksum: bool = False, bar: Bar | None = None, align: bool = False) -> None:
         if not hasattr(file, "write"):
             raise TypeError("file must have a 'write' attribute")
         if isinstance(file, io.TextIOBase):
@@ -60,6 +62,8 @@ class Output:
         self._checksum = checksum
         self._bar = bar
         self._written = 0
+        self._align = align
+        self._aligner: Aligner | None = None
         self._digest: Digest | None = None
         self._sink: _Sink | None = None
         self._write: Callable[[Any], object] = _write_nowhere
@@ -94,6 +98,8 @@ class Output:
         """Hand the pickle over to the file."""
         sink = self._opened_sink()
         self.has_failed = True
+        if self._aligner is not None:
+            self._aligner.flush()
         if self._digest is not None:
             sink.overwrite_start(self._digest.header())
         sink.commit()
@@ -130,6 +136,9 @@ class Output:
         if self._bar is not None:
             self._written = 0
             self._write = functools.partial(self._write_and_show, self._bar, self._write)
+        if self._align and isinstance(sink, _OnDisk):
+            self._aligner = Aligner(self._write, sink.tell())
+            self._write = self._aligner.write
         self.has_failed = False
 
     def _write_and_show(self, bar: Bar, write: Callable[[Any], object], data: Any) -> None:
@@ -239,6 +248,9 @@ class _OnDisk:
         self._start = start
         self._position = position
         self._size = size
+
+    def tell(self) -> int:
+        return self._raw.tell()
 
     def write(self, data: Any) -> None:
         write_all(self._raw, data)
