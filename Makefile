@@ -19,7 +19,7 @@ export VENV_BIN := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
 export OMP_NUM_THREADS ?= 1
 
 # What the package is built from, which an editable install has to be told of.
-BUILD := pyproject.toml setup.py src/safepickle/__init__.py src/safepickle/_speedups.c
+BUILD := pyproject.toml setup.py src/safepickle/__init__.py $(wildcard src/safepickle/_*.[ch])
 
 .PHONY: help demo test test-core test-debian test-integrations test-torch-latest test-heavy test-all lint fuzz docs bench
 .PHONY: coverage dist sanitize clean
@@ -53,7 +53,7 @@ test-core: $(VERSIONS:%=.venv/core-%/.ready)
 	    echo "core tests on CPython $$version: $$(.venv/core-$$version/$(VENV_BIN)/python -V)"; \
 	    .venv/core-$$version/$(VENV_BIN)/python -m pytest $(PARALLEL) tests/test_*.py tests/guard; \
 	    echo "the same without the compiled core"; \
-	    SAFEPICKLE_PURE=1 .venv/core-$$version/$(VENV_BIN)/python -m pytest $(PARALLEL) tests/test_*.py; \
+	    SAFEPICKLE_PURE=1 .venv/core-$$version/$(VENV_BIN)/python -m pytest $(PARALLEL) tests/test_*.py tests/guard; \
 	done
 	@echo "the core's tests passed on CPython $(VERSIONS)"
 

@@ -26,7 +26,8 @@ IS_OLDEST = sys.version_info[:2] == (3, 11)
 
 SPEEDUPS = Extension(
     "safepickle._speedups",
-    ["src/safepickle/_speedups.c"],
+    ["src/safepickle/_speedups.c", "src/safepickle/_verifier.c"],
+    depends=["src/safepickle/_speedups.h"],
     define_macros=[("Py_LIMITED_API", "0x030B0000")],
     py_limited_api=IS_OLDEST,
     optional=True,

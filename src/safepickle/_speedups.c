@@ -1,4 +1,4 @@
-/* The compiled core of safepickle: what the C pickler asks for every object.
+/* The compiled core of safepickle: what the C pickler asks for every object. What a guarded load asks is in _verifier.c.
  *
  * It knows no rule. A class is looked at in Python, once in each walk (`TypeTable.judge`), and what is not plain goes to
  * Python object by object (`TypeTable.reduce`). So the bytes are the same with this module and without it, and
@@ -15,20 +15,7 @@
  * to be a heap type, and a bound method of one is what the C pickler can call quickest.
  */
 
-#include <Python.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <structmember.h>
-
-/* What all of these need of their type, a subclass of it included. */
-static void
-free_object(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    freefunc free_memory = (freefunc)PyType_GetSlot(type, Py_tp_free);
-    free_memory(self);
-    Py_DECREF(type);
-}
+#include "_speedups.h"
 
 /* ---- AddressSet: open addressing with linear probing ------------------------------------------------------------- */
 
@@ -833,10 +820,11 @@ static int
 execute(PyObject *module)
 {
     Core *core = PyModule_GetState(module);
-    PyTypeObject *override = NULL;
+    PyTypeObject *override = NULL, *verifier = NULL;
     int failed = (core->AddressSet = add_type(module, &AddressSet_spec)) == NULL
                  || (core->State = add_type(module, &State_spec)) == NULL
                  || (override = add_type(module, &Override_spec)) == NULL
+                 || (verifier = add_type(module, &safepickle_Verifier_spec)) == NULL
                  || (core->new_object = attribute_of_module("copyreg", "__newobj__")) == NULL
                  || (core->reference = attribute_of_module("weakref", "ref")) == NULL
                  || (core->callback_name = PyUnicode_InternFromString("__callback__")) == NULL
@@ -844,6 +832,7 @@ execute(PyObject *module)
                  || (core->known_name = PyUnicode_InternFromString("known")) == NULL
                  || (core->reduce_name = PyUnicode_InternFromString("reduce")) == NULL;
     Py_XDECREF((PyObject *)override);
+    Py_XDECREF((PyObject *)verifier);
     return failed ? -1 : 0;
 }
 

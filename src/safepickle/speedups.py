@@ -39,17 +39,21 @@ if not TYPE_CHECKING and COMPILED:
 
 
 class Core(NamedTuple):
-    """What a pickler takes from a core.
+    """What a pickler, and a guarded load, take from a core.
 
     Attributes:
         id_set: A set of ids: ``set``, or one that holds each as an address.
         override: Makes what the C pickler calls for all but exact builtins, from a type table and the root of a walk;
             None for the table's own method.
+        verifier: Tells which pickles need no rule of the guard, for `guard.verified`; None to ask the rules each time.
     """
 
     id_set: Any
     override: Any
+    verifier: Any
 
 
-PURE: Final = Core(set, None)
-current: Final = Core(_speedups.AddressSet, _speedups.Override) if COMPILED else PURE
+PURE: Final = Core(set, None, None)
+# A binary that an older checkout has left here has no verifier.
+_VERIFIER = getattr(_speedups, "Verifier", None)
+current: Final = Core(_speedups.AddressSet, _speedups.Override, _VERIFIER) if COMPILED else PURE

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-KINDS = {"pickles": ("load", "load_allowed", "inspect", "agreement"), "torch_files": ("torch",)}
+KINDS = {"pickles": ("load", "load_allowed", "verified", "inspect", "agreement"), "torch_files": ("torch",)}
 """The kinds of input, and the targets that take them."""
 
 ALL = tuple(target for targets in KINDS.values() for target in targets)

@@ -13,18 +13,27 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import safepickle
 from fuzz.likeness import compare
 from fuzz.watching import Finding, fill_new_memory, watched
 from guard import targets as allowed
-from safepickle import ChecksumError, DamagedPickleError, LoadLimitError, NotAllowedError
+from guard.comparing import difference
+from safepickle import ChecksumError, DamagedPickleError, LoadLimitError, NotAllowedError, speedups
+from safepickle.guard.allow_list import AllowList
+from safepickle.guard.load_backend import LoadBackend
 from safepickle.guard.rules import BUILT_IN
+from safepickle.guard.source import source_of_bytes
+from safepickle.guard.torch_loading import load_storage
+from safepickle.guard.verified import load_verified
+from safepickle.options import LoadOptions
 
 ALLOW = (
     *(allowed.Victim, allowed.Slotted, allowed.Stateful, allowed.Chained, allowed.Color, allowed.Pair),
     *(allowed.Filling, allowed.Mapping, allowed.PlainList, allowed.PlainDict, allowed.Reference),
 )
+_FINDER = LoadBackend(AllowList(ALLOW), LoadOptions(), load_storage=load_storage)
 _ERRORS = (NotAllowedError, DamagedPickleError, LoadLimitError, ChecksumError)
 _SPARSE = b"_rebuild_sparse"
 """In what `inspect` does not judge: torch builds sparse tensors before it could see their indices."""
@@ -124,6 +133,20 @@ def load_allowed(data: bytes) -> None:
             del result
 
 
+def verified(data: bytes) -> None:
+    """The compiled core grants nothing that the machine refuses, and what it grants is built alike, shared alike."""
+    found = load_verified(source_of_bytes(data), _FINDER.plain_class)
+    if found is None:
+        return
+    with mock.patch.object(speedups, "current", speedups.PURE):
+        loaded, error = outcome("the machine", data, lambda: safepickle.loads(data, allow=ALLOW))
+    if error is not None:
+        raise Finding("disagreement", f"the core grants / the machine: {_plain(str(error))}")
+    different = difference(found[0], loaded)
+    if different:
+        raise Finding("disagreement", f"the core and the machine differ: {_plain(different)}")
+
+
 def inspect(data: bytes) -> None:
     """`inspect` has one way out: a verdict."""
     verdict(data)
@@ -219,6 +242,7 @@ def torch(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "load": load,
     "load_allowed": load_allowed,
+    "verified": verified,
     "inspect": inspect,
     "agreement": agreement,
     "torch": torch,

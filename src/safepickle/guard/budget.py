@@ -15,7 +15,7 @@ from typing import Any, Final
 from safepickle.guard.blob import Blob
 from safepickle.guard.limits import WORK_FLOOR, WORK_PER_BYTE, LimitExceeded
 
-__all__ = ["Budget", "budget_of_this_load", "extent", "paying_from"]
+__all__ = ["Budget", "budget_of_this_load", "extent", "is_inside_a_load", "paying_from"]
 
 _around: ContextVar[Budget | None] = ContextVar("safepickle_budget", default=None)
 
@@ -60,6 +60,11 @@ class Budget:
 def budget_of_this_load() -> Budget:
     """Return a new budget, paid from the one around where a load runs inside another."""
     return Budget(_around.get())
+
+
+def is_inside_a_load() -> bool:
+    """Tell whether a load that begins now runs inside another, which pays for it."""
+    return _around.get() is not None
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from safepickle.guard.rules.copies import own_arguments, own_container
 from safepickle.guard.rules.users import check_users_state
 from safepickle.guard.users_state import attributes_of, check_attributes, has_own_hash
 
-__all__ = ["USERS", "Guarded"]
+__all__ = ["ATTRIBUTE", "USERS", "Guarded"]
 
 USERS: Final = Rule(data=True)
 """The rule of every name that the user allows."""
@@ -32,7 +32,7 @@ USERS: Final = Rule(data=True)
 _ARGUMENT: Final = 16
 """Units for handing on one argument."""
 
-_ATTRIBUTE: Final = 64
+ATTRIBUTE: Final = 64
 """Units for setting one attribute of a state, whose name is looked at first."""
 
 _SLOT: Final = 256
@@ -77,14 +77,7 @@ class Guarded:
     def find(self, module: str, name: str, protocol: int) -> Any:
         """Return what stands for a name on the stack, once it is decided that it may stand there."""
         written = (module, name)
-        if len(module) + len(name) > LONGEST_NAME:
-            raise Refusal(f"a name of more than {LONGEST_NAME:,} characters")
-        if protocol < 4 and "." in name:
-            raise Malformed("a dotted name, which only protocol 4 and newer have")
-        if protocol < 3 and self._fix_imports:
-            module, name = renamed(module, name)
-        if self._names is not None:
-            module, name = self._names.rename(module, name)
+        module, name = self._of_today(module, name, protocol)
         self.subject = f"{module}:{name}"
         grant = self._grants.get((module, name))
         if grant is None:
@@ -92,6 +85,16 @@ class Guarded:
             self._settle(grant, written)
         self.subject = ""
         return grant if not grant.rule.data or grant.target is None else grant.target
+
+    def _of_today(self, module: str, name: str, protocol: int) -> tuple[str, str]:
+        """Return what a name of the stream is called today, where it can be one."""
+        if len(module) + len(name) > LONGEST_NAME:
+            raise Refusal(f"a name of more than {LONGEST_NAME:,} characters")
+        if protocol < 4 and "." in name:
+            raise Malformed("a dotted name, which only protocol 4 and newer have")
+        if protocol < 3 and self._fix_imports:
+            module, name = renamed(module, name)
+        return (module, name) if self._names is None else self._names.rename(module, name)
 
     def _decide(self, module: str, name: str) -> Grant:
         rule = BUILT_IN.get((module, name))
@@ -293,7 +296,7 @@ class Guarded:
         if keys is not None and keys.functions and self._machine is not None:
             self._machine.keep((state,))
         if type(state) is dict:
-            self.spend(_ATTRIBUTE * len(state))
+            self.spend(ATTRIBUTE * len(state))
         elif type(state) is tuple:
             self.spend(extent(state))
             self.spend(_SLOT * sum(len(part) for part in state if type(part) is dict))

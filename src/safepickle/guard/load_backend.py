@@ -14,11 +14,11 @@ from safepickle.guard.guarded import Guarded
 from safepickle.guard.limits import Malformed, Refusal, told
 from safepickle.guard.machine import Machine
 from safepickle.guard.names import Renaming, import_name, renamed
-from safepickle.guard.rules import Grant, ValueInfo
+from safepickle.guard.rules import BUILT_IN, Grant, ValueInfo
 from safepickle.guard.source import Source
 from safepickle.guard.storage_claims import StorageClaims
 from safepickle.guard.torch_storages import describe_storage, hold_storage, is_torchs
-from safepickle.guard.users_state import StateSetters
+from safepickle.guard.users_state import StateSetters, is_plain
 from safepickle.options import LoadOptions
 
 __all__ = ["LoadBackend", "LoadStorage"]
@@ -76,6 +76,19 @@ class LoadBackend(Guarded):
         if grant.listed == "user":
             return self._resolve(grant)
         return import_name(module, name)
+
+    def plain_class(self, module: str, name: str, protocol: int) -> type | None:
+        """Return the class of a name of the stream, if the user allows it and its instances need no rule.
+
+        Nothing is decided by this: for any other name `find` says what is wrong with it, if anything is.
+        """
+        pair = self._of_today(module, name, protocol)
+        if pair in BUILT_IN or pair not in self._allowed:
+            return None
+        target = self._allowed.resolve(pair)
+        known = self._by_id.get(id(target))
+        # It may be on the built-in list by another name, which an earlier pickle used.
+        return target if is_plain(target) and (known is None or known.listed == "user") else None
 
     def _resolve(self, grant: Grant) -> Any:
         """Return the object of a name that the user allows, or a placeholder for what is nowhere."""

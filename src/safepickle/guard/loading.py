@@ -7,6 +7,7 @@ from typing import Any
 
 from safepickle.errors import DamagedPickleError, LoadLimitError, NotAllowedError
 from safepickle.guard.allow_list import AllowList
+from safepickle.guard.budget import is_inside_a_load
 from safepickle.guard.costs import Costs
 from safepickle.guard.limits import LimitExceeded, Malformed, Refusal
 from safepickle.guard.load_backend import LoadBackend, LoadStorage
@@ -14,6 +15,7 @@ from safepickle.guard.machine import Machine
 from safepickle.guard.names import Renaming
 from safepickle.guard.source import Source
 from safepickle.guard.storage_claims import StorageClaims, follow_file
+from safepickle.guard.verified import load_verified
 from safepickle.options import LoadOptions
 from safepickle.storage.formats import recognise
 
@@ -50,6 +52,8 @@ class Loader:
         self._name = name
         self._memo: dict[int, Any] | None = {} if keep_memo else None
         self._costs = Costs() if keep_memo else None
+        # What a later pickle refers to has to be on the machine's accounts.
+        self._verifies = not keep_memo and find_class is None
         self._backend = LoadBackend(
             allowed,
             options,
@@ -68,6 +72,10 @@ class Loader:
             LoadLimitError: It costs more than it may.
         """
         backend = self._backend
+        if self._verifies and not is_inside_a_load():
+            verified = load_verified(source, backend.plain_class)
+            if verified is not None:
+                return verified[0]
         memo = {} if self._memo is None else self._memo
         options = self._options
         machine = Machine(source, backend, memo, encoding=options.encoding, errors=options.errors, costs=self._costs)

@@ -8,6 +8,7 @@ is left.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Generator
 from typing import Any, Final
 
 from safepickle.guard.limits import Malformed
@@ -20,6 +21,9 @@ MOVED: Final = 1 << 62
 """A position that lies behind every window: the window has moved, ask for it again."""
 
 _PADDING: Final = bytes(2 * WIDEST)
+
+_MOST_AHEAD: Final = 1 << 28
+"""No more bytes than these are copied to read ahead."""
 
 
 class Source:
@@ -109,6 +113,17 @@ class Source:
     def finish(self, position: int) -> None:
         """Leave the file standing at `position`."""
 
+    def ahead(self) -> Generator[tuple[bytes, int]]:
+        """Give what is left before anything was read of it: bytes that nobody can change, and where it begins in them.
+
+        They are more each time, and the source stays where it stands.
+        """
+        if type(self.data) is bytes:
+            yield self.data, self.position
+        else:
+            rest = memoryview(self.data)[self.position :]
+            yield from _growing(lambda start, length: bytes(rest[start : start + length]))
+
     def _more(self) -> bytes:
         return b""
 
@@ -185,6 +200,12 @@ class FileSource(Source):
     def finish(self, position: int) -> None:
         self._file.seek(self.origin + self.base + position)
 
+    def ahead(self) -> Generator[tuple[bytes, int]]:
+        try:
+            yield from _growing(lambda start, length: self._file.read(length))
+        finally:
+            self._file.seek(self.origin)
+
     def _more(self) -> bytes:
         more: bytes = self._file.read(CHUNK)
         return more
@@ -236,6 +257,9 @@ class StreamSource(Source):
 
     def reader(self, position: int, length: int) -> None:
         return None
+
+    def ahead(self) -> Generator[tuple[bytes, int]]:
+        yield from ()
 
     def head(self) -> bytes:
         if len(self._head) < HEAD:
@@ -310,6 +334,14 @@ class StreamSource(Source):
         self._read_so_far += length
         if self._most is not None and self._read_so_far > self._most:
             raise Malformed(f"the file unpacks to more than {self._most:,} bytes")
+
+
+def _growing(read: Callable[[int, int], bytes]) -> Generator[tuple[bytes, int]]:
+    """Give the beginning of what `read(start, length)` reads, twice as long each time."""
+    data = b""
+    while len(data) < _MOST_AHEAD and (more := read(len(data), max(CHUNK, len(data)))):
+        data += more
+        yield data, 0
 
 
 def open_source(file: Any) -> Source:

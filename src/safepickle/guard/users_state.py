@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from types import MemberDescriptorType, WrapperDescriptorType
+from types import GetSetDescriptorType, MemberDescriptorType, WrapperDescriptorType
 from typing import Any, Final
 
 from safepickle.guard.limits import Malformed, Refusal, told
+from safepickle.weak_types import STANDARD_CONTAINERS
 
 
 def check_attributes(state: Any) -> None:
@@ -39,6 +40,25 @@ def has_own_hash(cls: Any) -> bool:
         return False
     method = next(vars(base)["__hash__"] for base in cls.__mro__ if "__hash__" in vars(base))
     return not isinstance(method, (WrapperDescriptorType, type(None)))
+
+
+_RUN: Final = frozenset({"__new__", "__setstate__", "__getattribute__", "__getattr__", "__del__"})
+"""What may run while an instance is made without arguments and given its attributes, or when they are replaced."""
+
+
+def is_plain(cls: Any) -> bool:
+    """Tell whether to make an instance of a class without arguments, and to set its attributes, runs no other code.
+
+    Nor does it then need a rule: the C unpickler does what `StateSetters` does.
+    """
+    if type(cls) is not type or not cls.__dictoffset__ or issubclass(cls, STANDARD_CONTAINERS):
+        return False
+    return all(
+        type(base) is type
+        and _RUN.isdisjoint(vars(base))
+        and type(vars(base).get("__dict__")) in (type(None), GetSetDescriptorType)
+        for base in cls.__mro__[:-1]
+    )
 
 
 class StateSetters(dict[type, Callable[[Any, Any], None]]):

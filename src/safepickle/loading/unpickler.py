@@ -48,6 +48,7 @@ class Unpickler(pickle.Unpickler):
     """
 
     load_options: LoadOptions = UNBOUND
+    _keeps_memo = True
     # As they are when a subclass forgets to call the constructor: the base class says so in its own words.
     _loader: Any = None
     _names: Names | None = None
@@ -97,7 +98,7 @@ class Unpickler(pickle.Unpickler):
                 names=self._names,
                 find_class=None if type(self).find_class is Unpickler.find_class else self.find_class,
                 name=_name_of(file),
-                keep_memo=True,
+                keep_memo=self._keeps_memo,
             )
 
     def load(self) -> Any:
@@ -145,6 +146,12 @@ class Unpickler(pickle.Unpickler):
                 return super().find_class(module_name, global_name)
             return self._names.find(module_name, global_name, super().find_class)
         return self._loader.find_class(module_name, global_name)
+
+
+class _Once(Unpickler):
+    """Loads one pickle: no other can refer to its objects."""
+
+    _keeps_memo = False
 
 
 @public
@@ -212,7 +219,7 @@ def load(
                     return _load_whole(unpacked, checksum, options, allowed)
             return _load_whole(opened, checksum, options, allowed)
     with reading("load", file):
-        return Unpickler._with(check_file(file, checksum), options, allowed).load()  # type: ignore[arg-type]
+        return _Once._with(check_file(file, checksum), options, allowed).load()  # type: ignore[arg-type]
 
 
 @public
@@ -269,7 +276,7 @@ def _load_whole(file: IO[bytes], checksum: ChecksumPolicy, options: LoadOptions,
         if is_torch_file(file):
             bound = type("Unpickler", (Unpickler,), {"load_options": options})
             return load_torch_file(file, bound, allowed, names(options))
-        return Unpickler._with(check_file(file, checksum), options, allowed).load()
+        return _Once._with(check_file(file, checksum), options, allowed).load()
 
 
 def _load_mapped(file: FileOrPath, checksum: ChecksumPolicy, options: LoadOptions, allowed: AllowList | None) -> Any:
