@@ -255,3 +255,14 @@ def test_example_of_the_moving_average_runs_as_it_says(capsys: pytest.CaptureFix
         "both averages agree: True",
         "copy.deepcopy: blocks belong to the copy: False",
     ]
+
+
+def test_zeros_without_a_storage_are_copied_with_their_attributes() -> None:
+    zeros = torch._efficientzerotensor((2, 3), dtype=torch.float64).requires_grad_()  # type: ignore[attr-defined]
+    zeros.itself = weakref.ref(zeros)
+    first, second = safepickle.deepcopy([zeros, zeros])
+    assert first is second is not zeros
+    assert first._is_zerotensor()
+    assert (first.shape, first.dtype, first.requires_grad) == (zeros.shape, torch.float64, True)
+    assert first.itself() is first
+    assert not first.detach().any()

@@ -45,10 +45,23 @@ def _bases() -> Iterable[tuple[type, Copier]]:
 def _copy_tensor(original: Any, memo: Memo) -> Any:
     """Copy a tensor; one that was computed is refused by its own `__deepcopy__`, and is copied as it is pickled."""
     if original.is_leaf:
+        if type(original) is sys.modules["torch"].Tensor and original._is_zerotensor():
+            return _copy_zero_tensor(original, memo)
         return copy_by_method(original, memo)
     reducer = find_reducer(type(original))
     copier = copy_without_method if reducer is None else by_reducer(reducer)
     return copier(original, memo)
+
+
+def _copy_zero_tensor(original: Any, memo: Memo) -> Any:
+    """Copy a tensor of zeros without a storage, which its own `__deepcopy__` looks for. Nothing can write to it."""
+    found = known_copy(memo, id(original), MISSING)
+    if found is not MISSING:
+        return found
+    copied = original.detach().requires_grad_(original.requires_grad)
+    memo.remember(original, copied)
+    fill(vars(copied), vars(original).items(), memo, set_attribute)
+    return copied
 
 
 def _copy_graph(original: Any, memo: Memo) -> Any:
