@@ -26,6 +26,8 @@ _INTERVAL: Final = 0.1
 _LARGE: Final = 2**22
 """Bytes that a file has at least for its reading to be watched."""
 
+_UNWATCHED: Final = contextlib.nullcontext()
+
 
 class Bar:
     """A bar that appears once the work has taken longer than a moment.
@@ -43,31 +45,29 @@ class Bar:
 
     def show(self, position: int) -> None:
         """Draw how far the work is, unless it was drawn just now."""
-        if self._drawn is None and time.time() - self._began >= _PATIENCE:
+        if self._drawn is not None:
+            self._drawn.update(position - self._drawn.n)
+        elif time.time() - self._began >= _PATIENCE:
             self._drawn = _draw(self._look)
             if self._drawn is None:
                 self._began = float("inf")
-                return
-            self._drawn.start_t = self._began
-        if self._drawn is not None:
-            self._drawn.update(position - self._drawn.n)
+            else:
+                self._drawn.start_t, self._drawn.n = self._began, position
+                self._drawn.refresh()
 
-    def close(self) -> None:
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
         """Take the bar away."""
         if self._drawn is not None:
             self._drawn.close()
             self._drawn = None
 
 
-@contextlib.contextmanager
-def writing(work: str) -> Iterator[Bar | None]:
+def writing(work: str) -> contextlib.AbstractContextManager[Bar | None]:
     """Open a bar of bytes, which is to be shown as they are written; None where nobody sees it."""
-    bar = Bar(work, "B") if _is_watched() else None
-    try:
-        yield bar
-    finally:
-        if bar is not None:
-            bar.close()
+    return Bar(work, "B") if _is_watched() else _UNWATCHED
 
 
 def reading(work: str, file: Any) -> contextlib.AbstractContextManager[None]:
@@ -76,7 +76,7 @@ def reading(work: str, file: Any) -> contextlib.AbstractContextManager[None]:
         position, size = _position_of(file)
         if size >= _LARGE:
             return watching(work, "B", position, size)
-    return contextlib.nullcontext()
+    return _UNWATCHED
 
 
 @contextlib.contextmanager
@@ -92,11 +92,11 @@ def watching(work: str, unit: str, position: Callable[[], int], total: int | Non
     if not _is_watched():
         yield
         return
-    bar, done = Bar(work, unit, total), threading.Event()
+    done = threading.Event()
 
     def look() -> None:
         # A file may be closed before the block ends.
-        with contextlib.suppress(OSError, ValueError):
+        with Bar(work, unit, total) as bar, contextlib.suppress(OSError, ValueError):
             while not done.wait(_INTERVAL):
                 bar.show(position())
 
@@ -107,7 +107,6 @@ def watching(work: str, unit: str, position: Callable[[], int], total: int | Non
     finally:
         done.set()
         thread.join()
-        bar.close()
 
 
 def _position_of(file: Any) -> tuple[Callable[[], int], int]:
