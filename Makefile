@@ -30,7 +30,7 @@ help:
 	@echo "make test-all  make test, and the tests that need TensorFlow, JAX, Ray and Spark"
 	@echo "make test-debian        the core's tests on the Pythons of Debian $(DEBIAN), as root"
 	@echo "make test-torch-latest  the integrations' tests on the newest torch, which takes 5 GB"
-	@echo "make lint      ruff format, ruff check, mypy --strict"
+	@echo "make lint      ruff format, ruff check, mypy --strict, pyright"
 	@echo "make coverage  which branches of src/ the core's tests leave out"
 	@echo "make dist      the wheels and the sdist, in dist/, each tried in a fresh environment"
 	@echo "make fuzz      the guard under a coverage-guided fuzzer, for FUZZ_SECONDS ($(FUZZ_SECONDS)); new seeds join the corpus"
@@ -86,6 +86,7 @@ lint: .venv/lint/.ready
 	.venv/lint/$(VENV_BIN)/ruff format --check .
 	.venv/lint/$(VENV_BIN)/ruff check .
 	.venv/lint/$(VENV_BIN)/mypy
+	.venv/lint/$(VENV_BIN)/pyright --pythonpath .venv/lint/$(VENV_BIN)/python
 
 sanitize: .venv/core-$(firstword $(VERSIONS))/.ready
 	sh tools/sanitize.sh .venv/core-$(firstword $(VERSIONS))/$(VENV_BIN)/python

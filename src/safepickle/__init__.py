@@ -18,8 +18,6 @@ from pickle import (
 )
 from typing import TYPE_CHECKING
 
-from cloudpickle import register_pickle_by_value, unregister_pickle_by_value
-
 from safepickle.backend import backend
 from safepickle.dumping.pickler import Pickler, dump, dumps
 from safepickle.errors import (
@@ -52,11 +50,19 @@ from safepickle.reducers.table import register
 from safepickle.speedups import COMPILED
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from safepickle.copying.deepcopy import deepcopy
     from safepickle.copying.scope import deepcopying
     from safepickle.report.attributes import compare_attributes
     from safepickle.report.explain import explain
     from safepickle.report.inspect import inspect
+
+    def register_pickle_by_value(module: ModuleType) -> None: ...
+    def unregister_pickle_by_value(module: ModuleType) -> None: ...
+
+else:
+    from cloudpickle import register_pickle_by_value, unregister_pickle_by_value
 
 __version__ = "0.1.0"
 

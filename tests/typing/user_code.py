@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pathlib
+import types
 import weakref
 from collections.abc import Callable
 from typing import Any, assert_type
@@ -37,6 +38,7 @@ def as_users_pickle(model: Model, path: pathlib.Path) -> None:
 def as_users_take_a_backend(model: Model) -> None:
     backend = safepickle.backend(weakrefs="strong", allow=[Model], missing="raise")
     data = assert_type(backend.dumps([1]), bytes)
+    data += safepickle.backend(weakrefs="strong").dumps([1], protocol=5)
     backend.loads(data)
     with open("model.pkl", "w+b") as file:
         backend.dump(model, file)
@@ -106,7 +108,7 @@ def as_users_ask_what_a_reference_was(reference: weakref.ref[Model]) -> str | No
     return None
 
 
-def as_users_pickle_by_value(module: Any) -> None:
+def as_users_pickle_by_value(module: types.ModuleType) -> None:
     safepickle.register_pickle_by_value(module)
     safepickle.unregister_pickle_by_value(module)
     protocols: tuple[int, int] = (safepickle.HIGHEST_PROTOCOL, safepickle.DEFAULT_PROTOCOL)
