@@ -23,12 +23,13 @@ PURE = (
 # One binary of the oldest CPython that is supported serves it and every later one. What the headers of a later one make
 # of the limited API serves that version alone: there None is immortal, and nobody counts references to it.
 IS_OLDEST = sys.version_info[:2] == (3, 11)
+LIMITED_API = "0x{:02X}{:02X}0000".format(*sys.version_info[:2])
 
 SPEEDUPS = Extension(
     "safepickle._speedups",
     ["src/safepickle/_speedups.c", "src/safepickle/_verifier.c"],
     depends=["src/safepickle/_speedups.h"],
-    define_macros=[("Py_LIMITED_API", "0x030B0000")],
+    define_macros=[("Py_LIMITED_API", LIMITED_API)],
     py_limited_api=IS_OLDEST,
     optional=True,
 )

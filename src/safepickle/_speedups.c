@@ -428,6 +428,20 @@ is_ordinary(PyObject *verdict)
     return verdict == Py_NotImplemented || PyTuple_CheckExact(verdict);
 }
 
+/* A new reference to what a `weakref.ref` refers to. NULL, before 3.13 None, where it is dead. */
+static PyObject *
+referent_of(PyObject *reference)
+{
+    PyObject *referent;
+#if Py_LIMITED_API + 0 >= 0x030D0000
+    (void)PyWeakref_GetRef(reference, &referent);
+#else
+    referent = PyWeakref_GetObject(reference); /* Borrowed, and nothing has run since. */
+    Py_XINCREF(referent);
+#endif
+    return referent;
+}
+
 /* What `Dump.decide` and `reduce_weakref` make of a reference without callback to an ordinary object that is known to be
  * kept; NULL, mostly without an exception, for any other. */
 static PyObject *
@@ -438,11 +452,14 @@ reduce_reference(Override *self, PyObject *reference)
         || Py_TYPE(known->linkable) != self->core->AddressSet) {
         return NULL;
     }
-    PyObject *referent = PyWeakref_GetObject(reference);
-    if (referent == NULL || !AddressSet_has((AddressSet *)known->linkable, (uintptr_t)referent)) {
+    PyObject *referent = referent_of(reference);
+    if (referent == NULL) {
         return NULL;
     }
-    Py_INCREF(referent); /* It was borrowed, and nothing has run since. */
+    if (!AddressSet_has((AddressSet *)known->linkable, (uintptr_t)referent)) {
+        Py_DECREF(referent);
+        return NULL;
+    }
     PyObject *verdict = PyDict_GetItemWithError(self->verdicts, (PyObject *)Py_TYPE(referent));
     if (verdict == NULL || !is_ordinary(verdict)) {
         Py_DECREF(referent);
