@@ -1,7 +1,7 @@
 """A progress bar for work that takes long, where somebody is there to see it.
 
 It knows numbers, and how far a file is read, and nothing of objects. Nothing is drawn unless stderr is a terminal and
-tqdm is installed, and nothing where ``SAFEPICKLE_PROGRESS=0`` is in the environment.
+tqdm is installed, nor in a worker of `multiprocessing`, nor where ``SAFEPICKLE_PROGRESS=0`` is in the environment.
 """
 
 from __future__ import annotations
@@ -125,6 +125,10 @@ def _is_watched() -> bool:
     """Tell whether somebody may see a bar."""
     stream = sys.stderr
     if stream is None or getattr(stream, "closed", False) or not stream.isatty():
+        return False
+    # Not from each of many workers. Whoever is one has imported this.
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
         return False
     return os.environ.get("SAFEPICKLE_PROGRESS", "1") not in ("", "0")
 

@@ -143,6 +143,16 @@ def test_the_environment_switches_bars_off(tmp_path: Path, program: str) -> None
     assert shown_by(program, tmp_path, SAFEPICKLE_PROGRESS="0").strip() == "ran to its end"
 
 
+def test_workers_draw_no_bars(tmp_path: Path) -> None:
+    program = (
+        "import multiprocessing\n"
+        "worker = multiprocessing.get_context('fork').Process(target=safepickle.dump, args=(LARGE, 'big.pkl'))\n"
+        "worker.start(); worker.join(); assert worker.exitcode == 0, worker.exitcode"
+    )
+    assert shown_by(f"{SLOW}{program}", tmp_path).strip() == "ran to its end"
+    assert (tmp_path / "big.pkl").stat().st_size > 2**23
+
+
 def test_a_failing_dump_takes_its_bar_away(tmp_path: Path) -> None:
     program = (
         "try: safepickle.dump([bytes(2**25), (n for n in ())], 'big.pkl')\n"

@@ -33,6 +33,7 @@ def as_users_pickle(model: Model, path: pathlib.Path) -> None:
         safepickle.Pickler(file, protocol=5, weakrefs="relink").dump(model)
         safepickle.Unpickler(memory, allow=[Model]).load()
     safepickle.load(path, allow=())
+    safepickle.load("model.pkl", mmap=True, checksum="ignore")
 
 
 def as_users_take_a_backend(model: Model) -> None:
