@@ -32,8 +32,8 @@ ORDER = [
     ["guard"],
     ["rebuild", "storage"],
     ["options"],
-    ["errors", "weak_types"],
-    ["callers", "public", "cpython", "progress", "reduce_value", "speedups", "torch_internals"],
+    ["errors", "load_errors", "weak_types"],
+    ["callers", "public", "cpython", "messages", "progress", "reduce_value", "speedups", "torch_internals"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 

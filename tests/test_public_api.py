@@ -16,7 +16,7 @@ import pytest
 import safepickle
 from pages import ROOT
 from programs import run
-from safepickle import errors
+from safepickle import errors, load_errors
 
 PICKLE = ["HIGHEST_PROTOCOL", "DEFAULT_PROTOCOL", "PickleBuffer", "PickleError", "PicklingError", "UnpicklingError"]
 BOTH = ["Pickler", "Unpickler", "dump", "dumps", "load", "loads"]
@@ -35,29 +35,32 @@ OURS = [
     "inspect",
     "register",
 ]
-MADE_HERE = sorted({*BOTH, *OURS, *errors.__all__})
+ERRORS = {*errors.__all__, *load_errors.__all__}
+MADE_HERE = sorted({*BOTH, *OURS, *ERRORS})
 
 # They are the file format: every pickle that holds one names it there.
 FORMAT = {"StrongRef", "Tombstone"}
 
 EXAMPLES: list[BaseException] = [
     errors.CallbackWarning({"app.Cache.watch.<locals>.<lambda>": 2}),
-    errors.ChecksumError("truncated", 10, 20),
-    errors.DamagedPickleError("model.pt", 12, "REDUCE", "", "the stack is empty"),
-    errors.EmptyFileError("model.pt", "empty", "an empty file: it was never written"),
-    errors.GuardedLoadError("model.pt", 12, "REDUCE", "os:system", "it is not allowed"),
+    load_errors.ChecksumError("truncated", 10, 20),
+    load_errors.DamagedPickleError("model.pt", 12, "REDUCE", "", "the stack is empty"),
+    load_errors.EmptyFileError("model.pt", "empty", "an empty file: it was never written"),
+    load_errors.GuardedLoadError("model.pt", 12, "REDUCE", "os:system", "it is not allowed"),
     errors.KerasFallbackWarning("keras.src.layers.Dense", "9.0", "Layer has no _lock"),
-    errors.KerasVersionWarning("3.15.1", "3.16.0"),
-    errors.LoadLimitError("model.pt", 12, "BINBYTES8", "", "it is too long"),
-    errors.MissingGlobalError("app.nets", "Net", ("app.nets.Nets",), 12, "$.model", "app.Trainer"),
-    errors.MissingModuleError("app.nets", "Net"),
+    load_errors.KerasVersionWarning("3.15.1", "3.16.0"),
+    load_errors.LoadLimitError("model.pt", 12, "BINBYTES8", "", "it is too long"),
+    load_errors.MissingGlobalError("app.nets", "Net", ("app.nets.Nets",), 12, "$.model", "app.Trainer"),
+    load_errors.MissingModuleError("app.nets", "Net"),
     errors.NestingError("maximum recursion depth exceeded"),
-    errors.NotAPickleError("model.pt", "safetensors", "a safetensors file: load it with safetensors"),
-    errors.NotAllowedError("model.pt", 12, "STACK_GLOBAL", "os:system", "it is not allowed", "allow=['os:system']"),
+    load_errors.NotAPickleError("model.pt", "safetensors", "a safetensors file: load it with safetensors"),
+    load_errors.NotAllowedError(
+        "model.pt", 12, "STACK_GLOBAL", "os:system", "it is not allowed", "allow=['os:system']"
+    ),
     errors.StateDictError("2 keys are missing", {"missing": ["a", "b"]}),
     errors.StateDictWarning("app.Model", {"layer.0": "it is a proxy"}),
-    errors.UnpicklableError(".recv", "socket.socket", "$.connection", "TypeError: cannot pickle 'socket' object"),
-    errors.UnpicklableStateWarning("app.Model", "TypeError: no lock"),
+    load_errors.UnpicklableError(".recv", "socket.socket", "$.connection", "TypeError: cannot pickle 'socket' object"),
+    load_errors.UnpicklableStateWarning("app.Model", "TypeError: no lock"),
     errors.UnpicklableWarning([("socket.socket", "$.connection", "cannot pickle 'socket' object")]),
     errors.WeakReferenceError("$.layers[2]._parent", "app.nn.Encoder"),
     errors.WeakReferenceError(None, "app.nn.Encoder", "cycle"),
@@ -70,7 +73,7 @@ EXAMPLES: list[BaseException] = [
 
 
 def test_every_public_name_is_accounted_for():
-    assert set(safepickle.__all__) == {*PICKLE, *ABOUT, *CLOUDPICKLE, *BOTH, *OURS, *errors.__all__}
+    assert set(safepickle.__all__) == {*PICKLE, *ABOUT, *CLOUDPICKLE, *BOTH, *OURS, *ERRORS}
 
 
 @pytest.mark.parametrize("name", PICKLE)
@@ -168,9 +171,10 @@ def test_signature_takes_what_cloudpickles_takes(name):
 
 
 def test_every_exception_has_an_example():
-    classes = {cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, BaseException)}
+    defined = [*vars(errors).values(), *vars(load_errors).values()]
+    classes = {cls for cls in defined if isinstance(cls, type) and issubclass(cls, BaseException)}
     assert classes == {type(example) for example in EXAMPLES}
-    assert {cls.__name__ for cls in classes} == set(errors.__all__)
+    assert {cls.__name__ for cls in classes} == ERRORS
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: type(example).__name__)

@@ -22,27 +22,29 @@ from safepickle.backend import backend
 from safepickle.dumping.pickler import Pickler, dump, dumps
 from safepickle.errors import (
     CallbackWarning,
-    ChecksumError,
-    DamagedPickleError,
-    EmptyFileError,
-    GuardedLoadError,
     KerasFallbackWarning,
-    KerasVersionWarning,
-    LoadLimitError,
-    MissingGlobalError,
-    MissingModuleError,
     NestingError,
-    NotAllowedError,
-    NotAPickleError,
     StateDictError,
     StateDictWarning,
-    UnpicklableError,
-    UnpicklableStateWarning,
     UnpicklableWarning,
     WeakReferenceError,
     WeakReferenceWarning,
 )
 from safepickle.guard.allowing import allowing
+from safepickle.load_errors import (
+    ChecksumError,
+    DamagedPickleError,
+    EmptyFileError,
+    GuardedLoadError,
+    KerasVersionWarning,
+    LoadLimitError,
+    MissingGlobalError,
+    MissingModuleError,
+    NotAllowedError,
+    NotAPickleError,
+    UnpicklableError,
+    UnpicklableStateWarning,
+)
 from safepickle.loading.unpickler import Unpickler, load, loads
 from safepickle.rebuild import StrongRef, Tombstone
 from safepickle.rebuild.recomputed import Recomputed

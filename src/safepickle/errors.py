@@ -1,4 +1,4 @@
-"""Every exception and warning that safepickle raises.
+"""The exceptions and warnings of dumps and copies. Those of loads are in `load_errors`.
 
 Each keeps its facts as attributes and rebuilds itself from ``args``, because errors cross processes in joblib, dask
 and multiprocessing. This module knows nothing of the rest of the package.
@@ -8,28 +8,17 @@ from __future__ import annotations
 
 import pickle
 import re
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
+from safepickle.messages import shorten
 from safepickle.public import public
 
 __all__ = [
     "CallbackWarning",
-    "ChecksumError",
-    "DamagedPickleError",
-    "EmptyFileError",
-    "GuardedLoadError",
     "KerasFallbackWarning",
-    "KerasVersionWarning",
-    "LoadLimitError",
-    "MissingGlobalError",
-    "MissingModuleError",
     "NestingError",
-    "NotAPickleError",
-    "NotAllowedError",
     "StateDictError",
     "StateDictWarning",
-    "UnpicklableError",
-    "UnpicklableStateWarning",
     "UnpicklableWarning",
     "WeakReferenceError",
     "WeakReferenceWarning",
@@ -249,108 +238,6 @@ class CallbackWarning(WeakReferenceWarning):
         )
 
 
-if TYPE_CHECKING:
-    _Exception = Exception
-else:
-    # The mix-in is not an exception by itself.
-    _Exception = object
-
-
-class _NotFound(_Exception):
-    """The common part of the errors for a name that cannot be found."""
-
-    module: str
-    global_name: str
-    near: tuple[str, ...]
-    offset: int | None
-    pickle_path: str | None
-    needed_by: str | None
-
-    def __init__(
-        self,
-        module: str,
-        global_name: str,
-        near: tuple[str, ...] = (),
-        offset: int | None = None,
-        pickle_path: str | None = None,
-        needed_by: str | None = None,
-    ) -> None:
-        super().__init__(module, global_name, near, offset, pickle_path, needed_by)
-        self.module = module
-        self.global_name = global_name
-        self.near = near
-        self.offset = offset
-        self.pickle_path = pickle_path
-        self.needed_by = needed_by
-
-    def _explain(self, why: str, moved: str) -> str:
-        where = f" at byte {self.offset:,}" if self.offset is not None else ""
-        if self.pickle_path is not None:
-            where += f", for {self.pickle_path}"
-        if self.needed_by is not None:
-            where += f", in an object of class {self.needed_by}"
-        near = f" Near it: {', '.join(self.near)}." if self.near else ""
-        return (
-            f"cannot load {self.module}.{self.global_name}: {why}. The pickle asks for it{where}.{near} If it has "
-            f'moved, pass aliases={{"{moved}": "{self.near[0] if self.near else "..."}"}}; if it is gone, '
-            'missing="stub" loads a placeholder that keeps its state.'
-        )
-
-
-@public
-class MissingGlobalError(_NotFound, pickle.UnpicklingError, AttributeError):
-    """A class or function that a pickle names is not in its module.
-
-    It is an `AttributeError`, which plain pickle raises, and a `pickle.UnpicklingError`.
-
-    Attributes:
-        module: The module.
-        global_name: The name that is not in it.
-        near: Dotted names that may be meant.
-        offset: The byte of the pickle at which it is asked for.
-        pickle_path: Where in the graph it is needed, or None when that was not found.
-        needed_by: Dotted name of the class whose instance holds it there, or None.
-    """
-
-    def __str__(self) -> str:
-        return self._explain(f"the module {self.module} has no {self.global_name}", f"{self.module}.{self.global_name}")
-
-
-@public
-class MissingModuleError(_NotFound, pickle.UnpicklingError, ModuleNotFoundError):
-    """The module of a class or function that a pickle names is not there. See `MissingGlobalError`."""
-
-    def __str__(self) -> str:
-        return self._explain(f"there is no module {self.module}", self.module)
-
-
-@public
-class UnpicklableError(AttributeError, TypeError):
-    """Something is asked of an object that could not be pickled: only its tombstone was loaded.
-
-    It is an `AttributeError` and a `TypeError`, so that ``hasattr`` and the like see an object without attributes.
-
-    Attributes:
-        wanted: What was asked of it, such as ``.recv`` or ``()``.
-        object_type: Dotted name of the type of the object that stood there.
-        path: Where it stood in the graph that was dumped.
-        cause: Why it could not be pickled.
-    """
-
-    def __init__(self, wanted: str, object_type: str, path: str, cause: str) -> None:
-        super().__init__(wanted, object_type, path, cause)
-        self.wanted = wanted
-        self.object_type = object_type
-        self.path = path
-        self.cause = cause
-
-    def __str__(self) -> str:
-        return (
-            f"{self.wanted} is not to be had: the {self.object_type} that stood at {self.path} could not be pickled "
-            f"({self.cause}). Put a new one in the place of this tombstone."
-        )
-
-
 @public
 class UnpicklableWarning(UserWarning):
     """Objects that nothing can pickle were replaced by tombstones; one warning for each dump.
@@ -375,149 +262,11 @@ class UnpicklableWarning(UserWarning):
         return f"{count} {replaced}; the rest is saved: {'; '.join(listed)}."
 
 
-@public
-class UnpicklableStateWarning(UserWarning):
-    """An object's ``__setstate__`` failed at load over a tombstone in its state, so the state was set without it.
-
-    Attributes:
-        object_type: Dotted name of the object's type.
-        cause: What ``__setstate__`` raised.
-    """
-
-    def __init__(self, object_type: str, cause: str) -> None:
-        super().__init__(object_type, cause)
-        self.object_type = object_type
-        self.cause = cause
-
-    def __str__(self) -> str:
-        return (
-            f"the state of a {self.object_type} holds a tombstone, over which its __setstate__ failed ({self.cause}): "
-            "its attributes are set as they were, and nothing else that __setstate__ does is done."
-        )
-
-
 _BY_VALUE = "Functions and classes of __main__, and local ones, travel by value"
 
 
 def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} to {name}" for name, count in counts.items())
-
-
-@public
-class ChecksumError(pickle.UnpicklingError):
-    """A pickle that is not what its checksum says, or that has none where one is required.
-
-    Attributes:
-        reason: ``"mismatch"``, ``"truncated"``, ``"header"`` (the checksum itself is damaged) or ``"missing"``.
-        found: How many bytes there are, or None.
-        expected: How many bytes there ought to be, or None.
-    """
-
-    def __init__(self, reason: str, found: int | None = None, expected: int | None = None) -> None:
-        super().__init__(reason, found, expected)
-        self.reason = reason
-        self.found = found
-        self.expected = expected
-
-    def __str__(self) -> str:
-        if self.reason == "missing":
-            return (
-                'the pickle carries no checksum, and checksum="require" asks for one. Write it with '
-                'safepickle.dump(..., checksum=True), or pass checksum="check" to load it all the same.'
-            )
-        if self.reason == "truncated":
-            return (
-                f"the pickle is truncated: {self.found:,} of {self.expected:,} bytes are there. Nothing was loaded; "
-                "get a whole copy of the file."
-            )
-        part = "the header of its checksum is damaged" if self.reason == "header" else "its checksum does not match"
-        return f"the pickle is damaged: {part}. Nothing was loaded; get an undamaged copy of the file."
-
-
-@public
-class NotAPickleError(pickle.UnpicklingError):
-    """What was to be loaded is no pickle, but something else that was recognised. Plain pickle's error is its cause.
-
-    Attributes:
-        file: The name of the file, or ``""``.
-        found: What it is, in a word or two: ``"safetensors"``, ``"HTML or XML"``.
-        reason: What it is, and what to do with it.
-    """
-
-    def __init__(self, file: str, found: str, reason: str) -> None:
-        super().__init__(file, found, reason)
-        self.file = file
-        self.found = found
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"cannot load {self.file or 'these bytes'}: this is {self.reason}"
-
-
-@public
-class EmptyFileError(NotAPickleError, EOFError):
-    """What was to be loaded is empty. It is an `EOFError`, which plain pickle raises, as well."""
-
-
-@public
-class GuardedLoadError(pickle.UnpicklingError):
-    """A guarded load stopped before it did anything that it should not.
-
-    Attributes:
-        file: What was loaded: its name, the member of an archive behind it, or ``""`` for bytes.
-        offset: The byte at which the stream asked for it, or None.
-        opcode: The opcode there.
-        name: The name in question as ``"module:name"``, or ``""``.
-        reason: What is wrong.
-        allow: What to add to ``allow=`` after a review, or None when nothing there would help.
-    """
-
-    _what = "it cannot be loaded"
-
-    def __init__(
-        self, file: str, offset: int | None, opcode: str, name: str, reason: str, allow: str | None = None
-    ) -> None:
-        super().__init__(file, offset, opcode, name, reason, allow)
-        self.file = file
-        self.offset = offset
-        self.opcode = opcode
-        self.name = name
-        self.reason = reason
-        self.allow = allow
-
-    def __str__(self) -> str:
-        where = [self.file] if self.file else []
-        if self.offset is not None:
-            where.append(f"byte {self.offset:,}" + (f" ({self.opcode})" if self.opcode else ""))
-        subject = f"{self.name}: " if self.name else ""
-        remedy = ""
-        if self.allow is not None:
-            remedy = (
-                f'. If you know it and trust what it does, pass allow=["{self.allow}"]; '
-                "safepickle.inspect(file) lists all that the file asks for"
-            )
-        return f"{', '.join(where)}{': ' if where else ''}{self._what}: {subject}{self.reason}{remedy}"
-
-
-@public
-class NotAllowedError(GuardedLoadError):
-    """A pickle asks for something that is not allowed: a name, a call, or a state."""
-
-    _what = "not allowed"
-
-
-@public
-class DamagedPickleError(GuardedLoadError):
-    """A file is not a complete pickle: truncated, damaged, contradicting itself, or another kind of file."""
-
-    _what = "damaged"
-
-
-@public
-class LoadLimitError(GuardedLoadError):
-    """A pickle asks for more memory or time than one of its length may."""
-
-    _what = "over a limit"
 
 
 @public
@@ -543,32 +292,3 @@ class KerasFallbackWarning(UserWarning):
             "shared with other objects in this pickle are lost. Use a Keras that safepickle is tested with, or choose "
             'the archive yourself with safepickle.integrations.keras.use_route("archive").'
         )
-
-
-@public
-class KerasVersionWarning(UserWarning):
-    """A pickle holds Keras objects of another version of Keras, which may keep other attributes.
-
-    Attributes:
-        written: The version that the pickle was written with.
-        here: The version that reads it.
-    """
-
-    def __init__(self, written: str, here: str) -> None:
-        super().__init__(written, here)
-        self.written = written
-        self.here = here
-
-    def __str__(self) -> str:
-        return (
-            f"this pickle holds objects of Keras {self.written}, and this is Keras {self.here}, whose objects may keep "
-            "other attributes. Check what was loaded, or load it with the other version and move it with model.save()."
-        )
-
-
-def shorten(path: str, longest: int = 300) -> str:
-    """Leave out the middle of a path that is too long to read."""
-    if len(path) <= longest:
-        return path
-    half = (longest - 40) // 2
-    return f"{path[:half]} ... ({len(path) - 2 * half:,} more characters) ... {path[-half:]}"

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
+from safepickle.messages import dotted_name
+
 __all__ = [
     "CONTAINER_INTERNALS",
     "PROXIES",
@@ -199,7 +201,7 @@ def weak_type_of(cls: type) -> WeakType:
     """
     found = find_weak_type(cls)
     if found is None:
-        raise TypeError(f"{cls.__module__}.{cls.__qualname__} is not a weak type")
+        raise TypeError(f"{dotted_name(cls)} is not a weak type")
     return found
 
 

@@ -16,6 +16,7 @@ from safepickle.copying.stdlib_copy import references_are_asked_for
 from safepickle.copying.strong import STRONG_COPIERS, copy_without_method, find_registered_copier, find_strong_copier
 from safepickle.copying.weak import WEAK_COPIERS, find_weak_copier, finish, settle
 from safepickle.errors import CallbackWarning
+from safepickle.messages import dotted_name
 from safepickle.options import Finalizers, check_finalizers
 from safepickle.public import public
 
@@ -113,7 +114,7 @@ def copy_root(obj: Any, outer: dict[Any, Any] | None, copier: Copier | None, fin
         return copied
     except RecursionError as error:
         error.add_note(
-            f"safepickle.deepcopy: {type(obj).__module__}.{type(obj).__qualname__} is nested too deep to be copied "
+            f"safepickle.deepcopy: {dotted_name(type(obj))} is nested too deep to be copied "
             f"under the recursion limit of {sys.getrecursionlimit()}. Raise it with sys.setrecursionlimit(), or give "
             "the class at fault a __deepcopy__ that copies in a loop."
         )

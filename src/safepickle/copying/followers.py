@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from safepickle import rebuild
 from safepickle.copying.memo import MISSING, Copier, Memo, Setter, known_copy, set_attribute
+from safepickle.messages import dotted_name
 from safepickle.weak_types import PROXIES, STANDARD_CONTAINERS, look_behind
 
 __all__ = ["FOLLOWER_COPIERS", "copy_follower", "copy_followers", "name_of_callback", "note_callback", "put"]
@@ -78,8 +79,7 @@ def name_of_callback(callback: Any) -> str:
     """Return the dotted name of a function that is called, or that of the type where it has none."""
     while type(callback) is functools.partial:
         callback = callback.func
-    named = callback if type(callback) in _NAMED else type(callback)
-    return f"{named.__module__}.{named.__qualname__}"
+    return dotted_name(callback if type(callback) in _NAMED else type(callback))
 
 
 def _copy_callback_or_leave_it_out(callback: Any, memo: Memo) -> None:

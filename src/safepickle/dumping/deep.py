@@ -19,9 +19,10 @@ from typing import Any, Final
 from safepickle import rebuild
 from safepickle.reduce_value import NOT_REDUCED, ReduceTuple, ReduceValue, in_full
 from safepickle.reducers.classes import new_object
-from safepickle.reducers.decisions import Dump, ReducingPickler
+from safepickle.reducers.decisions import Dump
 from safepickle.reducers.table import Reducer, TypeTable
 from safepickle.tracing.made import EndlessError, Made
+from safepickle.tracing.reducing import ReducingPickler
 from safepickle.weak_types import find_weak_type
 
 __all__ = ["Unrolled", "UnrolledTable"]

@@ -15,9 +15,9 @@ from typing import Any, Final
 from safepickle import rebuild
 from safepickle.dumping.base_pickler import BasePickler
 from safepickle.errors import UnpicklableWarning, WeakReferenceError
+from safepickle.messages import dotted_name
 from safepickle.options import OutsideFate
 from safepickle.reduce_value import ReduceTuple, ReduceValue, in_full
-from safepickle.reducers.decisions import dotted_name
 from safepickle.tracing.error_paths import is_about_an_object
 from safepickle.tracing.traversal import Traversal
 from safepickle.tracing.walk import Walk

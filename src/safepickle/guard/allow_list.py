@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from safepickle.guard.limits import Malformed, Refusal
 from safepickle.guard.never import reason_against
+from safepickle.messages import dotted_name
 from safepickle.options import AllowItem
 
 __all__ = ["AllowList", "check_kind"]
@@ -29,9 +30,8 @@ class AllowList:
 
     def __init__(self, items: Iterable[AllowItem] = ()) -> None:
         if isinstance(items, (str, type)) or not isinstance(items, Iterable):
-            raise TypeError(
-                f"allow= takes a collection of classes, functions and 'module:name' strings, not {_kind(items)}"
-            )
+            kind = dotted_name(type(items))
+            raise TypeError(f"allow= takes a collection of classes, functions and 'module:name' strings, not {kind}")
         self._objects: dict[tuple[str, str], Any] = {}
         for item in items:
             self._add(item)
@@ -85,7 +85,7 @@ def check_kind(item: Any) -> None:
     """
     bound = isinstance(item, BuiltinFunctionType) and not isinstance(item.__self__, (ModuleType, type(None)))
     if bound or not isinstance(item, (type, FunctionType, BuiltinFunctionType)):
-        raise TypeError(f"allow= takes classes, functions and 'module:name' strings, not {_kind(item)}")
+        raise TypeError(f"allow= takes classes, functions and 'module:name' strings, not {dotted_name(type(item))}")
 
 
 def _import(module: str, name: str) -> Any:
@@ -99,7 +99,7 @@ def _import(module: str, name: str) -> Any:
     try:
         check_kind(target)
     except TypeError:
-        raise Refusal(f"it is no class or function, but of type {_kind(target)}") from None
+        raise Refusal(f"it is no class or function, but of type {dotted_name(type(target))}") from None
     if not isinstance(target, type) and "." in name:
         raise Refusal("it is a method: allowing a class allows to construct it, not to call its methods")
     # Another name for a thing that can never be allowed is no way around.
@@ -107,7 +107,3 @@ def _import(module: str, name: str) -> Any:
     if reason is not None:
         raise Refusal(f"it is another name for {target.__module__}:{target.__qualname__}, and {reason}")
     return target
-
-
-def _kind(item: object) -> str:
-    return f"{type(item).__module__}.{type(item).__qualname__}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from safepickle.errors import DamagedPickleError, LoadLimitError, NotAllowedError
 from safepickle.guard.allow_list import AllowList
 from safepickle.guard.budget import is_inside_a_load
 from safepickle.guard.costs import Costs
@@ -16,6 +15,7 @@ from safepickle.guard.names import Renaming
 from safepickle.guard.source import Source
 from safepickle.guard.storage_claims import StorageClaims, follow_file
 from safepickle.guard.verified import load_verified
+from safepickle.load_errors import DamagedPickleError, LoadLimitError, NotAllowedError
 from safepickle.options import LoadOptions
 from safepickle.storage.formats import recognise
 

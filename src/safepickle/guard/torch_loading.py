@@ -10,7 +10,6 @@ import io
 from contextvars import ContextVar
 from typing import Any, Final
 
-from safepickle.errors import DamagedPickleError, GuardedLoadError, LoadLimitError, NotAllowedError
 from safepickle.guard.allow_list import AllowList
 from safepickle.guard.containers import read_torch_archive
 from safepickle.guard.limits import NESTED_LOADS, LimitExceeded, Malformed, Refusal
@@ -22,6 +21,7 @@ from safepickle.guard.sniff import torch_format
 from safepickle.guard.sparse import checked_at_the_end
 from safepickle.guard.storage_claims import StorageClaims
 from safepickle.guard.unpickler import GuardedUnpickler
+from safepickle.load_errors import DamagedPickleError, GuardedLoadError, LoadLimitError, NotAllowedError
 from safepickle.options import LoadOptions
 from safepickle.storage.formats import HEAD, recognise
 

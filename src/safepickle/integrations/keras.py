@@ -17,7 +17,8 @@ Where the inside of the installed Keras is not what the graph route expects, obj
 
 from __future__ import annotations
 
-from safepickle.errors import KerasFallbackWarning, KerasVersionWarning
+from safepickle.errors import KerasFallbackWarning
+from safepickle.load_errors import KerasVersionWarning
 from safepickle.rebuild.keras_internals import misfit
 from safepickle.reducers.keras import Route, current_route, use_route
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeGuard
 
 from safepickle import rebuild
-from safepickle.errors import MissingGlobalError, MissingModuleError
+from safepickle.load_errors import MissingGlobalError, MissingModuleError
 from safepickle.options import Aliases, LoadOptions, Missing
 
 __all__ = ["Names", "explain_missing", "names", "position_of"]

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from safepickle.messages import dotted_name
 from safepickle.rebuild import Stub, StubRecord, stub_class
 from safepickle.tracing.naming import NEAREST, Edge, attribute_edge, item_edge, key_edge
 from safepickle.tracing.path_table import PathTable
@@ -80,8 +81,7 @@ def _classes_of(stub: Stub) -> tuple[Any, ...]:
 
 
 def _name_of(stub: Stub) -> str:
-    cls: Any = next(iter(_classes_of(stub)), type(stub))
-    return f"{cls.__module__}.{cls.__qualname__}"
+    return dotted_name(next(iter(_classes_of(stub)), type(stub)))
 
 
 def _children(value: Any) -> Iterator[tuple[Any, Edge]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pickle
 from typing import IO
 
-from safepickle.errors import DamagedPickleError, LoadLimitError
 from safepickle.guard.limits import most_unpacked
+from safepickle.load_errors import DamagedPickleError, LoadLimitError
 from safepickle.storage.compression import CannotUnpackError, UnpacksToTooMuchError, unpack
 
 __all__ = ["unpack_to_load"]

@@ -7,11 +7,12 @@ import pickle
 from collections.abc import Iterable
 from typing import IO, TYPE_CHECKING, Any
 
-from safepickle.errors import GuardedLoadError
 from safepickle.guard.allowing import allow_list
+from safepickle.load_errors import GuardedLoadError
 from safepickle.loading.aliases import Names, explain_missing, names, position_of
 from safepickle.loading.torch_files import is_torch_file, load_torch_file
 from safepickle.loading.unpacking import unpack_to_load
+from safepickle.messages import dotted_name
 from safepickle.options import UNBOUND, Aliases, AllowItem, LoadOptions, Missing
 from safepickle.progress import reading
 from safepickle.public import public
@@ -341,7 +342,7 @@ def _note_early_hash(error: BaseException) -> None:
             if is_bare:
                 cls = type(hashed)
                 error.add_note(
-                    f"An object of {cls.__module__}.{cls.__qualname__} was hashed before it had its attributes: it "
+                    f"An object of {dotted_name(cls)} was hashed before it had its attributes: it "
                     "leads to a set, a dict or a weak container that it is in. Give the class a __reduce__ that passes "
                     "what __hash__ reads to the constructor, or pickle the container first."
                 )

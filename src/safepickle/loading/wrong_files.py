@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from safepickle.errors import (
+from safepickle.load_errors import (
     DamagedPickleError,
     EmptyFileError,
     GuardedLoadError,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from safepickle.callers import warn
-from safepickle.errors import KerasVersionWarning
+from safepickle.load_errors import KerasVersionWarning
 from safepickle.rebuild import keras_internals
 from safepickle.rebuild.containers import set_attributes
 from safepickle.rebuild.mark import file_format

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from safepickle.callers import warn
-from safepickle.errors import UnpicklableError, UnpicklableStateWarning
+from safepickle.load_errors import UnpicklableError, UnpicklableStateWarning
+from safepickle.messages import dotted_name
 from safepickle.rebuild.containers import set_attributes
 from safepickle.rebuild.mark import file_format
 from safepickle.rebuild.weak import Tombstone
@@ -129,7 +130,7 @@ def rebuild_salvaged_contents(obj: Any, contents: tuple[Any, Any, Any, Any]) -> 
             set_attributes(obj, state)
     except Exception as error:
         cls = type(obj)
-        warn(UnpicklableStateWarning(f"{cls.__module__}.{cls.__qualname__}", f"{type(error).__name__}: {error}"))
+        warn(UnpicklableStateWarning(dotted_name(cls), f"{type(error).__name__}: {error}"))
         attributes = state[0] if isinstance(state, tuple) and state else state
         if isinstance(attributes, dict) and hasattr(obj, "__dict__"):
             obj.__dict__.update(attributes)

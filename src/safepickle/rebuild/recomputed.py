@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from safepickle.messages import dotted_name
 from safepickle.public import public
 from safepickle.rebuild.mark import file_format
 from safepickle.reduce_value import ReduceTuple
@@ -145,7 +146,7 @@ def recipe_name(recomputed: Recomputed[Any]) -> str:
     """
     factory = recomputed.factory
     named = factory if hasattr(factory, "__qualname__") else type(factory)
-    return f"{type(recomputed).__name__}({named.__module__}.{named.__qualname__})"
+    return f"{type(recomputed).__name__}({dotted_name(named)})"
 
 
 def recipe_of(value: object) -> Recomputed[Any] | None:

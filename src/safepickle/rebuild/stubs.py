@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Iterable
 from typing import Any
 
+from safepickle.messages import dotted_name
 from safepickle.rebuild.mark import file_format
 from safepickle.reduce_value import ReduceTuple
 
@@ -30,7 +31,7 @@ class _StubClass(type):
         return stub_class(cls.__module__, f"{cls.__qualname__}.{name}")
 
     def __repr__(cls) -> str:
-        return f"<safepickle.Stub of {cls.__module__}.{cls.__qualname__}, which is missing>"
+        return f"<safepickle.Stub of {dotted_name(cls)}, which is missing>"
 
 
 @file_format
@@ -84,7 +85,7 @@ class Stub(metaclass=_StubClass):
     def __repr__(self) -> str:
         cls = type(self)
         attributes = ", ".join(map(str, vars(self))) or "no attributes"
-        return f"<safepickle.Stub of {cls.__module__}.{cls.__qualname__}: {attributes}>"
+        return f"<safepickle.Stub of {dotted_name(cls)}: {attributes}>"
 
     def __setstate__(self, state: object) -> None:
         if isinstance(state, dict):

@@ -11,17 +11,18 @@ import enum
 import types
 import weakref
 from collections.abc import Callable, Container, Mapping
-from contextlib import AbstractContextManager
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, Final
 
 from cloudpickle.cloudpickle import _should_pickle_by_reference
 
 from safepickle.errors import LostReference, WeakReferenceError, WeakReferenceWarning
-from safepickle.options import DumpOptions, Finalizers, OutsideFate, WeakReferencePolicy, check_fate
+from safepickle.messages import dotted_name
+from safepickle.options import Finalizers, OutsideFate, WeakReferencePolicy, check_fate
 from safepickle.rebuild.recomputed import recipe_of, recipes_exist
-from safepickle.reduce_value import ReduceTuple, ReduceValue
+from safepickle.reducers.losses import Losses, name_of_function
 from safepickle.reducers.owners import owned_by
-from safepickle.speedups import Core, State
+from safepickle.reducers.walker import Walker
+from safepickle.speedups import State
 
 __all__ = [
     "CYCLE",
@@ -34,9 +35,6 @@ __all__ = [
     "STRONG",
     "Dump",
     "LookedAheadError",
-    "ReducingPickler",
-    "Walker",
-    "dotted_name",
 ]
 
 # The fates that `Dump.decide` answers with; all but the first three are a tombstone's reason.
@@ -49,62 +47,6 @@ CYCLE: Final = "cycle"
 POLICY: Final = "policy"
 
 _NONE: set[int] = set()
-
-
-class Walker(Protocol):
-    """What a dump and the reducers ask of the pickler."""
-
-    memo: Any
-    fast: Any
-    core: Core
-
-    @property
-    def own_dispatch_table(self) -> Mapping[type, Any]:
-        """The reducers by exact type that the caller or a subclass has set, or none."""
-
-    def look_ahead(self) -> Any:
-        """Return the ids of what the root of this walk certainly leads to, or None where nobody can tell."""
-
-    def is_built_first(self, cls: type) -> bool:
-        """Tell whether an instance of `cls` may be under construction while other parts of it are written."""
-
-    def may_reduce_to_a_global(self, cls: type) -> bool:
-        """Tell whether an instance of `cls` might be pickled as a name that the other side imports."""
-
-    def reduces_to_a_global(self, obj: Any) -> bool:
-        """Tell whether `obj`, whose class may do so, is pickled as a name that the other side imports."""
-
-
-class ReducingPickler(Walker, Protocol):
-    """What walks ask of a pickler that have its reducers speak and write nothing.
-
-    Attributes:
-        proto: The protocol of its pickles.
-        dump_options: What its caller has asked for.
-        has_persistent_id: Its class stores some objects outside the pickle, as ``torch.save`` does.
-        offender: The reference that the error of a failed dump is about, or None.
-    """
-
-    proto: int
-    dump_options: DumpOptions
-    has_persistent_id: ClassVar[bool]
-    offender: object
-
-    @property
-    def file_failed(self) -> bool:
-        """Whether a dump has failed over its file."""
-
-    def reducer_override(self, obj: Any) -> ReduceValue:
-        """Return the reduce value of `obj`, or NotImplemented to leave it to the C pickler."""
-
-    def reduce_value(self, obj: Any) -> ReduceTuple | str:
-        """Return the reduce value that the pickler uses for `obj`, which is not an exact builtin."""
-
-    def is_replaced(self, obj: Any) -> bool:
-        """Tell whether something else is pickled in the place of `obj`."""
-
-    def asking(self, known: Dump) -> AbstractContextManager[None]:
-        """Have the reducers ask `known`, outside a dump, for as long as the context lasts."""
 
 
 class LookedAheadError(Exception):
@@ -129,10 +71,8 @@ class Dump(State):
             the memo, and so under construction.
         cyclic: Ids of referents found to be under construction when a reference to them had to be made.
         dirty: This walk met a cyclic referent that it had not known of, so its bytes are wrong.
-        left_out: References of this walk to what is outside, counted by the referent's type.
-        cycles: The same for references to what is still under construction.
+        losses: The references of this walk that will load dead, from the first weak reference on.
         dropped: Hooks whose owner is in the pickle without them, by their ids.
-        functions_outside: Names of the outside functions and classes. All of them travel by value.
         identity_keys: Keys in the pickle that are the `id` of an object in it, counted by the object's dotted type.
         may_look_ahead: Whether references may be relinked to what is certain to be met later: as long as all referents
             are objects that are in the memo before anything else of them is written.
@@ -160,7 +100,6 @@ class Dump(State):
         self.linkable: set[int] = _NONE
         self.dirty = False
         self.dropped: dict[int, object] = {}
-        self.functions_outside: dict[str, None] = {}
         self.identity_keys: dict[str, int] = {}
         self.offender: object = None
         self.scratch: dict[str, Any] = {}
@@ -186,8 +125,7 @@ class Dump(State):
         self._has_tracked = True
         self.expected: object = None
         self.entered: set[int] = set()
-        self.left_out: dict[type, int] = {}
-        self.cycles: dict[type, int] = {}
+        self.losses = Losses()
         # What was met before the ids in `visited`, while kept referents are being discovered.
         self._met: set[int] = self._id_set()
         # Live referents that no strong edge has led to yet, each with the first reference to it.
@@ -196,9 +134,6 @@ class Dump(State):
         self._pending_hooks: list[object] = []
         # What hangs on a pending referent.
         self._dependents: dict[int, list[object]] = {}
-        # What is lost for certain, by the id of the referent or, of references in a cycle, of both: id -> referent.
-        self._outside: dict[int, object] = {}
-        self._in_cycles: dict[tuple[int, int], object] = {}
         # Each with whether it is linkable again afterwards.
         self._under_construction: dict[int, bool] = {}
 
@@ -218,17 +153,17 @@ class Dump(State):
 
     def lost_referents(self) -> Mapping[int, object]:
         """Return by their ids the referents that the warning is about, those of identity keys not included."""
-        lost = {id(referent): referent for referent in self._in_cycles.values()}
+        lost = {id(referent): referent for referent in self.losses.in_cycles.values()}
         if self.policy == "relink":
             pending = {key: referent for key, (_, referent) in self._pending.items()}
-            lost.update(pending if self._kept is None else self._outside)
+            lost.update(pending if self._kept is None else self.losses.referents)
         return lost
 
     def reason_for_loss(self, reference: object, referent: object) -> str | None:
         """Tell why the warning is about a reference: ``OUTSIDE`` or ``CYCLE``; None if it is not."""
-        if (id(reference), id(referent)) in self._in_cycles:
+        if (id(reference), id(referent)) in self.losses.in_cycles:
             return CYCLE
-        outside: Container[int] = self._pending if self._kept is None else self._outside
+        outside: Container[int] = self._pending if self._kept is None else self.losses.referents
         return OUTSIDE if self.policy == "relink" and id(referent) in outside else None
 
     def is_persisted(self, obj: object) -> bool | None:
@@ -245,12 +180,7 @@ class Dump(State):
         """
         if not self._has_tracked:
             return None
-        outside = self.left_out if self.policy == "relink" else {}
-        if not outside and not self.cycles and not self.identity_keys:
-            return None
-        functions = tuple(self.functions_outside) if outside else ()
-        counts, cycles = _by_dotted_name(outside), _by_dotted_name(self.cycles)
-        return WeakReferenceWarning(counts, cycles, functions, self.identity_keys, references)
+        return self.losses.warning(self.policy == "relink", self.identity_keys, references)
 
     def decide(self, reference: object, referent: object, *dependents: object) -> str:
         """Decide what becomes of a weak reference.
@@ -281,8 +211,7 @@ class Dump(State):
         if key in self._under_construction:
             if self.policy == "strict":
                 raise self.error(reference, referent, CYCLE)
-            self._count(self.cycles, referent)
-            self._in_cycles[id(reference), key] = referent
+            self.losses.count_cycle(reference, referent)
             return CYCLE
         if self._kept is not None:
             if self._is_by_reference(referent):
@@ -302,7 +231,7 @@ class Dump(State):
             self._pending[key] = (reference, referent)
         if dependents:
             self._dependents.setdefault(key, []).extend(dependents)
-        self._count_outside(referent)
+        self.losses.count_outside(referent)
         return OUTSIDE
 
     def _look_ahead(self, key: int) -> bool:
@@ -368,7 +297,6 @@ class Dump(State):
         self.visited = None
         self.linkable = _NONE
         self.dirty = False
-        self.functions_outside.clear()
         self.scratch.clear()
         if self._has_tracked:
             self._begin_page()
@@ -461,7 +389,7 @@ class Dump(State):
 
     def error(self, reference: object, referent: object, reason: str) -> WeakReferenceError:
         """Make the error for a reference that must not become a tombstone."""
-        error = WeakReferenceError(None, dotted_name(type(referent)), reason, _name_of_function(referent))
+        error = WeakReferenceError(None, dotted_name(type(referent)), reason, name_of_function(referent))
         self.offender = reference
         return error
 
@@ -495,9 +423,7 @@ class Dump(State):
             if id(each) in owned:
                 self._pending.pop(id(each), None)
                 self.dropped[id(each)] = each
-                self.left_out[type(each)] -= 1
-                if not self.left_out[type(each)]:
-                    del self.left_out[type(each)]
+                self.losses.take_back(each)
 
     def _pending_recipes(self) -> dict[int, object]:
         if not recipes_exist():
@@ -514,8 +440,8 @@ class Dump(State):
             return STRONG
         if fate == "strict":
             raise self.error(reference, referent, OUTSIDE)
-        self._outside[id(referent)] = referent
-        self._count_outside(referent)
+        self.losses.referents[id(referent)] = referent
+        self.losses.count_outside(referent)
         return OUTSIDE
 
     def tombstone_arguments(self, fate: str, referent: object) -> tuple[str, str]:
@@ -528,17 +454,6 @@ class Dump(State):
         if arguments is None:
             arguments = self._tombstones[key] = fate, dotted_name(key[1])
         return arguments
-
-    def _count_outside(self, referent: object) -> None:
-        self._count(self.left_out, referent)
-        name = _name_of_function(referent)
-        if name is not None:
-            self.functions_outside[name] = None
-
-    @staticmethod
-    def _count(counts: dict[type, int], referent: object) -> None:
-        cls = type(referent)
-        counts[cls] = counts.get(cls, 0) + 1
 
     def _fate(self, referent: object) -> OutsideFate:
         if self.policy == "strong" or self.policy == "strict":
@@ -577,21 +492,3 @@ class _NothingMet:
 
 
 NOTHING_MET: Final = _NothingMet()
-
-
-def dotted_name(cls: type) -> str:
-    """Return the dotted name of a class, as messages and tombstones give it."""
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _name_of_function(referent: object) -> str | None:
-    """Return the dotted name of a function or a class, if nothing but a module or another function has it."""
-    if not issubclass(type(referent), (types.FunctionType, type)):
-        return None
-    module, name = getattr(referent, "__module__", None), getattr(referent, "__qualname__", None)
-    owner = str(name).rpartition(".")[0]
-    return f"{module}.{name}" if not owner or owner.endswith("<locals>") else None
-
-
-def _by_dotted_name(counts: dict[type, int]) -> dict[str, int]:
-    return {dotted_name(cls): count for cls, count in counts.items()}

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 from safepickle import rebuild
 from safepickle.callers import warn
 from safepickle.errors import KerasFallbackWarning
+from safepickle.messages import dotted_name
 from safepickle.rebuild import keras_internals as internals
 from safepickle.reduce_value import NOT_REDUCED, ReduceValue
 from safepickle.reducers.decisions import Dump
@@ -339,6 +340,6 @@ def reduce_loss_entry(entry: Any, dump: Dump) -> ReduceValue:
 
 def _reduce_to_archive(obj: object, dump: Dump) -> ReduceValue:
     """Leave an object to Keras's own ``__reduce__``, and say what that loses."""
-    cls = f"{type(obj).__module__}.{type(obj).__qualname__}"
+    cls = dotted_name(type(obj))
     warn(KerasFallbackWarning(cls, internals.keras_version(), internals.misfit() or ""))
     return NOT_REDUCED

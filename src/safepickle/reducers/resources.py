@@ -15,8 +15,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from safepickle import rebuild
+from safepickle.messages import dotted_name
 from safepickle.reduce_value import NOT_REDUCED, ReduceValue
-from safepickle.reducers.decisions import Dump, dotted_name
+from safepickle.reducers.decisions import Dump
 
 __all__ = ["find_reducer"]
 

@@ -22,9 +22,10 @@ from typing import Any, Final
 import cloudpickle
 
 from safepickle import cpython, rebuild
+from safepickle.messages import dotted_name
 from safepickle.reduce_value import NOT_REDUCED, ReduceValue
 from safepickle.reducers.classes import has_own_reduce, is_written_in_c, raise_as_unpicklable
-from safepickle.reducers.decisions import Dump, dotted_name
+from safepickle.reducers.decisions import Dump
 from safepickle.reducers.modules import reduce_module
 
 __all__ = ["find_reducer", "reduce_builtin_class"]

@@ -22,7 +22,8 @@ from safepickle.public import public
 from safepickle.reduce_value import NOT_REDUCED, ReduceTuple, ReduceValue, in_full
 from safepickle.reducers import logging_types, resources, stdlib_types, weak, weak_containers
 from safepickle.reducers.classes import is_class_method, is_ordinary, is_plain, is_written_in_c, leave_to_itself
-from safepickle.reducers.decisions import NOTHING_MET, Dump, Walker
+from safepickle.reducers.decisions import NOTHING_MET, Dump
+from safepickle.reducers.walker import Walker
 
 __all__ = ["LAZY", "Reducer", "TypeTable", "find_reducer", "find_registered", "register"]
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from safepickle.dumping.base_pickler import BasePickler
+from safepickle.messages import dotted_name
 from safepickle.public import public
 from safepickle.rebuild.records import record
-from safepickle.reducers.decisions import dotted_name
 from safepickle.tracing.traversal import Traversal
 
 __all__ = ["ChangedObject", "compare_attributes"]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Final
 
-from safepickle.errors import shorten
+from safepickle.messages import shorten
 
 __all__ = ["Document", "Table", "document_as_html", "document_as_text", "left_out", "readable_path"]
 

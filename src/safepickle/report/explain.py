@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from safepickle import rebuild
 from safepickle.dumping.base_pickler import BasePickler
+from safepickle.messages import dotted_name
 from safepickle.options import (
     Finalizers,
     OutsideFate,
@@ -29,7 +30,7 @@ from safepickle.options import (
 )
 from safepickle.progress import watching
 from safepickle.public import public
-from safepickle.reducers.decisions import CYCLE, DEAD, OUTSIDE, RELINK, STRONG, dotted_name
+from safepickle.reducers.decisions import CYCLE, DEAD, OUTSIDE, RELINK, STRONG
 from safepickle.report.dry_run import Fates, dry_run
 from safepickle.report.explanation import (
     Explanation,

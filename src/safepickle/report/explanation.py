@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from safepickle.errors import shorten
+from safepickle.messages import shorten
 from safepickle.rebuild.records import record
 from safepickle.report.document import Document, Table, document_as_html, document_as_text, left_out, readable_path
 from safepickle.report.graph import Graph

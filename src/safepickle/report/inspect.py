@@ -11,12 +11,12 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from safepickle.errors import ChecksumError
 from safepickle.guard.inspect_backend import Objection
 from safepickle.guard.limits import LimitExceeded, Malformed, Refusal, most_unpacked, told
 from safepickle.guard.sniff import torch_format
 from safepickle.guard.source import open_source
 from safepickle.guard.torch_inspect import Run, new_inspect_backend, run_legacy, run_pickle, run_zip
+from safepickle.load_errors import ChecksumError
 from safepickle.public import public
 from safepickle.report.inspect_arrays import find_arrays
 from safepickle.report.inspect_walk import Findings, walk

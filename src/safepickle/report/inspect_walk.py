@@ -8,10 +8,10 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from safepickle.errors import shorten
 from safepickle.guard.blob import Blob
 from safepickle.guard.inspect_backend import InspectBackend, Symbol
 from safepickle.guard.rules import Grant, ValueInfo
+from safepickle.messages import shorten
 from safepickle.rebuild import StrongRef, Tombstone, UnpicklableTombstone
 from safepickle.report.checkpoint import Checkpoint, array_dtype, is_buffer, is_progress, written_by
 from safepickle.report.inspection import (

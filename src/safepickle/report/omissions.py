@@ -10,7 +10,7 @@ import enum
 from collections.abc import Iterator
 from typing import Any, Final
 
-from safepickle.reducers.decisions import dotted_name
+from safepickle.messages import dotted_name
 from safepickle.tracing.naming import instance_dict
 
 __all__ = ["left_out_by", "names_left_out"]

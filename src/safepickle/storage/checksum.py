@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import IO, Any, Literal, TypeAlias
 
-from safepickle.errors import ChecksumError
+from safepickle.load_errors import ChecksumError
 
 __all__ = ["HEADER_SIZE", "ChecksumPolicy", "Digest", "check_buffer", "check_file", "check_policy"]
 

@@ -9,13 +9,14 @@ import sys
 from typing import Any, Final
 
 from safepickle.cpython import count_notes_of_pickle, drop_notes_of_pickle
-from safepickle.errors import WeakReferenceError, shorten
+from safepickle.errors import WeakReferenceError
+from safepickle.messages import shorten
 from safepickle.options import OutsideFate
-from safepickle.reducers.decisions import ReducingPickler
 from safepickle.tracing.expand import Expander
 from safepickle.tracing.made import EndlessError
 from safepickle.tracing.naming import Edge, join
 from safepickle.tracing.recording import recording
+from safepickle.tracing.reducing import ReducingPickler
 from safepickle.tracing.traversal import MAX_OBJECTS, Traversal, leave_outside
 
 __all__ = ["annotate", "find_path", "is_about_an_object", "locate_failure", "pass_path_on"]

@@ -13,8 +13,8 @@ import types
 from collections.abc import Callable
 from typing import Any, Final
 
-from safepickle.reducers.decisions import ReducingPickler
 from safepickle.tracing.naming import NEAREST, Edge, instance_dict, is_attribute, item_edge, key_edge, name_children
+from safepickle.tracing.reducing import ReducingPickler
 from safepickle.tracing.shortcuts import shortcuts
 
 __all__ = ["ENVELOPE", "MAX_INLINE", "Expander", "Expansion", "fetch_size"]

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
-from safepickle.reducers.decisions import dotted_name
+from safepickle.messages import dotted_name
 
 __all__ = ["count_identity_keys", "identity_keys"]
 

@@ -10,9 +10,11 @@ from collections.abc import Generator, Mapping
 from typing import Any, Final
 
 from safepickle.errors import LostReference
-from safepickle.reducers.decisions import Dump, ReducingPickler, dotted_name
+from safepickle.messages import dotted_name
+from safepickle.reducers.decisions import Dump
 from safepickle.tracing.identity_keys import identity_keys
 from safepickle.tracing.naming import kind_of
+from safepickle.tracing.reducing import ReducingPickler
 from safepickle.tracing.traversal import Traversal
 
 __all__ = ["lost_references"]

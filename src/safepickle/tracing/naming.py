@@ -15,8 +15,8 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
+from safepickle.messages import dotted_name
 from safepickle.rebuild import Tombstone
-from safepickle.reducers.decisions import dotted_name
 from safepickle.weak_types import find_weak_type
 
 __all__ = [

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from safepickle.reducers.decisions import OUTSIDE, Dump, ReducingPickler
+from safepickle.reducers.decisions import OUTSIDE, Dump
+from safepickle.tracing.reducing import ReducingPickler
 
 __all__ = ["Question", "Recorder", "recording"]
 

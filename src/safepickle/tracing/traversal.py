@@ -10,10 +10,10 @@ from collections.abc import Callable, Generator
 from typing import Any, Final
 
 from safepickle.options import OutsideFate
-from safepickle.reducers.decisions import ReducingPickler
 from safepickle.tracing.expand import Expander, Expansion
 from safepickle.tracing.naming import Names, weak_edges
 from safepickle.tracing.recording import Question, recording
+from safepickle.tracing.reducing import ReducingPickler
 from safepickle.tracing.walk import Walk
 from safepickle.weak_types import find_weak_type
 

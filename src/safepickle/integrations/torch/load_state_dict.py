@@ -20,6 +20,7 @@ from safepickle.errors import StateDictError
 from safepickle.integrations.torch.extra_state import EXTRA_STATE_SUFFIX, tracked_names
 from safepickle.integrations.torch.proxies import owned_modules, resolved_proxies
 from safepickle.integrations.torch.report import LoadReport, Mismatch
+from safepickle.messages import dotted_name
 
 __all__ = ["WRAPPER_PREFIXES", "load_state_dict"]
 
@@ -227,7 +228,7 @@ def _message(module: nn.Module, report: LoadReport, outcome: _Outcome, remedy: s
     groups = (("missing", report.missing), ("unexpected", report.unexpected), ("mismatched", report.mismatched))
     counts = ", ".join(f"{len(keys)} {what}" for what, keys in groups if keys)
     cause = f"keys that do not fit ({counts})" if counts else "the module's own loading code failed"
-    head = f"cannot load the state dict into {type(module).__module__}.{type(module).__qualname__}: {cause}. {remedy}"
+    head = f"cannot load the state dict into {dotted_name(type(module))}: {cause}. {remedy}"
     return "\n".join(part for part in (head, report.table(), outcome.errors) if part)
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from safepickle.callers import warn
 from safepickle.errors import StateDictWarning
 from safepickle.integrations.torch.proxies import resolved_proxies
+from safepickle.messages import dotted_name
 
 __all__ = ["state_dict"]
 
@@ -35,7 +36,7 @@ def state_dict(
     with resolved_proxies(module) as left_out:
         state: dict[str, Any] = module.state_dict(prefix=prefix, keep_vars=keep_vars, **keywords)
     if left_out:
-        name = f"{type(module).__module__}.{type(module).__qualname__}"
+        name = dotted_name(type(module))
         reasons = {prefix + entry.key: entry.reason for entry in left_out}
         warn(StateDictWarning(name, reasons))
     return state
