@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import sys
+import uuid
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import distributed.client
 import numpy as np
 import pytest
 import torch
+from dask.tokenize import TokenizationError, normalize_token, tokenize
 from distributed import Client, LocalCluster
 from distributed.protocol import deserialize, serialize
 from distributed.protocol.serialize import families
@@ -198,7 +200,44 @@ def test_arrays_and_tensors_are_frames_of_their_own_and_stay_writable() -> None:
     assert not copied.frozen.flags.writeable
 
 
+def test_a_map_takes_what_is_linked_weakly(client: Client) -> None:
+    futures = client.map(there_and_back, [tree(), tree()])
+    assert all(was_whole and is_whole(copied) for was_whole, copied in client.gather(futures))
+
+
+def test_equal_pickles_have_equal_tokens(client: Client) -> None:
+    roots = [Node("root"), Node("root"), Node("renamed")]
+    for root in roots:
+        Node("leaf", root)
+    first, second, other = (tokenize(root, ensure_deterministic=True) for root in roots)
+    assert first == second != other
+
+
+def test_a_token_warns_of_nothing(client: Client) -> None:
+    outside = Node("outside")
+    child = Node("child")
+    child.reference = weakref.ref(outside)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert tokenize(child, ensure_deterministic=True)
+
+
+class Random:
+    def __init__(self) -> None:
+        self.own = weakref.ref(self)
+
+    def __reduce__(self) -> Any:
+        return Node, (str(uuid.uuid4()),)
+
+
+@pytest.mark.parametrize("make", [Random, unpicklable])
+def test_what_has_no_constant_pickle_has_no_token(client: Client, make: Any) -> None:
+    with pytest.raises(TokenizationError, match="determin"):
+        tokenize(make(), ensure_deterministic=True)
+
+
 def test_undo_leaves_dask_as_it_was() -> None:
+    known = dict(normalize_token._lookup)
     pickle_family, table = families["pickle"], dict(copyreg.dispatch_table)
     patched = [families["error"], distributed.client.serialize, dask.multiprocessing._dumps]  # type: ignore[attr-defined]
     preloads = dask.config.get("distributed.worker.preload")
@@ -210,4 +249,5 @@ def test_undo_leaves_dask_as_it_was() -> None:
     assert sys.modules["distributed.protocol.serialize"].serialize is patched[1]
     assert serialize(torch.nn.Linear(1, 1))[0]["serializer"] == "dask"
     assert copyreg.dispatch_table == table
+    assert {cls: normalize_token._lookup[cls] for cls in known} == known
     assert dask.config.get("distributed.worker.preload") == preloads

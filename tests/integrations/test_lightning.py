@@ -139,8 +139,18 @@ def test_hyper_parameters_come_back_with_their_weak_references(tmp_path: Path) -
     plan = loaded["hyper_parameters"]["plan"]
     assert plan.children[0].parent() is plan
     assert loaded["hyper_parameters"]["activation"](torch.tensor(0.0)) == 0
+
+
+def test_load_from_checkpoint_builds_the_module_anew(tmp_path: Path) -> None:
+    trained = model()
+    trainer(tmp_path, 1, SafePickleIO()).fit(trained, data())
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+        Regression.load_from_checkpoint(tmp_path / "last.ckpt")
     rebuilt = Regression.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=False)
-    assert rebuilt.hparams.plan.children[0].parent() is rebuilt.hparams.plan
+    assert rebuilt.hparams["plan"].children[0].parent() is rebuilt.hparams["plan"]
+    assert rebuilt.activation(torch.tensor(0.0)) == 0
+    assert rebuilt.tied() is rebuilt.first.weight
+    assert torch.equal(rebuilt.first.weight, trained.first.weight)
 
 
 def test_the_stock_plugin_refuses_them(tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ import pickle
 import re
 import sys
 from collections.abc import Callable, Iterable
+from hashlib import sha256
 from typing import Any
 
 import dask
 import dask.multiprocessing
 from dask._task_spec import GraphNode
+from dask.tokenize import TokenizationError, normalize_token
 from distributed import client
 from distributed.protocol.serialize import (
     dask_serialize,
@@ -48,6 +50,9 @@ def register() -> Callable[[], None]:
     reducers in `copyreg`. torch modules are left to the family ``"pickle"``: dask's own way with them pickles their
     attributes one by one, and whatever these share is lost.
 
+    What dask can make no deterministic token of gets that of its pickle, so that ``client.map`` takes it: equal pickles
+    are equal arguments.
+
     The scheduler of processes on this machine, ``compute(scheduler="processes")``, follows as well. An error that dask
     raises in place of a dump's has its ``pickle_path``.
 
@@ -66,6 +71,7 @@ def register() -> Callable[[], None]:
         copyreg.pickle(cls, _reduce_node)
     keep_modules_in_pieces = _keep_modules_whole()
     give_up_paths = _keep_paths()
+    drop_tokens = _make_tokens()
     local: Any = dask.multiprocessing
     dumps_of_processes, local._dumps = local._dumps, _dumps_in_band
     config = dask.config.set({key: _with_this_module(dask.config.get(key, [])) for key in _PRELOADS})
@@ -77,6 +83,7 @@ def register() -> Callable[[], None]:
             copyreg.dispatch_table.pop(cls, None)
         keep_modules_in_pieces()
         give_up_paths()
+        drop_tokens()
         local._dumps = dumps_of_processes
         config.__exit__(None, None, None)
 
@@ -149,6 +156,39 @@ def _keep_paths() -> Callable[[], None]:
     return undo
 
 
+def _make_tokens() -> Callable[[], None]:
+    """Give what dask finds no deterministic token for that of its pickle; return a function that undoes it."""
+    theirs = normalize_token.dispatch(object)
+
+    def token_of(obj: Any) -> Any:
+        try:
+            return theirs(obj)
+        except TokenizationError as refused:
+            try:
+                first, second = _digests(obj), _digests(obj)
+            except Exception as failure:  # whatever an object's own reducers raise
+                raise refused from failure
+            if first != second:
+                raise
+            return FAMILY, first
+
+    def replace(before: Any, after: Any) -> None:
+        # dask notes for each class that it meets what it has found for `object`.
+        for cls in [cls for cls, found in normalize_token._lookup.items() if found is before]:
+            normalize_token.register(cls, after)
+
+    replace(theirs, token_of)
+    return lambda: replace(token_of, theirs)
+
+
+def _digests(obj: Any) -> list[str]:
+    """Return digests of the pickle and its buffers. Weak references to something outside are no matter for a warning
+    here: the dump that sends the object will warn."""
+    content, buffers = _dumps(obj, weakrefs=lambda referent: "tombstone")
+    parts: list[bytes | memoryview] = [content, *map(pickle.PickleBuffer.raw, buffers)]
+    return [sha256(part).hexdigest() for part in parts]
+
+
 def _with_this_module(preloads: str | Iterable[str]) -> list[str]:
     listed = [preloads] if isinstance(preloads, str) else list(preloads)
     return listed if __name__ in listed else [*listed, __name__]
@@ -168,14 +208,14 @@ class _Pickler(safepickle.Pickler):
         }
 
 
-def _dumps(obj: Any) -> tuple[bytes, list[pickle.PickleBuffer]]:
+def _dumps(obj: Any, **options: Any) -> tuple[bytes, list[pickle.PickleBuffer]]:
     """Return the pickle and its out-of-band buffers.
 
     The protocol is 5, whatever the two ends have agreed on: the scheduler asks for 4, for the sake of Python 3.7.
     """
     buffers: list[pickle.PickleBuffer] = []
     file = io.BytesIO()
-    _Pickler(file, protocol=5, buffer_callback=buffers.append).dump(obj)
+    _Pickler(file, protocol=5, buffer_callback=buffers.append, **options).dump(obj)
     return file.getvalue(), buffers
 
 
