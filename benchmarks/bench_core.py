@@ -60,7 +60,7 @@ def forward(count: int, link: Callable[[Node], object]) -> list[list[Any]]:
 
 
 def ephemerons(count: int, link: Callable[[Node], object], length: int = 1000) -> list[Any]:
-    """Return chains of entries, each with the next one's key as its value, in the order that takes most passes.
+    """Return chains of entries, each with the next one's key as its value, in the order that takes most walks.
 
     With `link` as `weakref.ref` the tables are weak-key dictionaries, else dicts.
     """

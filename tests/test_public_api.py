@@ -108,6 +108,7 @@ def test_everything_is_a_member_of_the_package(name):
 @pytest.mark.parametrize("name", MADE_HERE)
 def test_every_function_is_annotated_and_its_hints_can_be_had(name):
     named = getattr(safepickle, name)
+    assert typing.get_type_hints(named) is not None
     functions = [*public_methods(name), vars(named).get("__init__")] if inspect.isclass(named) else [named]
     for function in filter(inspect.isfunction, functions):
         parameters = set(inspect.signature(function).parameters) - {"self"}

@@ -27,8 +27,18 @@ if TYPE_CHECKING:
 __all__ = ["Unpickler", "load", "loads"]
 
 
+class _Unopened:
+    """An unpickler as it is when a subclass forgets the constructor: the base class says so in its own words."""
+
+    load_options: LoadOptions = UNBOUND
+    _keeps_memo = True
+    _loader: Any = None
+    _names: Names | None = None
+    _file: Any = None
+
+
 @public
-class Unpickler(pickle.Unpickler):
+class Unpickler(_Unopened, pickle.Unpickler):
     """`pickle.Unpickler`, with its constructor's signature, and a guard on request.
 
     Args:
@@ -47,13 +57,6 @@ class Unpickler(pickle.Unpickler):
         TypeError: `allow` holds something of another kind.
         ValueError: `allow` holds what can never be allowed; the message says why.
     """
-
-    load_options: LoadOptions = UNBOUND
-    _keeps_memo = True
-    # As they are when a subclass forgets to call the constructor: the base class says so in its own words.
-    _loader: Any = None
-    _names: Names | None = None
-    _file: Any = None
 
     def __init__(
         self,

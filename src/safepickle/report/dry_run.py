@@ -1,7 +1,7 @@
 """A dump that writes nothing and takes down what becomes of each weak reference.
 
 What a report says must be what a dump does. So the fates are not worked out a second time: a `Pickler` walks the
-graph, passes and all, and this one listens.
+graph, as often as it takes, and this one listens.
 """
 
 from __future__ import annotations
