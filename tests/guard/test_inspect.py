@@ -69,6 +69,57 @@ def test_what_is_not_listed_counts_in_the_sizes_of_what_is():
     assert (len(found.tree), found.complete) == (200, True)
 
 
+def nested(random: np.random.Generator, levels: int, made: list[object]) -> object:
+    """A random graph of plain containers, with a few objects in it, and parts that are there twice."""
+    if made and random.random() < 0.05:
+        return made[random.integers(len(made))]
+    if not levels or random.random() < 0.2:
+        return [None, 3, 2.5, "text", b"bytes", Victim(), ""][random.choice(7, p=[0.2, 0.2, 0.2, 0.15, 0.1, 0.05, 0.1])]
+    parts = [nested(random, levels - 1, made) for _ in range(random.integers(0, 4))]
+    container = [
+        parts,
+        tuple(parts),
+        dict(enumerate(parts)),
+        {(1, position): part for position, part in enumerate(parts)},
+    ]
+    made.append(container[random.integers(4)])
+    return made[-1]
+
+
+def weighed(value: object, seen: set[int]) -> tuple[int, int]:
+    """The bytes of all leaves in a graph, and how many objects of a class lie in it."""
+    if isinstance(value, (str, bytes)):
+        return len(value), 0
+    if not isinstance(value, (list, tuple, dict, Victim)):
+        return 8, 0
+    if id(value) in seen:
+        return 0, 0
+    seen.add(id(value))
+    if isinstance(value, Victim):
+        return 0, 1
+    keys = [key for key in value if isinstance(key, tuple)] if isinstance(value, dict) else []
+    parts = [*(value.values() if isinstance(value, dict) else value), *keys]
+    sums = [weighed(part, seen) for part in parts]
+    return sum(size for size, _ in sums), sum(count for _, count in sums)
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_sizes_and_objects_are_the_same_however_the_parts_are_gone_through(long: bool):
+    found_any = 0
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        made: list[object] = []
+        parts = [nested(random, 10, made) for _ in range(300 if long else 4)]
+        # Loaded first, so that equal constants are shared here as they are in the file.
+        data = pickle.dumps(pickle.loads(pickle.dumps(parts)))
+        size, count = weighed(pickle.loads(data), set())
+        found = safepickle.inspect(data)
+        assert found.tree[0].nbytes == size
+        assert sum(use.count for use in found.globals if use.name.endswith("Victim")) == count
+        found_any += count
+    assert found_any > 50
+
+
 def test_empty_lists_are_counted_where_the_file_names_their_type():
     data = PROTO4 + name("builtins", "list") + b"q\x00]" + b"(" + b"]" * 500 + b"h\x00" + b"e\x86" + STOP
     (use,) = safepickle.inspect(data).globals

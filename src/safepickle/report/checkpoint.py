@@ -112,12 +112,12 @@ class Checkpoint:
 
     Attributes:
         parameters: How many elements the parameters have.
-        of_parameters: Ids of the objects in which there is a number for every parameter.
+        passed_over: Ids of the objects whose numbers are not shown: there is one for every parameter.
     """
 
     def __init__(self, storages: Mapping[str, Blob]) -> None:
         self.parameters = ElementCounts()
-        self.of_parameters: set[int] = set()
+        self.passed_over: set[int] = set()
         self._storages = storages
         self._optimizers: list[_Optimizer] = []
         self._live: set[int] = set()
@@ -166,7 +166,7 @@ class Checkpoint:
             if named:
                 self._live.add(id(value))
             self._optimizers.append(_Optimizer(path(), kind, self._step(state["state"])))
-            self.of_parameters.update(id(group["params"]) for group in state["param_groups"])
+            self.passed_over.update(id(group["params"]) for group in state["param_groups"])
         if type(value) is not Symbol:
             return frozenset()
         is_module = all(isinstance(state.get(holder), dict) for holder in MODULE_MEMBERS)
@@ -181,14 +181,14 @@ class Checkpoint:
         metadata = vars(value).get("_metadata")
         if not isinstance(metadata, dict):
             return frozenset()
-        self.of_parameters.update(map(id, dict.values(metadata)))
+        self.passed_over.update(map(id, dict.values(metadata)))
         return frozenset({"._metadata"})
 
     def _step(self, states: Any) -> float | None:
         """Read how many steps an optimizer has made from the states of its parameters, which all say the same."""
         if not isinstance(states, dict):
             return None
-        self.of_parameters.update(map(id, states.values()))
+        self.passed_over.update(map(id, states.values()))
         for state in states.values():
             step = state.get("step") if type(state) is dict else None
             number: Any = self.number(step) if type(step) is Symbol else step

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final
 
 from safepickle.guard.blob import Blob
@@ -41,12 +43,14 @@ _MOST_VALUES: Final = 1_000
 _VALUES_DEPTH: Final = 6
 _PROGRESS_DEPTH: Final = 1
 _SHORT: Final = 8
-"""A list of up to so many numbers holds settings; a longer one holds data."""
+_LONG: Final = 64
+"""A list of up to `_SHORT` numbers holds settings; in one of more than `_LONG` entries, nothing is a setting."""
 _LONGEST_TEXT: Final = 80
 _LONGEST_INTEGER: Final = 64
 _SEQUENCES: Final = frozenset({list, tuple})
 _CONTAINERS: Final = (list, tuple, dict, set, frozenset)
 _LEAVES: Final = frozenset({int, float, bool, complex, type(None), str, bytes, bytearray})
+_SIZED: Final = frozenset({str, bytes, bytearray})
 _VALUES: Final = frozenset({int, float, bool, str})
 _KEYED: Final = frozenset({dict, OrderedDict, Symbol})
 _NO_EDGES: Final[frozenset[Edge]] = frozenset()
@@ -101,6 +105,10 @@ class _Walk:
         self._checkpoint = Checkpoint(storages)
         self._found = Findings()
         self._seen: set[int] = set()
+        # Plain containers in which something lies that is to be noted.
+        self._mixed: set[int] = set()
+        self._waiting: deque[tuple[Any, int, Edge, int, tuple[int, ...]]] = deque()
+        self._late: deque[tuple[Any, int, Edge, int, tuple[int, ...]]] = deque()
         self._nodes: list[_Line] = []
         self._paths = PathTable()
         # Nothing is said of a container whose type the file does not name, but what it holds.
@@ -108,63 +116,82 @@ class _Walk:
 
     def run(self, root: Any) -> Findings:
         # Breadth first, so that the first path to an object is its shortest one.
-        waiting: deque[tuple[Any, int, Edge, int, tuple[int, ...]]] = deque([(root, -1, NEAREST, 0, ())])
-        late: deque[Any] = deque()
-        while waiting or late:
-            if not waiting:
-                waiting, late = late, waiting
-            value, parent, edge, depth, lines = waiting.popleft()
-            kind = type(value)
-            children: list[tuple[Any, Edge]] = []
-            is_listed = depth <= _LISTED_DEPTH and len(self._nodes) < _MOST_NODES
-            if kind not in _LEAVES:
-                if id(value) in self._seen:
-                    continue
-                self._seen.add(id(value))
-                if len(self._seen) > _MOST_OBJECTS:
-                    self._found.complete = False
-                    break
-                if depth > _LISTED_DEPTH and kind in _SEQUENCES and kind in self._plain:
-                    self._pass(value, self._paths.add(parent, edge), depth + 1, lines, waiting)
-                    continue
-                children = _items(value) if kind in _SEQUENCES else list(self._children(value))
-            number = self._paths.add(parent, edge) if is_listed or kind not in _LEAVES else -1
-            hidden = _NO_EDGES
-            if kind not in _LEAVES:
-                if kind in _KEYED:
-                    hidden = self._checkpoint.look_at(value, lambda: self._path(number))  # noqa: B023 (called at once)
-                if kind not in self._plain:
-                    self._note(value, number)
-                if depth <= _VALUES_DEPTH and children and (kind not in _SEQUENCES or len(children) <= _SHORT):
-                    self._note_values(value, children, number, depth, hidden)
-            if is_listed:
-                lines = (*lines, len(self._nodes))
-                entries = len(children) - len(hidden)
-                self._nodes.append(_Line(self._path(number), self._type_name(value), entries, depth))
-            size = 0 if kind is Symbol and self._checkpoint.is_shared(value) else _size(value)
-            # Of what is not listed, nothing is said of leaves but their size, and nothing of empty containers.
-            listed = _MOST_NODES if depth < _LISTED_DEPTH else 0
-            if len(children) > listed:
-                unlisted = children[listed:]
-                kept = [entry for entry in unlisted if not self._ends(entry[0])]
-                if len(kept) < len(unlisted):
-                    size += sum(_size(child) for child, _ in unlisted if type(child) in _LEAVES)
-                    children[listed:] = kept
-            if size:
-                for line in lines:
-                    self._nodes[line].nbytes += size
-            queue = late if kind is Symbol and self._checkpoint.comes_late(value) else waiting
-            if hidden:
-                below = _LISTED_DEPTH + 1
-                queue.extend(
-                    [(child, number, way, below if way in hidden else depth + 1, lines) for child, way in children]
-                )
-            else:
-                queue.extend([(child, number, way, depth + 1, lines) for child, way in children])
-            if is_listed and len(lines) > 1:
-                self._nodes[lines[-2]].below.append(lines[-1])
+        self._waiting.append((root, -1, NEAREST, 0, ()))
+        while self._waiting or self._late:
+            if not self._waiting:
+                self._waiting, self._late = self._late, self._waiting
+            self._visit(*self._waiting.popleft())
+            if len(self._seen) > _MOST_OBJECTS:
+                self._found.complete = False
+                break
         self._sum_up(root)
         return self._found
+
+    def _visit(self, value: Any, parent: int, edge: Edge, depth: int, lines: tuple[int, ...]) -> None:
+        kind = type(value)
+        is_leaf = kind in _LEAVES
+        if not is_leaf:
+            if id(value) in self._seen:
+                return
+            self._seen.add(id(value))
+        is_listed = depth <= _LISTED_DEPTH and len(self._nodes) < _MOST_NODES
+        if is_leaf and not is_listed:
+            self._add_size(lines, _size(value))
+            return
+        number = self._paths.add(parent, edge)
+        listed = _MOST_NODES if depth < _LISTED_DEPTH else 0
+        is_sequence = kind in _SEQUENCES and kind in self._plain
+        children, hidden = [], _NO_EDGES
+        if not is_leaf:
+            # The first of a long list are told from the rest, which nobody wants to see one by one.
+            children = _items(value[: listed or _SHORT]) if is_sequence else list(self._children(value))
+            if kind in _KEYED:
+                hidden = self._checkpoint.look_at(value, lambda: self._path(number))
+            if kind not in self._plain:
+                self._note(value, number)
+            if depth <= _VALUES_DEPTH and children and not (is_sequence and len(value) > _SHORT):
+                self._note_values(value, children, number, depth, hidden)
+        if is_listed:
+            line = len(self._nodes)
+            if lines:
+                self._nodes[lines[-1]].below.append(line)
+            lines = (*lines, line)
+            entries = len(value) if is_sequence else len(children) - len(hidden)
+            self._nodes.append(_Line(self._path(number), self._type_name(value), entries, depth))
+        self._add_size(lines, 0 if kind is Symbol and self._checkpoint.is_shared(value) else _size(value))
+        queue = self._late if kind is Symbol and self._checkpoint.comes_late(value) else self._waiting
+        for child, way in children[:listed]:
+            queue.append((child, number, way, _LISTED_DEPTH + 1 if way in hidden else depth + 1, lines))
+        below = depth + 1
+        if is_sequence:
+            if len(value) > _LONG:
+                below = max(below, _VALUES_DEPTH + 1)
+                self._checkpoint.passed_over.update(id(child) for child, _ in children)
+            self._go_on(value[listed:], range(listed, len(value)), number, below, lines)
+        elif len(children) > listed:
+            rest, ways = zip(*children[listed:], strict=True)
+            self._go_on(rest, ways, number, below, lines)
+
+    def _go_on(
+        self, parts: Sequence[Any], ways: Sequence[Edge], number: int, depth: int, lines: tuple[int, ...]
+    ) -> None:
+        """Go on to parts that are not listed: of leaves and of plain containers of them, only the size is told."""
+        weighs = depth > _VALUES_DEPTH or len(self._found.values) >= _MOST_VALUES
+        if weighs:
+            self._weigh(parts, lines)
+        size = 0
+        for part, way in zip(parts, ways, strict=True):
+            kind = type(part)
+            if kind in _LEAVES:
+                size += len(part) if kind in _SIZED else 8
+            elif kind not in self._plain or (part and (not weighs or id(part) in self._mixed)):
+                self._waiting.append((part, number, way, depth, lines))
+        self._add_size(lines, size)
+
+    def _add_size(self, lines: tuple[int, ...], size: int) -> None:
+        if size:
+            for line in lines:
+                self._nodes[line].nbytes += size
 
     def _sum_up(self, root: Any) -> None:
         found = self._found
@@ -177,32 +204,48 @@ class _Walk:
         found.parameters = self._checkpoint.parameters.entries()
         found.facts = written_by(root)
 
-    def _pass(
-        self,
-        value: Any,
-        number: int,
-        depth: int,
-        lines: tuple[int, ...],
-        waiting: deque[tuple[Any, int, Edge, int, Any]],
-    ) -> None:
-        """Go on to what lies in a list or tuple of which nothing is to be said: most objects of most files are such."""
-        plain, size = self._plain, 0
-        if depth <= _VALUES_DEPTH and value and len(value) <= _SHORT:
-            self._note_values(value, _items(value), number, depth, _NO_EDGES)
-        for position, item in enumerate(value):
-            kind = type(item)
-            if kind in _LEAVES:
-                size += _size(item)
-            elif kind not in plain or item:
-                waiting.append((item, number, position, depth, lines))
-        if size:
-            for line in lines:
-                self._nodes[line].nbytes += size
+    def _weigh(self, values: Sequence[Any], lines: tuple[int, ...]) -> None:
+        """Add up what lies in plain containers in which nothing else lies, to any depth, and note the others as mixed.
 
-    def _ends(self, value: Any) -> bool:
-        """Tell whether nothing lies in a value, and nothing but its size is to be said of it."""
-        kind = type(value)
-        return kind in _LEAVES or (kind in self._plain and not value)
+        Most objects of most files are such. Nobody asks where they are, so no path to them is kept.
+        """
+        seen, mixed, plain = self._seen, self._mixed, self._plain
+        opened: list[Any] = []
+        parents = array("q")
+        sizes = array("q")
+        leads: list[int] = []
+        waiting: Any = values
+        number = -1
+        while True:
+            size = 0
+            for item in waiting:
+                kind = type(item)
+                if kind in _LEAVES:
+                    size += len(item) if kind in _SIZED else 8
+                elif kind not in plain:
+                    leads.append(number)
+                elif item and id(item) not in seen:
+                    if id(item) in mixed:
+                        leads.append(number)
+                    else:
+                        seen.add(id(item))
+                        opened.append(item)
+                        parents.append(number)
+            if number >= 0:
+                sizes.append(size)
+            number += 1
+            if number == len(opened) or len(seen) > _MOST_OBJECTS:
+                break
+            waiting = _parts(opened[number])
+        # Where something is to be said of a part, nothing on the way there is plain.
+        total = sum(sizes)
+        for number in leads:
+            while number >= 0 and id(opened[number]) not in mixed:
+                mixed.add(id(opened[number]))
+                seen.discard(id(opened[number]))
+                total -= sizes[number]
+                number = parents[number]
+        self._add_size(lines, total)
 
     def _path(self, number: int) -> str:
         return shorten(self._paths.path(number))
@@ -250,7 +293,7 @@ class _Walk:
         self, owner: Any, children: list[tuple[Any, Edge]], number: int, depth: int, hidden: frozenset[Edge]
     ) -> None:
         """Note the numbers and short texts that an object holds itself."""
-        if id(owner) in self._checkpoint.of_parameters:
+        if id(owner) in self._checkpoint.passed_over:
             return
         for child, way in children:
             if len(self._found.values) >= _MOST_VALUES:
@@ -347,6 +390,14 @@ def _symbol_children(symbol: Symbol) -> Iterator[tuple[Any, Edge]]:
             for argument in symbol.arguments
             if type(argument) not in _LEAVES and type(argument) is not Grant
         )
+
+
+def _parts(container: Any) -> Iterable[Any]:
+    """Return what lies in a plain container, and those keys in which something may lie."""
+    if type(container) is not dict:
+        return container  # type: ignore[no-any-return]
+    keys = [key for key in container if type(key) not in _LEAVES]
+    return chain(container.values(), keys) if keys else container.values()
 
 
 def _items(sequence: Any) -> list[tuple[Any, Edge]]:
