@@ -174,16 +174,36 @@ def test_diff_tells_what_changed(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["diff", before, after, "--json"]) == 1
     changes = {(change["kind"], change["where"]): change for change in json.loads(capsys.readouterr().out)["changes"]}
     assert changes["entry", "$['old']"]["verb"] == "removed"
-    assert changes["entry", "$['new']"]["verb"] == "added"
+    assert changes["tombstone", "$['new']"]["verb"] == "added"
+    epoch = changes["value", "$['epoch']"]
+    assert (epoch["before"], epoch["after"], epoch["verb"]) == ("1", "2", "changed")
     assert changes["tombstone", "$['new']"]["after"] == f"policy, was {__name__}.Referent"
     assert changes["global", "safepickle.rebuild:Tombstone"]["verb"] == "added"
-    assert ("entry", "$['kept']") not in changes
+    assert not [where for _, where in changes if "kept" in where]
+
+
+def test_diff_prints_what_the_result_says_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, after = save(tmp_path / "a.pkl", {"lr": 0.1}), save(tmp_path / "b.pkl", {"lr": 0.2})
+    assert main(["diff", before, after, "--exit-code"]) == 1
+    printed = capsys.readouterr().out
+    assert printed == f"{safepickle.diff(before, after)}\n"
+    assert "~  $['lr']  0.1     0.2" in printed
 
 
 def test_diff_of_the_same_is_status_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = save(tmp_path / "a.pkl", {"epoch": 1})
     assert main(["diff", file, file]) == 0
     assert "nothing changed" in capsys.readouterr().out
+
+
+def test_diff_of_what_cannot_be_compared_is_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = save(tmp_path / "a.pkl", {"epoch": 1})
+    page = tmp_path / "page.pt"
+    page.write_text("<html>not found</html>", encoding="utf-8")
+    assert main(["diff", file, str(page)]) == 2
+    assert "page.pt" in capsys.readouterr().err
+    assert main(["diff", file, str(tmp_path / "none.pkl"), "--exit-code"]) == 2
+    assert "cannot read" in capsys.readouterr().err
 
 
 def test_usage_errors_are_status_2(capsys: pytest.CaptureFixture[str]) -> None:

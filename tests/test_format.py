@@ -20,7 +20,6 @@ import golden_cases
 import safepickle
 from safepickle import rebuild
 from safepickle.rebuild.records import RECORDS
-from safepickle.report.diff import compare
 from test_public_api import EXAMPLES
 
 DATA = Path(__file__).parent / "data"
@@ -152,7 +151,7 @@ def what_safepickle_hands_out() -> list[Any]:
         *EXAMPLES,
         explained,
         *inspected,
-        compare(*inspected),
+        safepickle.diff([child, [1.0] * 9], [child, [2.0] * 9]),
         safepickle.compare_attributes(child),
         safepickle.backend(weakrefs="strong", unpicklable="tombstone", aliases={"a": "b"}),
         safepickle.Recomputed(list),

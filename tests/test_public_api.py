@@ -31,6 +31,7 @@ OURS = [
     "compare_attributes",
     "deepcopy",
     "deepcopying",
+    "diff",
     "explain",
     "inspect",
     "register",
@@ -143,7 +144,7 @@ print(*sorted(set(safepickle.__all__) - set(listed)), *sorted(set(safepickle.__a
 """
     printed = run(program).split()
     assert set(safepickle.__all__) - set(printed) == {
-        "compare_attributes", "deepcopy", "deepcopying", "explain", "inspect",
+        "compare_attributes", "deepcopy", "deepcopying", "diff", "explain", "inspect",
     }  # fmt: skip
 
 

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from safepickle.copying.deepcopy import deepcopy
     from safepickle.copying.scope import deepcopying
     from safepickle.report.attributes import compare_attributes
+    from safepickle.report.diff import diff
     from safepickle.report.explain import explain
     from safepickle.report.inspect import inspect
 
@@ -109,6 +110,7 @@ __all__ = [
     "compare_attributes",
     "deepcopy",
     "deepcopying",
+    "diff",
     "dump",
     "dumps",
     "explain",
@@ -124,6 +126,7 @@ _LATE = {
     "compare_attributes": "safepickle.report.attributes",
     "deepcopy": "safepickle.copying.deepcopy",
     "deepcopying": "safepickle.copying.scope",
+    "diff": "safepickle.report.diff",
     "explain": "safepickle.report.explain",
     "inspect": "safepickle.report.inspect",
 }

@@ -28,7 +28,7 @@ _VERSION = f"safepickle {__version__} ({_CORE})"
 _EXIT_CODES = """exit status:
   explain   0 it can be pickled, 1 it cannot, 2 it was not found
   inspect   0 it can be loaded, 1 it is refused or damaged, 2 it cannot be read
-  diff      0 nothing changed, 1 something did, 2 a file cannot be read
+  diff      0 nothing changed, 1 something did, 2 a file cannot be read or compared
 """
 
 
@@ -102,8 +102,12 @@ def _parser() -> argparse.ArgumentParser:
     difference = commands.add_parser(
         "diff",
         help="what changed between two files",
-        description="Tell what changed between two checkpoints: entries, shapes, bytes, tombstones, names to import. "
-        "Neither file is run, and values are not compared.",
+        description="Tell what changed between two files: which tensors and arrays by how much, which numbers and "
+        "texts from what to what, what was added and removed. Nothing of either file is run. Pickles, torch files, "
+        "safetensors, .keras, npz and npy files are read, one against the other as well.",
+    )
+    difference.add_argument(
+        "--exit-code", action="store_true", help="as git's, and always so here: 1 where something differs"
     )
     difference.add_argument("before", metavar="BEFORE")
     difference.add_argument("after", metavar="AFTER")
@@ -144,11 +148,17 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _diff(options: argparse.Namespace) -> int:
-    from safepickle.report.diff import diff, difference_document
+    from pickle import UnpicklingError
 
-    _check_readable(options.before)
-    _check_readable(options.after)
-    difference = diff(options.before, options.after)
+    from safepickle.report.changes import difference_document
+    from safepickle.report.diff import diff
+
+    try:
+        difference = diff(options.before, options.after)
+    except OSError as error:
+        raise _Failure(f"cannot read {error.filename}: {error.strerror}" if error.filename else str(error)) from error
+    except (UnpicklingError, ModuleNotFoundError) as error:
+        raise _Failure(str(error)) from error
     _print(difference, difference_document(difference), options.json)
     return 0 if difference.same else 1
 

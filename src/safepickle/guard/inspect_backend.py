@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from safepickle.guard.allow_list import AllowList
 from safepickle.guard.blob import Blob
@@ -22,7 +22,18 @@ from safepickle.guard.storage_claims import StorageClaims
 from safepickle.guard.torch_storages import describe_storage
 from safepickle.storage.reading import read_memory
 
-__all__ = ["InspectBackend", "Objection", "Symbol"]
+__all__ = ["STATE_SETTERS", "InspectBackend", "Objection", "Symbol", "Verdict"]
+
+Verdict: TypeAlias = Literal["safe", "needs_allow", "refused", "damaged", "not_a_pickle"]
+
+_WORST_FIRST: Final[tuple[Verdict, ...]] = ("refused", "damaged", "not_a_pickle", "needs_allow")
+STATE_SETTERS: Final = (
+    *("_class_setstate", "_function_setstate", "rebuild_blinker_connections", "rebuild_class_attributes"),
+    *("rebuild_logging_handler", "rebuild_torch_attributes", "rebuild_torch_owning_handle"),
+    *("rebuild_torch_parametrizations", "rebuild_torch_weak_entries", "restore_keras_node", "restore_keras_object"),
+    *("restore_keras_set", "restore_keras_tracker", "restore_tf_function"),
+)
+"""What a stream calls with an object and its state, in place of BUILD: cloudpickle's functions and safepickle's own."""
 
 _KEEP: Final = 1 << 12
 """Payloads up to this size are read; longer ones are passed over."""
@@ -38,7 +49,7 @@ class Symbol:
         state: What it was given as state.
         items: What was appended to it.
         pairs: What was set in it, keys and values in turn.
-        cls: What was called where no name was, such as a class that travels by value; or None.
+        cls: What was called where that is refused: a class that travels by value, or a name; or None.
     """
 
     __slots__ = ("__weakref__", "arguments", "cls", "grant", "info", "items", "pairs", "state")
@@ -50,7 +61,7 @@ class Symbol:
         self.state: Any = None
         self.items: list[Any] = []
         self.pairs: list[Any] = []
-        self.cls: Symbol | None = None
+        self.cls: Symbol | Grant | None = None
 
     def __hash__(self) -> int:
         """Return the identity, unless what would stand here could not be hashed.
@@ -76,7 +87,7 @@ class Objection:
         reason: What is wrong.
     """
 
-    verdict: str
+    verdict: Verdict
     offset: int
     name: str
     reason: str
@@ -115,9 +126,15 @@ class InspectBackend(Guarded):
         """Every name that the stream has used, in the order of its first use."""
         return list(self._grants.values())
 
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of the objections so far."""
+        found = {objection.verdict for objection in self.objections}
+        return next((verdict for verdict in _WORST_FIRST if verdict in found), "safe")
+
     def object_to(self, error: Exception) -> None:
         """Note why the load would stop here."""
-        verdict = "damaged" if isinstance(error, Malformed) else "refused"
+        verdict: Verdict = "damaged" if isinstance(error, Malformed) else "refused"
         offset = self._machine.offset if self._machine is not None else 0
         if self._machine is not None:
             offset += self._machine.source.origin
@@ -131,12 +148,16 @@ class InspectBackend(Guarded):
             return Symbol(self._anything)
 
     def call(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any] | None, new: bool) -> Any:
+        if type(function) is Grant and function.name in STATE_SETTERS and len(arguments) == 2:
+            filled = arguments[0]
+            if type(filled) is Symbol and filled.state is None:
+                filled.state = arguments[1]
         try:
             return super().call(function, arguments, keywords, new)
         except Refusal as error:
             self.object_to(error)
             made = Symbol(self._anything, arguments)
-            made.cls = function if type(function) is Symbol else None
+            made.cls = function if type(function) in (Symbol, Grant) else None
             return made
 
     def set_state(self, obj: Any, state: Any) -> Any:
@@ -239,7 +260,9 @@ class InspectBackend(Guarded):
             raise Malformed("it needs out-of-band buffers, and torch gives none")
         self.buffers += 1
         for buffer in self._out_of_band:
-            return Blob(memoryview, memoryview(buffer).nbytes, read_memory(buffer))
+            blob = Blob(memoryview, memoryview(buffer).nbytes, read_memory(buffer))
+            self._entitle(len(blob))
+            return blob
         return Blob(memoryview, None)
 
     def read_only(self, buffer: Any) -> Any:

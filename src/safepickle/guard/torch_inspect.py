@@ -38,6 +38,8 @@ class Run:
         pickle_bytes: Length of the pickle.
         storages: The bytes of each storage by key, unread, as the file holds them.
         complete: Whether the run came to the end.
+        last_nested: A storage that is a torch file inside the pickle, and what running that has shown: the last one
+            whose elements somebody asked for.
     """
 
     backend: InspectBackend
@@ -47,6 +49,7 @@ class Run:
     pickle_bytes: int = 0
     storages: dict[str, Blob] = field(default_factory=dict)
     complete: bool = False
+    last_nested: tuple[Symbol, Run] | None = None
 
 
 def new_inspect_backend(

@@ -17,9 +17,10 @@ __all__ = ["rebuild_record"]
 Record = TypeVar("Record")
 
 RECORDS: Final[dict[str, str]] = {
-    "Change": "report.diff",
+    "Change": "report.changes",
     "ChangedObject": "report.attributes",
-    "Difference": "report.diff",
+    "Difference": "report.changes",
+    "ElementChanges": "report.elements",
     "ElementCount": "report.inspection",
     "Explanation": "report.explanation",
     "GlobalUse": "report.inspection",

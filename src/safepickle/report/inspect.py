@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from safepickle.guard.inspect_backend import Objection
+from safepickle.guard.inspect_backend import Objection, Verdict
 from safepickle.guard.limits import LimitExceeded, Malformed, Refusal, most_unpacked, told
 from safepickle.guard.sniff import torch_format
 from safepickle.guard.source import open_source
@@ -20,7 +20,7 @@ from safepickle.load_errors import ChecksumError
 from safepickle.public import public
 from safepickle.report.inspect_arrays import find_arrays
 from safepickle.report.inspect_walk import Findings, walk
-from safepickle.report.inspection import GlobalUse, Inspection, Problem, Verdict
+from safepickle.report.inspection import GlobalUse, Inspection, Problem
 from safepickle.storage.array_files import list_arrays
 from safepickle.storage.checksum import check_file
 from safepickle.storage.compression import CannotUnpackError, UnpacksToTooMuchError, compression_of, unpack
@@ -157,11 +157,7 @@ def _hold_against_checksum(file: Any) -> list[Objection]:
 def _result(name: str, packed: str | None, size: int, look: _Look) -> Inspection:
     run, findings = look.run, look.findings
     objections = run.backend.objections
-    verdicts = {objection.verdict for objection in objections}
-    verdict: Verdict = "safe"
-    for worse in ("needs_allow", "not_a_pickle", "damaged", "refused"):
-        if worse in verdicts:
-            verdict = worse
+    verdict = run.backend.verdict
     needed = [grant.key for grant in run.backend.grants if grant.listed == "needed" and grant.module]
     status = {"needed": "needs_allow", "refused": "refused"}
     globals_ = tuple(
@@ -177,7 +173,7 @@ def _result(name: str, packed: str | None, size: int, look: _Look) -> Inspection
     )
     problems = tuple(
         Problem(
-            objection.verdict,  # type: ignore[arg-type]
+            objection.verdict,
             run.member,
             objection.offset if objection.offset >= 0 else None,
             objection.name,

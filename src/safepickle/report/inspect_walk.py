@@ -362,7 +362,7 @@ def _class_name(symbol: Symbol) -> str:
     """Name the class that a symbol stands for an instance of."""
     if symbol.grant is not None and symbol.grant.module:
         return symbol.grant.key.replace(":", ".")
-    if symbol.cls is None:
+    if type(symbol.cls) is not Symbol:
         return "object"
     # cloudpickle's functions that make a class take its metaclass, its name, ...
     name = symbol.cls.arguments[1] if len(symbol.cls.arguments) > 1 else None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final
 
+from safepickle.guard.inspect_backend import Verdict
 from safepickle.rebuild.records import record
 from safepickle.report.document import (
     Document,
@@ -47,8 +48,6 @@ _SCALARS: Final = frozenset({"int", "float", "bool", "str", "NoneType"})
 _ROWS: Final = 12
 _LONGEST_TEXT: Final = 80
 _SMALLEST_SHARE: Final = 0.01
-
-Verdict = Literal["safe", "needs_allow", "refused", "damaged", "not_a_pickle"]
 
 
 @record

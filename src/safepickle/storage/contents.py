@@ -66,12 +66,14 @@ class Contents:
         facts: What the file says of itself.
         notes: What was not listed, and what would run code where another program loads it.
         complete: Whether all arrays were listed.
+        documents: The JSON that lies beside them, parsed, by the name of its member.
     """
 
     arrays: dict[str, StoredArray] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     complete: bool = True
+    documents: dict[str, Any] = field(default_factory=dict)
 
 
 def numpy_dtype(code: str) -> str:

@@ -34,9 +34,10 @@ def list_keras(file: IO[bytes], start: int) -> Contents:
         contents.complete = False
     else:
         contents = list_hdf5(file, _offset(file, weights), weights.file_size)
-    for key, value in _json(archive, members, "metadata.json").items():
+    contents.documents = {name: _json(archive, members, name) for name in ("config.json", "metadata.json")}
+    for key, value in contents.documents["metadata.json"].items():
         contents.facts[key.replace("_", " ")] = str(value)
-    _describe(_json(archive, members, "config.json"), contents)
+    _describe(contents.documents["config.json"], contents)
     return contents
 
 
