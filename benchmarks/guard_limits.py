@@ -54,7 +54,7 @@ class Cost(NamedTuple):
 def limit_rows() -> list[str]:
     """Return the constants of the code with what is said of them."""
     rows, names = [], list[str]()
-    for node in ast.parse(Path(limits.__file__).read_text()).body:
+    for node in ast.parse(Path(limits.__file__).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.isupper():
             names.append(node.targets[0].id)
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and names:
@@ -115,7 +115,7 @@ def _in_child(act: Callable[[], object]) -> tuple[float, int, str]:
 
 
 def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * resource.getpagesize()
 
 
 def costs() -> list[Cost]:
@@ -167,9 +167,9 @@ def main(page: str) -> None:
         *cost_rows(measurements),
     ]
     path = Path(page)
-    before, _, rest = path.read_text().partition(BEGIN)
+    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    path.write_text(f"{before}{BEGIN}\n" + "\n".join(table) + f"\n{END}{after}")
+    path.write_text(f"{before}{BEGIN}\n" + "\n".join(table) + f"\n{END}{after}", encoding="utf-8")
     print("\n".join(table))
     if ended:
         sys.exit(f"these ended the process: {', '.join(ended)}")

@@ -122,7 +122,7 @@ def outcomes(tool: str, count: int) -> list[str]:
         first = len(found)
         child = subprocess.run(
             [sys.executable, __file__, "--work", tool, str(first)],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ, encoding="utf-8"
         )  # fmt: skip
         for line in child.stdout.splitlines():
             number, outcome = json.loads(line)

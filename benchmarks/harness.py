@@ -154,6 +154,7 @@ def _last_number(program: str, arguments: Sequence[str]) -> float:
         capture_output=True,
         text=True,
         env=_environment(),
+        encoding="utf-8",
     )
     if done.returncode:
         raise RuntimeError(f"the child process ended with {done.returncode}:\n{done.stderr}")
@@ -318,7 +319,7 @@ class Suite:
                 print(f"\n{figure.case}: {figure.note}")
         options.json.parent.mkdir(parents=True, exist_ok=True)
         record = {"suite": self.name, "clock": options.clock, **surroundings(), "figures": [asdict(f) for f in figures]}
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def render(figures: Sequence[Figure], *, heading: bool = True) -> str:
@@ -371,7 +372,7 @@ def surroundings() -> dict[str, Any]:
 
 def _processor() -> str:
     try:
-        with open("/proc/cpuinfo") as description:
+        with open("/proc/cpuinfo", encoding="utf-8") as description:
             return next(line.split(":", 1)[1].strip() for line in description if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor()

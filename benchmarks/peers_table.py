@@ -192,7 +192,7 @@ def measure(peer: str) -> dict[str, dict[str, str]]:
 def measure_apart(peer: str) -> dict[str, dict[str, str]]:
     """Measure one peer in a process of its own."""
     program = [sys.executable, __file__, "--peer", peer]
-    run = subprocess.run(program, capture_output=True, text=True, check=True)
+    run = subprocess.run(program, capture_output=True, text=True, check=True, encoding="utf-8")
     outcomes: dict[str, dict[str, str]] = json.loads(run.stdout)
     return outcomes
 
@@ -227,6 +227,6 @@ if __name__ == "__main__":
         case ["--peer", peer]:
             print(json.dumps(measure(peer)))
         case [path]:
-            Path(path).write_text(page())
+            Path(path).write_text(page(), encoding="utf-8")
         case _:
             print(page(), end="")

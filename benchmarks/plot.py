@@ -28,7 +28,7 @@ def rows(results: Path = RESULTS) -> list[tuple[str, str, dict[str, Any]]]:
         path = results / f"{suite}.json"
         if not path.exists():
             raise SystemExit(f"{path} is not there: run benchmarks/bench_{suite}.py first")
-        for figure in json.loads(path.read_text())["figures"]:
+        for figure in json.loads(path.read_text(encoding="utf-8"))["figures"]:
             if figure["unit"] != "log-log slope":
                 found += [(figure["case"], each["peer"], each) for each in figure["comparisons"]]
     return found

@@ -99,7 +99,7 @@ def main() -> None:
         safepickle.dump((model, x, y), path)
         print(f"saved: {path.stat().st_size:,} bytes, and not one of the table's {table.value.values.nbytes:,}")
         command = [sys.executable, "-c", RESUME, str(path)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        done = subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8")
     predicted, losses = json.loads(done.stdout)
 
     expected = model.predict(x, verbose=0)

@@ -44,6 +44,12 @@ def _run(command: str, folder: Path) -> str:
     prefix = {"safepickle": [sys.executable, "-m", "safepickle"], "python": [sys.executable]}[program]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     result = subprocess.run(
-        [*prefix, *arguments], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*prefix, *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
     )
     return result.stdout

@@ -114,18 +114,18 @@ def finalizer_of_multiprocessing(folder: Path) -> Owned:
 def exit_stack(folder: Path) -> Owned:
     stack = contextlib.ExitStack()
     directory = stack.enter_context(tempfile.TemporaryDirectory(dir=folder))
-    file = stack.enter_context(open(folder / "in the stack", "w+"))
+    file = stack.enter_context(open(folder / "in the stack", "w+", encoding="utf-8"))
     file.write("written")
     return Owned(Holder(stack=stack), lambda: os.path.isdir(directory) and not file.closed, stack.close)
 
 
 def file_being_written(folder: Path) -> Owned:
-    file = open(folder / "file", "w+")
+    file = open(folder / "file", "w+", encoding="utf-8")
     file.write("written")
 
     def is_there() -> bool:
         file.flush()
-        return (folder / "file").read_text() == "written"
+        return (folder / "file").read_text(encoding="utf-8") == "written"
 
     return Owned(Holder(file=file), is_there, file.close)
 

@@ -14,6 +14,7 @@ def run(program: str, *arguments: str) -> str:
         capture_output=True,
         text=True,
         check=False,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

@@ -49,7 +49,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A module that no other process can import."""
     import importlib
 
-    (tmp_path / "project_of_this_test.py").write_text(PROJECT)
+    (tmp_path / "project_of_this_test.py").write_text(PROJECT, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     module = importlib.import_module("project_of_this_test")
     yield module

@@ -142,7 +142,7 @@ def test_weak_references_in_what_is_reduced_lead_to_the_copy(duplicate: Any) -> 
 
 def test_file_is_opened_anew_where_it_stood(duplicate: Any, tmp_path: Path) -> None:
     path = tmp_path / "file"
-    path.write_text("one\ntwo\n")
+    path.write_text("one\ntwo\n", encoding="utf-8")
     with path.open() as file:
         file.readline()
         copied = duplicate([file])[0]
@@ -160,7 +160,7 @@ def test_handler_of_a_log_has_a_lock_of_its_own(duplicate: Any, tmp_path: Path) 
     copied.close()
     handler.release()
     handler.close()
-    assert (tmp_path / "log").read_text() == "message\n"
+    assert (tmp_path / "log").read_text(encoding="utf-8") == "message\n"
 
 
 def test_executor_is_a_new_one(duplicate: Any) -> None:

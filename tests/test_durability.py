@@ -156,6 +156,7 @@ def test_a_full_spool_says_where_it_is(tiny_disk: Path) -> None:
         capture_output=True,
         text=True,
         env={**os.environ, "TMPDIR": str(tiny_disk)},
+        encoding="utf-8",
     )
     assert f"temporary file in {tiny_disk}" in done.stdout
     assert "TMPDIR" in done.stdout

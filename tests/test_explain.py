@@ -390,7 +390,7 @@ def test_nothing_is_changed_and_no_callback_runs() -> None:
 
 def test_no_progress_is_drawn_where_nobody_looks() -> None:
     program = "import safepickle; safepickle.explain([[] for _ in range(20000)])"
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, encoding="utf-8")
     assert run.stderr == ""
 
 

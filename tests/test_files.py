@@ -238,7 +238,10 @@ def test_a_large_dump_to_a_spool_goes_to_disk_and_arrives(monkeypatch: pytest.Mo
 
 
 def test_a_text_file_is_refused_before_anything_is_walked(tmp_path: Path) -> None:
-    with open(tmp_path / "file", "w") as file, pytest.raises(TypeError, match="binary mode, such as 'wb'"):
+    with (
+        open(tmp_path / "file", "w", encoding="utf-8") as file,
+        pytest.raises(TypeError, match="binary mode, such as 'wb'"),
+    ):
         safepickle.dump(Refuses(), file)
     with pytest.raises(TypeError, match="'write' attribute"):
         safepickle.dump(1, 5)  # type: ignore[arg-type]
@@ -545,7 +548,11 @@ def test_a_read_only_file_or_folder_gives_a_clear_error_and_no_litter(tmp_path: 
     for mode, message in (("444", "the file is read-only"), ("555", "cannot make a file in this folder")):
         path.chmod(0o644)
         done = subprocess.run(
-            [sys.executable, "-c", program, str(path), mode], check=True, capture_output=True, text=True
+            [sys.executable, "-c", program, str(path), mode],
+            check=True,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
         )
         assert message in done.stdout
         assert f"{path} was left as it was" in done.stdout

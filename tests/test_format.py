@@ -182,5 +182,5 @@ def test_every_record_is_listed_where_it_is_defined():
             cls = getattr(importlib.import_module(f"safepickle.{module}"), name)
             assert (cls.__name__, cls.__module__) == (name, f"safepickle.{module}")
     for path in Path(safepickle.__file__).parent.rglob("*.py"):
-        for name in re.findall(r"@record\n(?:@dataclass.*\n)?class (\w+)", path.read_text()):
+        for name in re.findall(r"@record\n(?:@dataclass.*\n)?class (\w+)", path.read_text(encoding="utf-8")):
             assert name in RECORDS

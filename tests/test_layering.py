@@ -78,7 +78,7 @@ def imports(tree: ast.AST, *, late: bool) -> Iterator[str]:
 
 def imports_of_ours(module: str, *, late: bool) -> set[str]:
     """Return the modules of the package that `module` imports, as keys of `MODULES`."""
-    names = imports(ast.parse(MODULES[module].read_text()), late=late)
+    names = imports(ast.parse(MODULES[module].read_text(encoding="utf-8")), late=late)
     return {longest_module(name.split(".")[1:]) for name in names if name.split(".")[0] == "safepickle"}
 
 
@@ -101,7 +101,7 @@ def test_every_room_has_its_place_in_the_order():
 
 
 def test_the_map_of_the_design_shows_every_room():
-    page = (PACKAGE.parents[1] / "docs" / "design.md").read_text()
+    page = (PACKAGE.parents[1] / "docs" / "design.md").read_text(encoding="utf-8")
     shown = re.findall(r"^    (\w+(?:, \w+)*)", page[page.index("## 11. The rooms") :], re.MULTILINE)
     assert {room for line in shown for room in line.split(", ")} == set(LEVEL)
 
@@ -115,7 +115,7 @@ def test_imports_inside_functions_are_few_and_have_a_reason():
     late = {
         module
         for module, path in MODULES.items()
-        for function in ast.walk(ast.parse(path.read_text()))
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
         for name in imports(function, late=True)
         if name.split(".")[0] == "safepickle" and not module.startswith("integrations.")
@@ -147,7 +147,9 @@ def test_what_is_imported_at_once_imports_no_framework():
         to_visit |= imports_of_ours(module, late=False) - reached
     assert "dumping.pickler" in reached
     for module in reached:
-        names = {name.split(".")[0] for name in imports(ast.parse(MODULES[module].read_text()), late=False)}
+        names = {
+            name.split(".")[0] for name in imports(ast.parse(MODULES[module].read_text(encoding="utf-8")), late=False)
+        }
         assert not names & HEAVY, module
 
 

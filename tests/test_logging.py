@@ -149,7 +149,7 @@ def test_copied_memory_handler_loses_no_record_when_the_process_ends(tmp_path: P
     load = "import sys, safepickle; handler = safepickle.load(sys.argv[3])"
     for text in (program, load):
         subprocess.run([sys.executable, "-c", textwrap.dedent(text), mode, str(log), str(data)], check=True)
-    assert log.read_text() == "a record\n"
+    assert log.read_text(encoding="utf-8") == "a record\n"
 
 
 def test_explain_and_deep_graphs_know_them() -> None:

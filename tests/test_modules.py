@@ -72,7 +72,9 @@ def test_weak_reference_to_one_is_kept_wherever_it_is_met(settings: Settings) ->
 
 def test_function_of_a_script_that_names_one_runs_in_a_new_process(tmp_path: Path) -> None:
     (tmp_path / "lazy_module.py").write_text(
-        "import sys, types\nclass Lazy(types.ModuleType):\n    enabled = True\nsys.modules[__name__] = Lazy(__name__)\n"
+        "import sys, types\nclass Lazy(types.ModuleType):\n    enabled = True\n"
+        "sys.modules[__name__] = Lazy(__name__)\n",
+        encoding="utf-8",
     )
     script = """
         import sys, safepickle, lazy_module

@@ -87,7 +87,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
             if str(parent) != ".":
                 (tmp_path / parent / "__init__.py").touch()
                 made.append(".".join(parent.parts))
-        path.with_suffix(".py").write_text(source)
+        path.with_suffix(".py").write_text(source, encoding="utf-8")
         made.append(name)
         importlib.invalidate_caches()
         return importlib.import_module(name)
@@ -299,7 +299,7 @@ def test_errors_of_the_objects_themselves_are_left_alone() -> None:
 def test_a_dependency_that_is_missing_is_named_by_pythons_own_error(build: Build) -> None:
     module = build("needing")
     data = safepickle.dumps(module.Net())
-    Path(str(module.__file__)).write_text("import no_such_dependency_at_all\n" + OLD)
+    Path(str(module.__file__)).write_text("import no_such_dependency_at_all\n" + OLD, encoding="utf-8")
     del sys.modules["needing"]
     with pytest.raises(ModuleNotFoundError, match=r"^No module named 'no_such_dependency_at_all'$"):
         safepickle.loads(data)
@@ -437,7 +437,7 @@ def test_a_placeholder_pickled_again_is_no_way_around_the_guard(build: Build) ->
 
 def test_a_checkpoint_of_a_module_that_is_gone_can_be_rescued_in_a_fresh_process(tmp_path: Path) -> None:
     (tmp_path / "project.py").write_text(
-        "class Trainer:\n    def __init__(self):\n        self.step, self.loss = 7, [0.5]\n"
+        "class Trainer:\n    def __init__(self):\n        self.step, self.loss = 7, [0.5]\n", encoding="utf-8"
     )
     save = "import sys, project, safepickle; safepickle.dump(project.Trainer(), sys.argv[1])"
     rescue = """
@@ -453,7 +453,12 @@ def test_a_checkpoint_of_a_module_that_is_gone_can_be_rescued_in_a_fresh_process
         command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program), target]
         path = os.pathsep.join([str(tmp_path), str(Path(safepickle.__file__).parents[1])])
         done = subprocess.run(
-            command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path}
+            command,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": path},
+            encoding="utf-8",
         )
         return done.stdout.strip()
 

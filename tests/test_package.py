@@ -36,7 +36,9 @@ def test_an_extra_asks_for_what_the_tests_ran_with(extra):
 
 def test_pythons_of_the_classifiers_are_those_that_the_tests_look_for():
     classified = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if " :: 3." in line]
-    (supported,) = re.findall(r'^supported="(.+)"$', (ROOT / "tools/find_pythons.sh").read_text(), re.MULTILINE)
+    (supported,) = re.findall(
+        r'^supported="(.+)"$', (ROOT / "tools/find_pythons.sh").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert classified == supported.split()
     assert PROJECT["requires-python"] == f">={classified[0]}"
 
@@ -50,7 +52,7 @@ def test_links_of_the_readme_lead_somewhere_on_the_package_index(hosted, tmp_pat
         with (tmp_path / "pyproject.toml").open("a", encoding="utf-8") as file:
             file.write('\n[project.urls]\nRepository = "https://example.org/safepickle"\n')
     command = [sys.executable, "setup.py", "--quiet", "egg_info"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     (metadata,) = tmp_path.rglob("PKG-INFO")
     shown = metadata.read_text(encoding="utf-8")

@@ -462,7 +462,10 @@ def test_source_objects_are_not_kept_alive() -> None:
 
 def test_search_is_not_even_imported_while_nothing_fails() -> None:
     program = "import sys, safepickle; safepickle.dumps([object()]); print('safepickle.report' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip() == "False"
+    assert (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, encoding="utf-8").stdout.strip()
+        == "False"
+    )
 
 
 @st.composite

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="module")
 def printed() -> str:
     program = [sys.executable, str(ROOT / "benchmarks" / "peers_table.py")]
-    return subprocess.run(program, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(program, capture_output=True, text=True, check=True, encoding="utf-8").stdout
 
 
 def comparable(page: str) -> list[list[str]]:
@@ -27,7 +27,7 @@ def comparable(page: str) -> list[list[str]]:
 
 
 def test_the_page_is_what_the_program_prints(printed):
-    assert comparable(printed) == comparable((ROOT / "docs" / "peers.md").read_text())
+    assert comparable(printed) == comparable((ROOT / "docs" / "peers.md").read_text(encoding="utf-8"))
 
 
 def test_safepickle_is_right_everywhere(printed):

@@ -335,5 +335,7 @@ def test_import_loads_no_framework():
         "import sys, safepickle;"
         "print([name for name in ('torch', 'dill', 'keras', 'numpy', 'rich', 'tqdm', 'ctypes') if name in sys.modules])"
     )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     assert result.stdout.strip() == "[]"

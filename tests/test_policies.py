@@ -479,6 +479,6 @@ def test_function_of_a_script_is_named_with_the_reason():
         print(caught[0].message)
         """
     command = [sys.executable, "-c", textwrap.dedent(program)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8").stdout
     assert "__main__.on_save" in said
     assert "Functions and classes of __main__, and local ones, travel by value" in said

@@ -364,6 +364,6 @@ def test_recipe_and_reference_work_in_a_process_that_never_saw_the_factory(tmp_p
     """
     for program in (writer, reader):
         command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program), str(tmp_path / "layer.pkl")]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8")
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "layer.pkl").stat().st_size < 2000

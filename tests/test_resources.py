@@ -81,7 +81,9 @@ gc.collect()
 
 def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True, env=environment)
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=True, env=environment, encoding="utf-8"
+    )
 
 
 def test_a_process_that_has_loaded_a_copy_leaves_the_resource_alone_when_it_ends(owned: Owned, tmp_path: Path) -> None:
@@ -112,7 +114,7 @@ if __name__ == "__main__":
 
 
 def test_worker_may_unlink_a_block_that_it_was_handed(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(HANDING_OVER)
+    (tmp_path / "script.py").write_text(HANDING_OVER, encoding="utf-8")
     run = run_python(str(tmp_path / "script.py"))
     # The resource tracker reports on stderr what it finds left over, and what it is told of that it does not know.
     assert (run.stdout, run.stderr) == ("unlinked\n", "")
@@ -229,5 +231,5 @@ def test_log_that_is_opened_late_is_not_cut_off_by_the_copy(cls: Any, tmp_path: 
     for number, each in enumerate((handler, copy)):
         each.emit(logging.makeLogRecord({"msg": f"record {number}"}))
         each.close()
-    assert (tmp_path / "log").read_text().splitlines() == ["record 0", "record 1"]
+    assert (tmp_path / "log").read_text(encoding="utf-8").splitlines() == ["record 0", "record 1"]
     assert round_trip(handler).mode == "w"

@@ -445,7 +445,9 @@ class TestAddressSet:
 def test_the_environment_turns_the_compiled_core_off(value):
     program = "import safepickle; print(safepickle.COMPILED, len(safepickle.dumps({1: 2})))"
     environment = {**os.environ, "SAFEPICKLE_PURE": value}
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment, encoding="utf-8"
+    )
     assert run.stdout.split() == ["False", str(len(safepickle.dumps({1: 2})))]
 
 

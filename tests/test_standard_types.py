@@ -248,7 +248,7 @@ def test_thread_local_data_comes_back_as_the_dumping_thread_saw_it() -> None:
 @pytest.mark.parametrize("mode", ["r", "rb", "r+", "r+b"])
 def test_a_file_is_reopened_where_it_stood(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "data.txt"
-    path.write_text("one\ntwo\nthree\n")
+    path.write_text("one\ntwo\nthree\n", encoding="utf-8")
     with open(path, mode) as file:
         file.readline()
         restored = copy_of(Holder(file=file)).file
@@ -293,7 +293,7 @@ def test_an_unbuffered_file_stays_unbuffered(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     path = tmp_path / "gone.log"
-    with open(path, "w") as file:
+    with open(path, "w", encoding="utf-8") as file:
         data = safepickle.dumps({"log": file})
     path.unlink()
     with pytest.raises(FileNotFoundError, match="a file that was open when it was pickled is not here") as caught:
@@ -305,7 +305,7 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
 
 def test_a_closed_file_comes_back_closed_whether_or_not_it_is_there(tmp_path: Path) -> None:
     path = tmp_path / "gone.txt"
-    with open(path, "w") as file:
+    with open(path, "w", encoding="utf-8") as file:
         pass
     path.unlink()
     restored = copy_of(file)
@@ -336,7 +336,10 @@ def test_a_file_without_a_name_is_refused(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     with open(reader, "rb") as pipe, open(writer, "wb"), pytest.raises(TypeError, match="from a file descriptor"):
         safepickle.dumps(pipe)
-    with io.TextIOWrapper(io.BytesIO(b"text")) as text, pytest.raises(TypeError, match=r"over a _io\.BytesIO"):
+    with (
+        io.TextIOWrapper(io.BytesIO(b"text"), encoding="utf-8") as text,
+        pytest.raises(TypeError, match=r"over a _io\.BytesIO"),
+    ):
         safepickle.dumps(text)
 
 
@@ -357,7 +360,7 @@ def test_log_handlers_with_their_files_come_back(tmp_path: Path) -> None:
     restored = safepickle.loads(data)
     restored.emit(logging.makeLogRecord({"msg": "after"}))
     restored.close()
-    assert path.read_text() == "before\nafter\n"
+    assert path.read_text(encoding="utf-8") == "before\nafter\n"
 
 
 def test_loggers_are_those_of_the_new_process() -> None:
@@ -653,7 +656,7 @@ def test_a_caller_who_has_imported_dill_keeps_what_it_does() -> None:
 
 def test_plain_pickles_of_leaves_load_in_a_fresh_process(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
-    path.write_text("first\nsecond\n")
+    path.write_text("first\nsecond\n", encoding="utf-8")
     target = tmp_path / "leaves.pickle"
     program = """
         import functools, queue, sys, threading

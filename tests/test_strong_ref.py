@@ -27,7 +27,9 @@ def test_last_owner_of_a_referent_with_other_references_dies_without_harm() -> N
         "del node, strong\n"
         "assert other() is None\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("<weakref at")
 

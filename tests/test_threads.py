@@ -250,5 +250,5 @@ def test_a_child_forked_while_other_threads_dump_can_dump_and_load() -> None:
 @pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this interpreter has a GIL")
 def test_the_gil_stays_off() -> None:
     program = "import safepickle, sys; safepickle.loads(safepickle.dumps([print])); print(sys._is_gil_enabled())"
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, encoding="utf-8")
     assert run.stdout == "False\n"

@@ -484,6 +484,7 @@ def test_a_partially_saved_checkpoint_loads_in_a_fresh_process(tmp_path: Path) -
             capture_output=True,
             text=True,
             check=True,
+            encoding="utf-8",
         ).stdout
         for program in (save, load)
     )

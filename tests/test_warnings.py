@@ -230,7 +230,7 @@ def installed(folder: Path, source: str) -> ModuleType:
     """Import a module as if it was installed."""
     path = folder / "site-packages" / "engine_of_this_test.py"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(textwrap.dedent(source))
+    path.write_text(textwrap.dedent(source), encoding="utf-8")
     spec = importlib.util.spec_from_file_location("engine_of_this_test", path)
     assert spec is not None
     assert spec.loader is not None

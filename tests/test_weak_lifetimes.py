@@ -291,6 +291,7 @@ def test_after_a_load_everything_dies_with_the_last_owner_and_nothing_is_printed
         text=True,
         check=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        encoding="utf-8",
     )
     lines = run.stdout.splitlines()
     assert run.stderr == ""

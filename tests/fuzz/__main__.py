@@ -60,7 +60,7 @@ class Campaign:
             with log.open("wb") as output:
                 status = self._worker(target, [str(self._seeds(corpus.kind_of(target))), *options], output)
             if status and time.monotonic() - started < 10:
-                tail = log.read_text(errors="replace")[-2000:]
+                tail = log.read_text(errors="replace", encoding="utf-8")[-2000:]
                 raise SystemExit(f"the worker for {target} does not start, or ends at once:\n{tail}")
 
     def _worker(self, target: str, options: list[str], output: object) -> int:
@@ -88,7 +88,7 @@ class Campaign:
         """Keep seeds as the corpus, but for those that find something; return how many."""
         corpus.keep(kind, seeds)
         command = [sys.executable, "-m", "fuzz.replay", kind]
-        said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        said = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8").stdout
         return corpus.keep(kind, set(corpus.found(kind)) - {corpus.read(line.split()[0]) for line in said.splitlines()})
 
     def executions(self) -> int:
@@ -101,7 +101,11 @@ class Campaign:
         for path in sorted((self._folder / "findings").iterdir()):
             if path.suffix != ".txt":
                 said = path.with_suffix(".txt")
-                what = said.read_text().partition("\n")[0] if said.exists() else f"{path.name}: the process ended"
+                what = (
+                    said.read_text(encoding="utf-8").partition("\n")[0]
+                    if said.exists()
+                    else f"{path.name}: the process ended"
+                )
                 found.append((path, what))
         return found
 

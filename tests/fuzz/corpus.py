@@ -46,7 +46,7 @@ def mended(kind: str) -> list[bytes]:
 
 def _read_all(name: str) -> list[bytes]:
     path = HERE / "corpus" / name
-    return [read(text) for text in path.read_text().split()] if path.exists() else []
+    return [read(text) for text in path.read_text(encoding="utf-8").split()] if path.exists() else []
 
 
 def read(text: str) -> bytes:
@@ -68,7 +68,7 @@ def keep(kind: str, seeds: set[bytes]) -> int:
             break
         kept.append(seed)
     lines = sorted(line(seed) for seed in kept)
-    (HERE / "corpus" / f"{kind}.txt").write_text("".join(f"{text}\n" for text in lines))
+    (HERE / "corpus" / f"{kind}.txt").write_text("".join(f"{text}\n" for text in lines), encoding="utf-8")
     return len(kept)
 
 

@@ -75,7 +75,8 @@ class Worker:
             return
         path.with_suffix(".txt").write_text(
             f"{self._target}: {kind}: {what}\n{len(data)} bytes: {data!r}\n\n"
-            + "".join(traceback.format_exception(error))
+            + "".join(traceback.format_exception(error)),
+            encoding="utf-8",
         )
         path.write_bytes(data)
 
@@ -96,7 +97,9 @@ def main(arguments: list[str]) -> None:
     gc.freeze()
     run: Any = worker.run
     script = Path(folder).resolve() / f"worker-{target}"
-    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m fuzz.worker "{target}" "{script.parent}" "$@"\n')
+    script.write_text(
+        f'#!/bin/sh\nexec "{sys.executable}" -m fuzz.worker "{target}" "{script.parent}" "$@"\n', encoding="utf-8"
+    )
     script.chmod(0o700)
     atheris.Setup(
         [str(script), *options],

@@ -231,7 +231,7 @@ def _opcode_tricks() -> Iterator[Attack]:
 def _module_that_touches(marker: str) -> Raw:
     folder = os.path.dirname(marker)
     module = "touches_" + "".join(filter(str.isalnum, marker))
-    with open(os.path.join(folder, module + ".py"), "w") as file:
+    with open(os.path.join(folder, module + ".py"), "w", encoding="utf-8") as file:
         file.write(f"import os\nos.mkdir({marker!r})\nanything = 1\n")
     if folder not in sys.path:
         sys.path.append(folder)

@@ -71,7 +71,7 @@ def test_class_does_not_bring_its_methods():
 
 
 def test_name_is_decided_before_its_module_is_imported(tmp_path, monkeypatch):
-    (tmp_path / "never_imported.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "never_imported.py").write_text("raise SystemExit('imported')", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(safepickle.NotAllowedError, match=r'never_imported:x.*allow=\["never_imported:x"\]'):
         safepickle.loads(pickled(name("never_imported", "x")), allow=[Victim])

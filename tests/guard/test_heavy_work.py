@@ -24,6 +24,7 @@ def outcomes() -> dict[str, tuple[str, str]]:
         text=True,
         timeout=SECONDS,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        encoding="utf-8",
     )
     lines = [line.rpartition(": ") for line in ran.stdout.splitlines()]
     assert ran.returncode == 0, (ran.stdout.splitlines()[-1:], ran.stderr)

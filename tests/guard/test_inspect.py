@@ -198,7 +198,7 @@ def test_a_million_levels_cost_no_more_than_their_bytes():
 
 
 def test_nothing_that_the_file_names_is_imported(tmp_path: Path):
-    (tmp_path / "loud.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "loud.py").write_text("raise SystemExit('imported')", encoding="utf-8")
     program = (
         "import sys, safepickle, safepickle.report.inspect\n"
         "before = set(sys.modules)\n"
@@ -214,6 +214,7 @@ def test_nothing_that_the_file_names_is_imported(tmp_path: Path):
         cwd=tmp_path,
         env={"PYTHONPATH": source},
         check=True,
+        encoding="utf-8",
     )
     assert ran.stdout == "[]\n"
 

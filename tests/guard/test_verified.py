@@ -599,7 +599,7 @@ def test_a_find_class_of_a_subclass_is_asked(watched):
 
 
 def test_a_module_that_cannot_be_imported_is_named(tmp_path, monkeypatch):
-    (tmp_path / "broken_module.py").write_text("raise KeyError('broken')")
+    (tmp_path / "broken_module.py").write_text("raise KeyError('broken')", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     data = b"\x80\x04" + new(stack_name("broken_module", "Thing")) + b"."
     errors = []

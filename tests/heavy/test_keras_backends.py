@@ -26,6 +26,7 @@ def test_keras_objects_come_back_as_they_were_on(backend: str) -> None:
         text=True,
         check=False,
         env={**os.environ, "KERAS_BACKEND": backend},
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert " passed" in done.stdout

@@ -170,6 +170,12 @@ def test_nothing_is_drawn_where_stderr_is_no_terminal(tmp_path: Path) -> None:
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     run = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        encoding="utf-8",
     )
     assert run.stderr == ""

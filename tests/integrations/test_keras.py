@@ -651,7 +651,7 @@ class Locked(layers.Layer):
     def __init__(self) -> None:
         super().__init__()
         self.dense = layers.Dense(3)
-        self.handle = open(os.devnull)  # noqa: SIM115
+        self.handle = open(os.devnull, encoding="utf-8")  # noqa: SIM115
 
     def call(self, inputs: Any) -> Any:
         return self.dense(inputs)
@@ -890,7 +890,12 @@ READER = """
 def run(program: str, *arguments: object) -> None:
     command = [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "KERAS_BACKEND": BACKEND}
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "KERAS_BACKEND": BACKEND},
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
 
@@ -898,8 +903,8 @@ def run(program: str, *arguments: object) -> None:
 def test_resume_is_exact_in_a_process_that_never_saw_the_classes(tmp_path: Path) -> None:
     run(WRITER, tmp_path / "model.pkl", tmp_path / "expected.json")
     run(READER, tmp_path / "model.pkl", tmp_path / "found.json")
-    expected = json.loads((tmp_path / "expected.json").read_text())
-    assert json.loads((tmp_path / "found.json").read_text()) == expected
+    expected = json.loads((tmp_path / "expected.json").read_text(encoding="utf-8"))
+    assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8")) == expected
     assert expected[1]["far"][0] > 0
 
 

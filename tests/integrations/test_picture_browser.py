@@ -71,7 +71,7 @@ def test_missing_package_is_named_with_the_way_out(tmp_path: Path, monkeypatch: 
 
 
 def test_what_graphviz_says_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "dot").write_text("#!/bin/sh\necho no memory left >&2\nexit 3\n")
+    (tmp_path / "dot").write_text("#!/bin/sh\necho no memory left >&2\nexit 3\n", encoding="utf-8")
     (tmp_path / "dot").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(RuntimeError, match=r"graphviz could not draw a \.pdf: no memory left"):
@@ -167,7 +167,7 @@ def tried_out(tmp_path: Path, drawn: Any, *flags: str) -> dict[str, Any]:
     page.write_text(page.read_text(encoding="utf-8").replace("</body>", f"{TRY_OUT}</body>"), encoding="utf-8")
     arguments = [f"--user-data-dir={tmp_path / 'profile'}", *flags, "--dump-dom", page.as_uri()]
     browser = subprocess.run(
-        [str(CHROMIUM), *FLAGS, *arguments], capture_output=True, text=True, timeout=60, check=True
+        [str(CHROMIUM), *FLAGS, *arguments], capture_output=True, text=True, timeout=60, check=True, encoding="utf-8"
     )
     match = re.search(r'<pre id="told">(.*?)</pre>', browser.stdout, re.DOTALL)
     assert match is not None, "the page's program did not run to its end"

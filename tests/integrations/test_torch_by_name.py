@@ -91,7 +91,7 @@ def test_what_was_compiled_runs_in_a_new_process(tmp_path: Path) -> None:
     target = str(tmp_path / "compiled.pickle")
     for program in (SCRIPT, LOAD):
         command = [sys.executable, "-c", textwrap.dedent(program), target]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8")
         assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[5.0, 5.0]"
 

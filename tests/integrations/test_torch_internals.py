@@ -69,7 +69,7 @@ def imports_torch(tree: ast.AST) -> bool:
 def test_every_private_name_of_torch_that_is_used_is_listed() -> None:
     unlisted = []
     for path in sorted(PACKAGE.rglob("*.py")):
-        tree = ast.parse(path.read_text())
+        tree = ast.parse(path.read_text(encoding="utf-8"))
         if imports_torch(tree):
             found = [(name, line) for name, line in names_of_torch(tree) if is_private(name) and name not in LISTED]
             unlisted += [f"{path.relative_to(PACKAGE)}:{line}: {name}" for name, line in found]

@@ -35,6 +35,7 @@ def reduce_module(module: types.ModuleType, dump: Dump) -> ReduceValue:
             return subimport, (name,)
         around, _, attribute = name.rpartition(".")
         owner = sys.modules.get(around)
-        if isinstance(owner, types.ModuleType) and vars(owner).get(attribute) is module:
+        # One that stands in sys.modules all the same has been registered to go by value.
+        if name not in sys.modules and isinstance(owner, types.ModuleType) and vars(owner).get(attribute) is module:
             return getattr, (owner, attribute)
     return new_object, (cls,), {key: value for key, value in content.items() if key != "__builtins__"}

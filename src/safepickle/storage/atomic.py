@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import stat
+import time
 from collections.abc import Iterator
 
 from safepickle.storage.files import write_all
@@ -18,6 +19,8 @@ __all__ = ["replacing"]
 
 _COPY_BYTES = 2**20
 _MOST_LINKS = 40
+_WAITS = (0.01, 0.03, 0.1, 0.3, 1.0)
+"""How many seconds to wait, on Windows, for what has a file open: a virus scanner lets go of it soon."""
 
 _USUAL, _PRIVATE = 0o666, 0o600
 """With which permissions a file is made. What takes the place of another is nobody else's until it has its permissions:
@@ -129,7 +132,9 @@ class _Replacement:
                 while chunk := self.file.read(_COPY_BYTES):
                     write_all(named, chunk)
                 self._finish(named, existing, fsync)
-        os.replace(self._temporary, self._target)
+        # Windows renames no file that is open.
+        self.file.close()
+        _replace(self._temporary, self._target)
         self._has_name = False
 
     def __enter__(self) -> _Replacement:
@@ -146,13 +151,13 @@ class _Replacement:
         if not flag:
             return None
         try:
-            return io.FileIO(os.open(self._folder, flag | os.O_RDWR | os.O_CLOEXEC, self._mode), "r+b")
+            return io.FileIO(os.open(self._folder, flag | os.O_RDWR, self._mode), "r+b")
         except OSError:
             # Not every file system can do this; a real obstacle is met again, and reported, under a name.
             return None
 
     def _open_named(self) -> io.FileIO:
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         # Before it has: an interrupt may come right after.
         self._has_name = True
         try:
@@ -164,7 +169,7 @@ class _Replacement:
 
     def _link(self) -> bool:
         """Give the nameless file its temporary name; return False where ``/proc`` is missing or links are forbidden."""
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        folder = os.open(self._folder, os.O_RDONLY)
         self._has_name = True
         try:
             # With a dst_dir_fd Python follows the symbolic link in /proc, rather than making a link to the link.
@@ -182,6 +187,19 @@ class _Replacement:
             _take_over(existing, file.fileno())
         if fsync:
             os.fsync(file.fileno())
+
+
+def _replace(source: str, target: str) -> None:
+    """Give `source` the name of `target`, in one step. Windows does so with no file that somebody has open."""
+    waits = iter(_WAITS if os.name == "nt" else ())
+    while True:
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            seconds = next(waits, None)
+            if seconds is None:
+                raise
+            time.sleep(seconds)
 
 
 def _take_over(existing: os.stat_result, descriptor: int) -> None:
@@ -203,9 +221,9 @@ def _take_over(existing: os.stat_result, descriptor: int) -> None:
 
 def _fsync_folder(folder: str) -> None:
     """Wait until the folder's entries are on disk, where folders can be flushed."""
-    flags = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
+    # Windows opens no folder.
     with contextlib.suppress(PermissionError):
-        descriptor = os.open(folder, flags)
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         except OSError as error:
