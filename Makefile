@@ -22,13 +22,14 @@ export OMP_NUM_THREADS ?= 1
 BUILD := pyproject.toml setup.py src/safepickle/__init__.py $(wildcard src/safepickle/_*.[ch])
 
 .PHONY: help demo test test-core test-debian test-integrations test-torch-latest test-heavy test-all lint fuzz docs bench
-.PHONY: coverage dist sanitize clean
+.PHONY: coverage dist sanitize clean test-peers
 
 help:
 	@echo "make demo      train, save, resume in a new process: examples/train_resume.py"
 	@echo "make test      the core's tests on CPython $(VERSIONS), then the integrations'"
 	@echo "make test-all  make test, and the tests that need TensorFlow, JAX, Ray and Spark"
 	@echo "make test-debian        the core's tests on the Pythons of Debian $(DEBIAN), as root"
+	@echo "make test-peers  cloudpickle's and dill's own tests, with safepickle in their place"
 	@echo "make test-torch-latest  the integrations' tests on the newest torch, which takes 5 GB"
 	@echo "make lint      ruff format, ruff check, mypy --strict, pyright"
 	@echo "make coverage  which branches of src/ the core's tests leave out"
@@ -80,12 +81,16 @@ test-heavy:
 	@echo "there are no heavy tests"
 endif
 
+# The tests of cloudpickle and of dill, with safepickle in their place: tests/peers/deviations.toml says what differs.
+test-peers: .venv/peers/.ready
+	PYTHONPATH=tests .venv/peers/$(VENV_BIN)/python -m peers
+
 test-all: test test-heavy
 
 lint: .venv/lint/.ready
 	.venv/lint/$(VENV_BIN)/ruff format --check .
 	.venv/lint/$(VENV_BIN)/ruff check .
-	.venv/lint/$(VENV_BIN)/mypy
+	set -e; for platform in linux darwin win32; do .venv/lint/$(VENV_BIN)/mypy --platform $$platform; done
 	.venv/lint/$(VENV_BIN)/pyright --pythonpath .venv/lint/$(VENV_BIN)/python
 
 sanitize: .venv/core-$(firstword $(VERSIONS))/.ready

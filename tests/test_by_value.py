@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import textwrap
@@ -47,8 +48,6 @@ LOAD = "import sys, safepickle; loaded = safepickle.loads(sys.stdin.buffer.read(
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A module that no other process can import."""
-    import importlib
-
     (tmp_path / "project_of_this_test.py").write_text(PROJECT, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     module = importlib.import_module("project_of_this_test")
@@ -93,6 +92,26 @@ def test_a_class_that_does_not_tell_its_module_is_found_all_the_same() -> None:
 def test_a_registered_module_goes_where_it_cannot_be_imported(by_value: Any) -> None:
     data = safepickle.dumps([by_value.triple, by_value.Scaler(), by_value.Scaler])
     assert elsewhere(data, "loaded[0](5), loaded[1](5), type(loaded[1]) is loaded[2]") == "15 18 True"
+
+
+def test_a_registered_submodule_goes_itself_and_not_by_its_place_in_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "local_package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "inner.py").write_text("def double(number):\n    return 2 * number\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    inner = importlib.import_module("local_package.inner")
+    assert safepickle.loads(safepickle.dumps(inner)) is inner
+    safepickle.register_pickle_by_value(inner)
+    try:
+        data = safepickle.dumps([lambda: inner.double(4), inner])
+    finally:
+        safepickle.unregister_pickle_by_value(inner)
+        for name in ("local_package.inner", "local_package"):
+            monkeypatch.delitem(sys.modules, name)
+    assert elsewhere(data, "loaded[0](), loaded[1].double(5)") == "8 10"
 
 
 def test_unregistering_ends_it(project: Any) -> None:

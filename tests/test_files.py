@@ -25,6 +25,11 @@ from safepickle.storage import atomic, files
 
 PAYLOAD = bytes(range(256)) * 1000
 
+not_on_windows = pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions, links, pipes and messages")
+only_on_windows = pytest.mark.skipif(
+    os.name != "nt", reason="only Windows keeps a file that is open from being replaced"
+)
+
 
 class Refuses:
     """Cannot be pickled."""
@@ -296,6 +301,7 @@ def test_a_failed_dump_to_a_path_leaves_the_old_file_and_no_litter(
         safepickle.dump("old", path)
 
 
+@not_on_windows
 def test_permissions_of_an_existing_file_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "file"
     safepickle.dump("old", path)
@@ -307,6 +313,57 @@ def test_permissions_of_an_existing_file_are_kept(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
+@only_on_windows
+def test_a_file_that_somebody_reads_is_an_error_and_stays(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    safepickle.dump("old", path)
+    with open(path, "rb"), pytest.raises(PermissionError, match="Access is denied") as caught:
+        safepickle.dump("new", path)
+    assert caught.value.__notes__ == [f"{path} was left as it was."]
+    assert safepickle.load(path) == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@only_on_windows
+def test_a_file_that_somebody_lets_go_of_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    safepickle.dump("old", path)
+    reader = open(path, "rb")  # noqa: SIM115 (the timer closes it)
+    timer = threading.Timer(0.05, reader.close)
+    timer.start()
+    safepickle.dump("new", path)
+    timer.join()
+    assert safepickle.load(path) == "new"
+
+
+def test_a_file_that_takes_the_place_of_another_is_closed_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows renames no file that is open."""
+    open_files: list[list[str]] = []
+    replace = os.replace
+
+    def noted_replace(source: str, target: str) -> None:
+        descriptors = Path("/proc/self/fd")
+        if descriptors.is_dir():  # elsewhere the replacement itself would tell
+            open_files.append([link for link in map(_target, descriptors.iterdir()) if str(tmp_path) in link])
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", noted_replace)
+    for missing in ("", "O_TMPFILE"):
+        monkeypatch.delattr(os, missing, raising=False)
+        safepickle.dump(PAYLOAD, tmp_path / "file")
+    assert all(found == [] for found in open_files)
+    assert safepickle.load(tmp_path / "file") == PAYLOAD
+
+
+def _target(link: Path) -> str:
+    try:
+        return os.readlink(link)
+    except OSError:  # what listed the folder is closed
+        return ""
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
 def test_the_owner_of_an_existing_file_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "file"
@@ -316,6 +373,7 @@ def test_the_owner_of_an_existing_file_is_kept(tmp_path: Path) -> None:
     assert (path.stat().st_uid, path.stat().st_gid) == (1234, 4321)
 
 
+@not_on_windows
 def test_symbolic_links_are_followed(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -333,6 +391,7 @@ def test_a_device_is_written_to_not_replaced() -> None:
     assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
 
 
+@not_on_windows
 def test_a_named_pipe_is_written_to_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
@@ -346,6 +405,7 @@ def test_a_named_pipe_is_written_to_not_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["O_TMPFILE", "link"])
+@not_on_windows
 def test_a_system_without_nameless_files_replaces_all_the_same(
     missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,6 +439,7 @@ class LooksAround:
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o400 | 0o200, 0o666])
+@not_on_windows
 def test_what_replaces_a_file_is_nobody_elses_while_it_is_written(
     mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -391,6 +452,7 @@ def test_what_replaces_a_file_is_nobody_elses_while_it_is_written(
     assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
+@not_on_windows
 def test_a_copy_that_takes_the_place_of_a_file_is_nobody_elses_either(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -415,6 +477,7 @@ def test_a_copy_that_takes_the_place_of_a_file_is_nobody_elses_either(
     assert set(modes) == {0o600}
 
 
+@not_on_windows
 def test_no_other_group_may_what_the_group_of_a_replaced_file_might(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -452,6 +515,7 @@ def test_no_other_group_may_what_the_group_of_a_replaced_file_might(
         ("link to the folder", IsADirectoryError, "Is a directory"),
     ],
 )
+@not_on_windows
 def test_what_can_name_no_file_is_refused_and_nothing_is_made(
     path: str, error: type[OSError], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -468,6 +532,7 @@ def test_what_can_name_no_file_is_refused_and_nothing_is_made(
     assert (tmp_path / "old").read_bytes() == b"old"
 
 
+@not_on_windows
 def test_links_that_lead_to_a_new_file_make_it(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "first").symlink_to("folder/second")
@@ -478,6 +543,7 @@ def test_links_that_lead_to_a_new_file_make_it(tmp_path: Path) -> None:
     assert (tmp_path / "folder" / "second").is_symlink()
 
 
+@not_on_windows
 def test_a_path_of_an_open_descriptor_is_written_to(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     safepickle.dump(1, f"/dev/fd/{writing}")
@@ -491,6 +557,7 @@ def test_a_path_of_an_open_descriptor_is_written_to(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+@not_on_windows
 def test_the_file_is_on_disk_before_it_is_put_in_place_and_the_folder_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -515,6 +582,7 @@ def test_the_file_is_on_disk_before_it_is_put_in_place_and_the_folder_after(
     assert steps == ["replace"]
 
 
+@not_on_windows
 def test_a_missing_folder_and_a_folder_as_target_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"cannot make a file in this folder: No such file.*nowhere'"):
         safepickle.dump(1, tmp_path / "nowhere" / "file")
@@ -522,6 +590,7 @@ def test_a_missing_folder_and_a_folder_as_target_are_named(tmp_path: Path) -> No
         safepickle.dump(1, tmp_path)
 
 
+@not_on_windows
 def test_a_read_only_file_or_folder_gives_a_clear_error_and_no_litter(tmp_path: Path) -> None:
     path = tmp_path / "file"
     safepickle.dump("old", path)
@@ -561,6 +630,7 @@ def test_a_read_only_file_or_folder_gives_a_clear_error_and_no_litter(tmp_path: 
         assert safepickle.load(path) == "old"
 
 
+@not_on_windows
 def test_the_folder_of_the_replacement_may_move_meanwhile(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="folder"), atomic.replacing(tmp_path / "folder" / "file"):
         pass

@@ -5,7 +5,7 @@ Run as a program, with limits on memory and time, it loads and inspects every on
 
 from __future__ import annotations
 
-import resource
+import contextlib
 import struct
 import sys
 import time
@@ -211,7 +211,10 @@ HEAVY: dict[str, Callable[[], bytes]] = {
 
 
 def main() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (1 << 31, 1 << 31))
+    with contextlib.suppress(ModuleNotFoundError):  # Windows has none
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 31, 1 << 31))
     import safepickle
 
     for title, make in HEAVY.items():

@@ -1,4 +1,4 @@
-"""Run the tests of cloudpickle, dill and distributed with safepickle in their place, and hold it to what is known.
+"""Run the tests of cloudpickle and dill with safepickle in their place, and hold it to what is known.
 
 Each peer's tests run twice: as they are, and with safepickle. A test that passes with the peer and does not with
 safepickle is a deviation. Each is listed in ``deviations.toml`` with its reason; one that is new fails, and so does one
@@ -13,8 +13,8 @@ import os
 import subprocess
 import sys
 import tarfile
+import tempfile
 import tomllib
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -55,13 +55,10 @@ class Peer:
             return Path(spec.origin).parents[1]
         folder = CACHE / self.archive.replace("==", "-")
         if not folder.exists():
-            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", *self.options, self.archive]
-            subprocess.run([*command, "-d", str(CACHE)], check=True)
-            (archive,) = CACHE.glob(f"{folder.name}[.-]*[zlg][pihz]*")
-            if archive.suffix == ".whl":
-                with zipfile.ZipFile(archive) as wheel:
-                    wheel.extractall(folder, [name for name in wheel.namelist() if name.startswith(self.tests)])
-            else:
+            download = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", *self.options, self.archive]
+            with tempfile.TemporaryDirectory() as downloads:
+                subprocess.run([*download, "-d", downloads], check=True)
+                (archive,) = Path(downloads).iterdir()
                 with tarfile.open(archive) as sdist:
                     sdist.extractall(CACHE, filter="data")
         return folder
@@ -76,7 +73,6 @@ PEERS = (
         options=("--no-binary", "cloudpickle", "--no-build-isolation"),
     ),
     Peer("dill", None, "dill/tests", search=("dill/tests",), apart=True),
-    Peer("distributed", "distributed==2021.1.0", "distributed/protocol/tests"),
 )
 
 

@@ -52,19 +52,7 @@ def replace_dill() -> None:
             setattr(module, function.__name__, function)
 
 
-def replace_distributed() -> None:
-    from distributed.protocol import pickle
-
-    def dumps(x: Any, *, buffer_callback: Any = None, protocol: Any = None) -> bytes:
-        return safepickle.dumps(x, protocol, buffer_callback=buffer_callback)
-
-    def loads(x: Any, *, buffers: Any = ()) -> Any:
-        return safepickle.loads(x, buffers=buffers)
-
-    pickle.dumps, pickle.loads = dumps, loads
-
-
-REPLACEMENTS = {"cloudpickle": replace_cloudpickle, "dill": replace_dill, "distributed": replace_distributed}
+REPLACEMENTS = {"cloudpickle": replace_cloudpickle, "dill": replace_dill}
 
 if os.environ.get(VARIABLE):
     REPLACEMENTS[os.environ[VARIABLE]]()
