@@ -142,11 +142,6 @@ class Dump(State):
         """Whether what this walk has written so far is what the last walk will write, too."""
         return not self.awaits and not self.dirty
 
-    @property
-    def final(self) -> bool:
-        """Whether the kept referents are known, so that every fate that is decided now stands."""
-        return self._kept is not None
-
     def count_met(self) -> int:
         """Return how many objects are known to be in the pickle, exact builtins not counted."""
         return max(map(len, (self._kept or (), self._met, self.visited or ())))

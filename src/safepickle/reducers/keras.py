@@ -240,24 +240,14 @@ def _upstream(operation: object, dump: Dump) -> list[Any]:
 
 
 def reduce_variable(variable: object, dump: Dump) -> ReduceValue:
-    """Reduce a variable to its attributes, its tensor among them.
-
-    Args:
-        variable: Of the backend in use.
-        dump: Not asked.
-    """
+    """Reduce a variable to its attributes, its tensor among them."""
     if internals.misfit() is not None:
         return NOT_REDUCED
     return rebuild.rebuild_keras_object, (type(variable), _runtime()), variable.__getstate__()
 
 
 def reduce_tracker(tracker: object, dump: Dump) -> ReduceValue:
-    """Reduce a tracker to what it tracks; the identities by which it knows them are computed afresh.
-
-    Args:
-        tracker: A layer's, a metric's, an optimizer's, a loss's, or one with predicates of its own.
-        dump: Not asked.
-    """
+    """Reduce a tracker to what it tracks; the identities by which it knows them are computed afresh."""
     if internals.misfit() is not None:
         return NOT_REDUCED
     attributes = dict(vars(tracker))
@@ -271,53 +261,28 @@ def reduce_tracker(tracker: object, dump: Dump) -> ReduceValue:
 
 
 def reduce_tracked_list(tracked: Any, dump: Dump) -> ReduceValue:
-    """Reduce a tracked list to its items and its tracker, so that no tracking hook runs on load.
-
-    Args:
-        tracked: A ``TrackedList`` or a subclass.
-        dump: Not asked.
-    """
+    """Reduce a tracked list to its items and its tracker, so that no tracking hook runs on load."""
     return rebuild.rebuild_keras_container, (type(tracked),), vars(tracked), list.__iter__(tracked)
 
 
 def reduce_tracked_dict(tracked: Any, dump: Dump) -> ReduceValue:
-    """Reduce a tracked dict, ordered or not, likewise.
-
-    Args:
-        tracked: A ``TrackedDict``, a ``TrackedOrderedDict`` or a subclass.
-        dump: Not asked.
-    """
+    """Reduce a tracked dict, ordered or not, likewise."""
     return rebuild.rebuild_keras_container, (type(tracked),), vars(tracked), None, iter(tracked.items())
 
 
 def reduce_tracked_set(tracked: Any, dump: Dump) -> ReduceValue:
-    """Reduce a tracked set likewise.
-
-    Args:
-        tracked: A ``TrackedSet`` or a subclass.
-        dump: Not asked.
-    """
+    """Reduce a tracked set likewise."""
     state = (vars(tracked), list(tracked))
     return rebuild.rebuild_keras_container, (type(tracked),), state, None, None, rebuild.restore_keras_set
 
 
 def reduce_node(node: object, dump: Dump) -> ReduceValue:
-    """Reduce a node of a functional graph; the operations before it learn of it again on load.
-
-    Args:
-        node: One call of an operation on symbolic tensors.
-        dump: Not asked.
-    """
+    """Reduce a node of a functional graph; the operations before it learn of it again on load."""
     return rebuild.rebuild_keras_node, (), vars(node), None, None, rebuild.restore_keras_node
 
 
 def reduce_with_getattr(obj: object, dump: Dump) -> ReduceValue:
-    """Reduce an object whose ``__getattr__`` leans on attributes that an empty instance does not have.
-
-    Args:
-        obj: A ``DynamicBackend``, as preprocessing layers hold one.
-        dump: Not asked.
-    """
+    """Reduce a ``DynamicBackend``, whose ``__getattr__`` leans on attributes that an empty instance does not have."""
     return (
         rebuild.rebuild_keras_object,
         (type(obj), _runtime()),
@@ -329,12 +294,7 @@ def reduce_with_getattr(obj: object, dump: Dump) -> ReduceValue:
 
 
 def reduce_loss_entry(entry: Any, dump: Dump) -> ReduceValue:
-    """Reduce an entry of a compiled loss, whose class no pickle can name: it says that it is called otherwise.
-
-    Args:
-        entry: A ``CompileLoss.Loss``.
-        dump: Not asked.
-    """
+    """Reduce a ``CompileLoss.Loss``, whose class no pickle can name: it says that it is called otherwise."""
     return rebuild.rebuild_keras_loss_entry, tuple(entry)
 
 

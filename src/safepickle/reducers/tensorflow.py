@@ -46,36 +46,21 @@ def find_reducer(cls: type) -> Reducer | None:
 
 
 def reduce_static_table(table: Any, dump: Dump) -> ReduceValue:
-    """Reduce a ``tf.lookup.StaticHashTable`` to its keys and values; where they were read from does not matter.
-
-    Args:
-        table: Initialized or, as an unadapted Keras layer has one, not yet.
-        dump: Not asked.
-    """
+    """Reduce a ``tf.lookup.StaticHashTable`` to its keys and values; where they were read from does not matter."""
     keys, values = ([], []) if int(table.size()) == 0 else _content(table)
     dtypes = (table.key_dtype.name, table.value_dtype.name)
     return rebuild.rebuild_tf_static_table, (keys, values, dtypes, _value(table._default_value))
 
 
 def reduce_mutable_table(table: Any, dump: Dump) -> ReduceValue:
-    """Reduce a ``tf.lookup.experimental.MutableHashTable`` to its keys and values.
-
-    Args:
-        table: Of any content.
-        dump: Not asked.
-    """
+    """Reduce a ``tf.lookup.experimental.MutableHashTable`` to its keys and values."""
     keys, values = _content(table)
     dtypes = (table.key_dtype.name, table.value_dtype.name)
     return rebuild.rebuild_tf_mutable_table, (keys, values, dtypes, _value(table._default_value))
 
 
 def reduce_function(function: Any, dump: Dump) -> ReduceValue:
-    """Reduce a ``tf.function`` to its Python function and the options that it was made with.
-
-    Args:
-        function: Traced or not.
-        dump: Not asked.
-    """
+    """Reduce a ``tf.function`` to its Python function and the options that it was made with."""
     options = {
         "autograph": function._autograph,
         "input_signature": function.input_signature,
@@ -88,12 +73,7 @@ def reduce_function(function: Any, dump: Dump) -> ReduceValue:
 
 
 def reduce_default_strategy(strategy: object, dump: Dump) -> ReduceValue:
-    """Reduce the default strategy, which distributes nothing, to the one that is in force when it is loaded.
-
-    Args:
-        strategy: What ``tf.distribute.get_strategy()`` returns outside every scope.
-        dump: Not asked.
-    """
+    """Reduce the default strategy, which distributes nothing, to the one that is in force when it is loaded."""
     return rebuild.rebuild_tf_default_strategy, ()
 
 

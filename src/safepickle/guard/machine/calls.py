@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from safepickle.guard.limits import Malformed, Refusal
-from safepickle.guard.machine.state import Handler, MachineState
+from safepickle.guard.machine.state import MachineState
 from safepickle.guard.source import MOVED
 
 
@@ -36,9 +36,12 @@ def _two_lines(machine: MachineState, position: int, encoding: str) -> tuple[str
     return first.decode(encoding), second.decode(encoding), position
 
 
-def on_extension(machine: MachineState, data: Any, position: int) -> int:
+def on_ext1(machine: MachineState, data: Any, position: int) -> int:
     # A code that was used before comes from a cache that no find_class sees, so all are refused.
     raise Refusal("extension codes stand for names that the stream does not tell")
+
+
+on_ext2 = on_ext4 = on_ext1
 
 
 def on_reduce(machine: MachineState, data: Any, position: int) -> int:
@@ -111,20 +114,3 @@ def on_binpersid(machine: MachineState, data: Any, position: int) -> int:
     machine.keep(machine.stack[-1:])
     machine.stack[-1] = machine.backend.persistent(machine.stack[-1])
     return position
-
-
-HANDLERS: Final[dict[str, Handler]] = {
-    "GLOBAL": on_global,
-    "STACK_GLOBAL": on_stack_global,
-    "EXT1": on_extension,
-    "EXT2": on_extension,
-    "EXT4": on_extension,
-    "REDUCE": on_reduce,
-    "NEWOBJ": on_newobj,
-    "NEWOBJ_EX": on_newobj_ex,
-    "INST": on_inst,
-    "OBJ": on_obj,
-    "BUILD": on_build,
-    "PERSID": on_persid,
-    "BINPERSID": on_binpersid,
-}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
-from safepickle.guard.machine.state import Handler, MachineState, read_number
+from safepickle.guard.machine.state import MachineState, read_number
 
 
 def on_pop(machine: MachineState, data: Any, position: int) -> int:
@@ -61,17 +61,3 @@ def on_get(machine: MachineState, data: Any, position: int) -> int:
     line, position = machine.source.line(position)
     machine.get(read_number(line))
     return position
-
-
-HANDLERS: Final[dict[str, Handler]] = {
-    "POP": on_pop,
-    "POP_MARK": on_pop_mark,
-    "DUP": on_dup,
-    "MEMOIZE": on_memoize,
-    "BINPUT": on_binput,
-    "LONG_BINPUT": on_long_binput,
-    "PUT": on_put,
-    "BINGET": on_binget,
-    "LONG_BINGET": on_long_binget,
-    "GET": on_get,
-}

@@ -9,7 +9,7 @@ from struct import Struct
 from typing import Any, Final
 
 from safepickle.guard.limits import DIGITS, Malformed
-from safepickle.guard.machine.state import Handler, MachineState, read_number
+from safepickle.guard.machine.state import MachineState, read_number
 
 _INT: Final = Struct("<i")
 _FLOAT: Final = Struct(">d")
@@ -196,32 +196,3 @@ def on_next_buffer(machine: MachineState, data: Any, position: int) -> int:
 def on_readonly_buffer(machine: MachineState, data: Any, position: int) -> int:
     machine.stack[-1] = machine.backend.read_only(machine.stack[-1])
     return position
-
-
-HANDLERS: Final[dict[str, Handler]] = {
-    "NONE": on_none,
-    "NEWTRUE": on_newtrue,
-    "NEWFALSE": on_newfalse,
-    "BININT": on_binint,
-    "BININT1": on_binint1,
-    "BININT2": on_binint2,
-    "BINFLOAT": on_binfloat,
-    "LONG1": on_long1,
-    "LONG4": on_long4,
-    "INT": on_int,
-    "LONG": on_long,
-    "FLOAT": on_float,
-    "SHORT_BINUNICODE": on_short_binunicode,
-    "BINUNICODE": on_binunicode,
-    "BINUNICODE8": on_binunicode8,
-    "UNICODE": on_unicode,
-    "STRING": on_string,
-    "BINSTRING": on_binstring,
-    "SHORT_BINSTRING": on_short_binstring,
-    "SHORT_BINBYTES": on_short_binbytes,
-    "BINBYTES": on_binbytes,
-    "BINBYTES8": on_binbytes8,
-    "BYTEARRAY8": on_bytearray8,
-    "NEXT_BUFFER": on_next_buffer,
-    "READONLY_BUFFER": on_readonly_buffer,
-}

@@ -7,7 +7,7 @@ import re
 from typing import Any, Final
 
 from safepickle.guard.limits import OPEN_MARKS, LimitExceeded, Refusal
-from safepickle.guard.machine.state import Handler, MachineState
+from safepickle.guard.machine.state import MachineState
 
 _SCALARS: Final = frozenset(b"KMJGN\x88\x89\x8a")
 _SCALAR_RUN: Final = re.compile(
@@ -149,24 +149,3 @@ def on_frozenset(machine: MachineState, data: Any, position: int) -> int:
     machine.keys.enter_frozenset(value, items)
     machine.stack.append(value)
     return position
-
-
-HANDLERS: Final[dict[str, Handler]] = {
-    "MARK": on_mark,
-    "EMPTY_TUPLE": on_empty_tuple,
-    "TUPLE1": on_tuple1,
-    "TUPLE2": on_tuple2,
-    "TUPLE3": on_tuple3,
-    "TUPLE": on_tuple,
-    "EMPTY_LIST": on_empty_list,
-    "LIST": on_list,
-    "APPEND": on_append,
-    "APPENDS": on_appends,
-    "EMPTY_DICT": on_empty_dict,
-    "DICT": on_dict,
-    "SETITEM": on_setitem,
-    "SETITEMS": on_setitems,
-    "EMPTY_SET": on_empty_set,
-    "ADDITEMS": on_additems,
-    "FROZENSET": on_frozenset,
-}

@@ -45,14 +45,8 @@ def on_unknown(machine: MachineState, data: Any, position: int) -> int:
     raise Malformed(f"byte 0x{data[position - 1]:02x} is no opcode")
 
 
-_BY_NAME: Final[dict[str, Handler]] = {
-    **structures.HANDLERS,
-    **scalars.HANDLERS,
-    **memo.HANDLERS,
-    **calls.HANDLERS,
-    "STOP": on_stop,
-    "PROTO": on_proto,
-    "FRAME": on_frame,
-}
+_HANDLERS: Final[dict[str, Handler]] = {**vars(structures), **vars(scalars), **vars(memo), **vars(calls), **globals()}
 
-BY_BYTE: Final[list[Handler]] = [_BY_NAME[OPCODES[code].name] if code in OPCODES else on_unknown for code in range(256)]
+BY_BYTE: Final[list[Handler]] = [
+    _HANDLERS[f"on_{OPCODES[code].name.lower()}"] if code in OPCODES else on_unknown for code in range(256)
+]
