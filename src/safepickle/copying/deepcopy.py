@@ -68,7 +68,7 @@ def deepcopy(obj: T, memo: dict[Any, Any] | None = None, *, finalizers: Finalize
 deepcopy.__safepickle__ = True  # type: ignore[attr-defined]  # so that the walk doesn't take it for a class's own way
 
 
-def _is_own_method(frame: FrameType, obj: Any) -> bool:
+def _is_own_method(frame: FrameType, obj: object) -> bool:
     code = frame.f_code
     return code.co_name == "__deepcopy__" and code.co_argcount > 0 and frame.f_locals[code.co_varnames[0]] is obj
 
@@ -78,11 +78,11 @@ def _find_copier(cls: type) -> Copier | None:
     return first or find_strong_copier(cls)
 
 
-def _walk(obj: Any, memo: Memo, copier: Copier | None) -> Any:
+def _walk(obj: object, memo: Memo, copier: Copier | None) -> Any:
     return memo.copy_sealed(obj) if copier is None else copier(obj, memo)
 
 
-def copy_root(obj: Any, outer: dict[Any, Any] | None, copier: Copier | None, finalizers: Finalizers = "dead") -> Any:
+def copy_root(obj: object, outer: dict[Any, Any] | None, copier: Copier | None, finalizers: Finalizers = "dead") -> Any:
     """Copy ``obj`` and settle its references.
 
     Args:
@@ -139,7 +139,7 @@ def _warn_of_callbacks(memo: Memo) -> None:
 
 
 def _new_memo(finalizers: Finalizers) -> Memo:
-    def copy_apart(original: Any, memo: dict[Any, Any]) -> Any:
+    def copy_apart(original: object, memo: dict[Any, Any]) -> Any:
         return copy_root(original, memo, None, finalizers)
 
     return Memo(Plans(_COPIERS, _find_copier), copy_apart, finalizers)

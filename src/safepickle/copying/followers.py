@@ -52,7 +52,7 @@ def copy_followers(memo: Memo) -> bool:
     return has_found
 
 
-def copy_follower(follower: Any, memo: Memo) -> Any:
+def copy_follower(follower: object, memo: Memo) -> Any:
     """Copy something that leads into the graph; what it holds that does not is shared."""
     found = known_copy(memo, id(follower), MISSING)
     if found is not MISSING:
@@ -67,7 +67,7 @@ def copy_follower(follower: Any, memo: Memo) -> Any:
     return copied
 
 
-def note_callback(callback: Any, memo: Memo) -> None:
+def note_callback(callback: object, memo: Memo) -> None:
     """Note something that a weak reference or a finalizer calls, or hands to what it calls."""
     if type(callback) is rebuild.Owner:
         callback = callback.callback
@@ -75,14 +75,14 @@ def note_callback(callback: Any, memo: Memo) -> None:
         memo.callbacks[id(callback)] = callback
 
 
-def name_of_callback(callback: Any) -> str:
+def name_of_callback(callback: object) -> str:
     """Return the dotted name of a function that is called, or that of the type where it has none."""
     while type(callback) is functools.partial:
         callback = callback.func
     return dotted_name(callback if type(callback) in _NAMED else type(callback))
 
 
-def _copy_callback_or_leave_it_out(callback: Any, memo: Memo) -> None:
+def _copy_callback_or_leave_it_out(callback: object, memo: Memo) -> None:
     mark = memo.mark()
     try:
         copy_follower(callback, memo)
@@ -170,13 +170,13 @@ def _content(cell: types.CellType) -> tuple[Any, ...]:
         return ()
 
 
-def _if_copied(referent: Any, memo: Memo) -> tuple[Any, ...]:
+def _if_copied(referent: object, memo: Memo) -> tuple[Any, ...]:
     known = known_copy(memo, id(referent), MISSING)
     is_copied = id(referent) in memo.copied_for_sure or (known is not MISSING and known is not referent)
     return (referent,) if is_copied else ()
 
 
-def is_global(obj: Any) -> bool:
+def is_global(obj: object) -> bool:
     """Whether the name of a function or a class leads to it, so that its module owns it."""
     found: Any = sys.modules.get(getattr(obj, "__module__", None) or "")
     for name in getattr(obj, "__qualname__", "").split("."):
@@ -205,7 +205,7 @@ def _is_bare(follower: Any, memo: Memo) -> bool:
 def _unless_shared(copy: Copier) -> Copier:
     """Make the copier of a type that is met anywhere in the graph: it copies what is known to lead into it."""
 
-    def copy_or_wait(original: Any, memo: Memo) -> Any:
+    def copy_or_wait(original: object, memo: Memo) -> Any:
         found = known_copy(memo, id(original), MISSING)
         if found is not MISSING:
             return found
@@ -219,7 +219,7 @@ def _unless_shared(copy: Copier) -> Copier:
     return copy_or_wait
 
 
-def _must_copy(original: Any, memo: Memo) -> bool:
+def _must_copy(original: object, memo: Memo) -> bool:
     key = id(original)
     return key in memo.leading or (key in memo.copied_for_sure and key not in memo.building)
 
@@ -257,12 +257,12 @@ def _copy_own_cell(cell: types.CellType, memo: Memo) -> types.CellType:
     return copied
 
 
-def _set_default(function: types.FunctionType, index: int, value: Any) -> None:
+def _set_default(function: types.FunctionType, index: int, value: object) -> None:
     defaults = function.__defaults__ or ()
     function.__defaults__ = (*defaults[:index], value, *defaults[index + 1 :])
 
 
-def _set_keyword_default(function: types.FunctionType, name: str, value: Any) -> None:
+def _set_keyword_default(function: types.FunctionType, name: str, value: object) -> None:
     function.__kwdefaults__ = {**(function.__kwdefaults__ or {}), name: value}
 
 
@@ -316,7 +316,7 @@ def _copy_method(original: types.MethodType, memo: Memo) -> Any:
     return types.MethodType(function, owner) if found is MISSING else found
 
 
-def put(setter: Setter, holder: Any, key: Any, content: Any, memo: Memo) -> None:
+def put(setter: Setter, holder: object, key: object, content: object, memo: Memo) -> None:
     """Put what a follower holds into its copy, as soon as it is known whether that is copied."""
     copied = content
     if not _is_bare(content, memo):
@@ -327,7 +327,7 @@ def put(setter: Setter, holder: Any, key: Any, content: Any, memo: Memo) -> None
     setter(holder, key, copied)
 
 
-def _part(content: Any, memo: Memo) -> Any:
+def _part(content: object, memo: Memo) -> Any:
     """The same for what a follower holds in a place that can't be written again."""
     if _is_bare(content, memo):
         return content
@@ -341,7 +341,7 @@ def _part(content: Any, memo: Memo) -> Any:
     return content
 
 
-def _leads(content: Any, memo: Memo) -> bool:
+def _leads(content: object, memo: Memo) -> bool:
     is_known = known_copy(memo, id(content), MISSING) is not MISSING
     return is_known or _must_copy(content, memo) or issubclass(type(content), STANDARD_CONTAINERS)
 

@@ -60,7 +60,7 @@ class _Front(MutableMapping[type, Any]):
     def __init__(self, behind: MutableMapping[type, Any]) -> None:
         self.behind = behind
 
-    def get(self, cls: type, default: Any = None) -> Any:
+    def get(self, cls: type, default: object = None) -> Any:
         found = self.behind.get(cls, default)
         intercept = interceptor.get()
         if intercept is None or (found is _ATOMIC and cls not in FOLLOWED):
@@ -75,7 +75,7 @@ class _Front(MutableMapping[type, Any]):
     def __getitem__(self, cls: type) -> Any:
         return self.behind[cls]
 
-    def __setitem__(self, cls: type, copier: Any) -> None:
+    def __setitem__(self, cls: type, copier: object) -> None:
         self.behind[cls] = copier
 
     def __delitem__(self, cls: type) -> None:

@@ -91,7 +91,7 @@ def _holds_reference(value: Any) -> bool:
     return find_weak_type(cls) is not None
 
 
-def _copy_graph_module(original: Any, memo: Memo) -> Any:
+def _copy_graph_module(original: object, memo: Memo) -> Any:
     """Copy a module of `torch.fx` with the attributes that its graph doesn't name, as it is pickled."""
     found = known_copy(memo, id(original), MISSING)
     if found is not MISSING:

@@ -194,7 +194,7 @@ class Memo(dict[Any, Any]):
         by_id = (self, self.pending, self.simple, self.followers, self.callbacks)
         return *by_id, self.places, self.sealed, self.later, self.ephemerons, self.handed_out
 
-    def get(self, key: Any, default: Any = None) -> Any:
+    def get(self, key: object, default: object = None) -> Any:
         """The copy of the original with this id; asked by `copy.deepcopy`, the copy is made now."""
         found = known_copy(self, key, MISSING)
         if found is not MISSING:
@@ -212,16 +212,16 @@ class Memo(dict[Any, Any]):
 
     if ASKS_BY_CONTAINS:
 
-        def __contains__(self, key: Any) -> bool:
+        def __contains__(self, key: object) -> bool:
             return known_copy(self, key, MISSING) is not MISSING or asked_for(sys._getframe(1), key) is not NOT_ASKED
 
-        def __missing__(self, key: Any) -> Any:
+        def __missing__(self, key: object) -> Any:
             original = asked_for(sys._getframe(1), key)
             if original is NOT_ASKED:
                 raise KeyError(key)
             return self.copy_part(original)
 
-    def copy_part(self, original: Any, copier: Copier | None = None) -> Any:
+    def copy_part(self, original: object, copier: Copier | None = None) -> Any:
         """Copy a part for a running `__deepcopy__`, by ``copier`` if one is given."""
         copied = self.copy_sealed(original) if copier is None else copier(original, self)
         self.handed_out.append(copied)
@@ -239,7 +239,7 @@ class Memo(dict[Any, Any]):
             interceptor.reset(token)
 
     def _take_part_in(self, outer: Interceptor | None) -> Interceptor:
-        def intercept(original: Any, memo: Any, caller: FrameType | None) -> Copy | None:
+        def intercept(original: object, memo: object, caller: FrameType | None) -> Copy | None:
             if memo:
                 # The method's own: it says what is to be shared.
                 return None if outer is None else outer(original, memo, None)
@@ -256,7 +256,7 @@ class Memo(dict[Any, Any]):
             self.intercept = None
             uninstall()
 
-    def copy_sealed(self, original: Any) -> Any:
+    def copy_sealed(self, original: object) -> Any:
         """Copy ``original`` for a place that can't be written again."""
         copier = self.plans[type(original)]
         if copier is None:
@@ -266,7 +266,7 @@ class Memo(dict[Any, Any]):
             self.sealed.append(self.unplaced.pop())
         return copied
 
-    def place(self, setter: Setter, holder: Any, key: Any) -> None:
+    def place(self, setter: Setter, holder: object, key: object) -> None:
         """Note that the reference just returned went to ``holder[key]`` or ``holder.key``."""
         self.places.append((setter, holder, key, self.unplaced.pop()))
 
@@ -278,14 +278,14 @@ class Memo(dict[Any, Any]):
         """
         self.sealed.extend(ref for setter, _, _, ref in self.places[places:] if setter is operator.setitem)
 
-    def wait(self, reference: Any, pending: Pending) -> Any:
+    def wait(self, reference: object, pending: Pending) -> Any:
         """Leave ``reference`` as it is until the walk has ended."""
         self.pending[id(reference)] = pending
         self.alive.append(reference)
         self.unplaced.append(reference)
         return reference
 
-    def remember(self, original: Any, copied: Any) -> None:
+    def remember(self, original: object, copied: object) -> None:
         """Record a copy. What is its own copy is not recorded, as in `copy.deepcopy`."""
         if copied is not original:
             self[id(original)] = copied
@@ -327,11 +327,11 @@ class _NoPickler:
     def may_reduce_to_a_global(self, cls: type) -> bool:
         return False
 
-    def reduces_to_a_global(self, obj: Any) -> bool:
+    def reduces_to_a_global(self, obj: object) -> bool:
         return False
 
 
-def _is_pure_data(original: Any) -> bool:
+def _is_pure_data(original: object) -> bool:
     """Tell whether an object is a tensor or an array that holds no other object."""
     cls = type(original)
     library = cls.__module__.partition(".")[0]
@@ -340,6 +340,6 @@ def _is_pure_data(original: Any) -> bool:
     return library == "torch" and hasattr(cls, "data_ptr") and not getattr(original, "__dict__", True)
 
 
-def set_attribute(attributes: dict[str, Any], name: str, value: Any) -> None:
+def set_attribute(attributes: dict[str, Any], name: str, value: object) -> None:
     """The setter of what was placed among an instance's attributes; see `Memo.seal`."""
     attributes[name] = value

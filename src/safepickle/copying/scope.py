@@ -58,7 +58,7 @@ class _Scope:
         self._is_open = False
         self._method = None
 
-    def intercept(self, original: Any, memo: Any, caller: FrameType | None) -> Copy | None:
+    def intercept(self, original: object, memo: object, caller: FrameType | None) -> Copy | None:
         if not self._is_open or type(memo) is Memo:
             return None
         if not memo and caller is not None and _is_method(caller):

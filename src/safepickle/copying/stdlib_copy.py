@@ -41,7 +41,7 @@ FOLLOWED: Final = frozenset({weakref.ref, types.FunctionType, types.BuiltinFunct
 _DEEPCOPY_CODE: Final = copy.deepcopy.__code__
 
 
-def asked_for(frame: FrameType, key: Any) -> Any:
+def asked_for(frame: FrameType, key: object) -> Any:
     """Return the object that `copy.deepcopy` wants to know the copy of, or `NOT_ASKED`.
 
     Args:
@@ -81,7 +81,7 @@ class _ReferencesAreAskedFor:
                 copy._atomic_types = _SHARED_UNSEEN  # type: ignore[attr-defined]
 
 
-def _share(original: Any, memo: Any) -> Any:
+def _share(original: object, memo: object) -> Any:
     return original
 
 

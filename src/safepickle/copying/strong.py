@@ -180,7 +180,7 @@ def fill(
                 memo.place(setter, copied, key)
 
 
-def copy_plain_instance(original: Any, memo: Memo) -> Any:
+def copy_plain_instance(original: object, memo: Memo) -> Any:
     """Copy an instance that is its ``__dict__`` and nothing else."""
     found = known_copy(memo, id(original), MISSING)
     if found is not MISSING:
@@ -266,7 +266,7 @@ def _copy_method(original: types.MethodType, memo: Memo) -> types.MethodType:
 def _by_foreign_copier(copier: Copier) -> Copier:
     """A copier that somebody registered with the `copy` module."""
 
-    def copy_by_foreign_copier(original: Any, memo: Memo) -> Any:
+    def copy_by_foreign_copier(original: object, memo: Memo) -> Any:
         found = known_copy(memo, id(original), MISSING)
         if found is not MISSING:
             return found
@@ -279,7 +279,7 @@ def _by_foreign_copier(copier: Copier) -> Copier:
     return copy_by_foreign_copier
 
 
-def copy_by_method(original: Any, memo: Memo) -> Any:
+def copy_by_method(original: object, memo: Memo) -> Any:
     """Call `__deepcopy__`."""
     found = known_copy(memo, id(original), MISSING)
     if found is not MISSING:
@@ -304,7 +304,7 @@ def copy_by_method(original: Any, memo: Memo) -> Any:
     return copied
 
 
-def _place_attributes(original: Any, copied: Any, memo: Memo, places: int, sealed: int) -> None:
+def _place_attributes(original: object, copied: object, memo: Memo, places: int, sealed: int) -> None:
     """Give a place to those references, sealed since there were ``sealed``, that ``copied`` holds.
 
     As an attribute, or in a list or a dict that is one, and is not the original's.
@@ -331,14 +331,14 @@ def _place_attributes(original: Any, copied: Any, memo: Memo, places: int, seale
     memo.sealed[sealed:] = still_sealed
 
 
-def _keeps(copied: Any, parts: Iterable[Any]) -> bool:
+def _keeps(copied: object, parts: Iterable[Any]) -> bool:
     """Whether the containers among ``parts`` became attributes as they are, so that what was noted of them holds."""
     attributes = getattr(copied, "__dict__", None)
     kept = {id(attributes), *map(id, attributes.values())} if type(attributes) is dict else set()
     return all(id(part) in kept for part in parts if issubclass(type(part), (list, dict, set, deque)))
 
 
-def copy_by_reduction(original: Any, memo: Memo) -> Any:
+def copy_by_reduction(original: object, memo: Memo) -> Any:
     """Copy by the reduce value, or by a `__deepcopy__` that only the instance can tell of."""
     found = known_copy(memo, id(original), MISSING)
     if found is not MISSING:
@@ -349,7 +349,7 @@ def copy_by_reduction(original: Any, memo: Memo) -> Any:
     return copy_without_method(original, memo)
 
 
-def copy_without_method(original: Any, memo: Memo) -> Any:
+def copy_without_method(original: object, memo: Memo) -> Any:
     """Copy by the reduce value, whatever `__deepcopy__` there is."""
     value = _reduce(original)
     return original if isinstance(value, str) else _rebuild(original, memo, *value)
@@ -358,7 +358,7 @@ def copy_without_method(original: Any, memo: Memo) -> Any:
 def by_reducer(reducer: Reducer) -> Copier:
     """A copier from the type table of a dump, whose reduce values are meant for the order in which pickle builds."""
 
-    def copy_by_reducer(original: Any, memo: Memo) -> Any:
+    def copy_by_reducer(original: object, memo: Memo) -> Any:
         found = known_copy(memo, id(original), MISSING)
         if found is not MISSING:
             return found
@@ -370,7 +370,7 @@ def by_reducer(reducer: Reducer) -> Copier:
     return copy_by_reducer
 
 
-def _reduce(original: Any) -> Any:
+def _reduce(original: object) -> Any:
     reduce = copyreg.dispatch_table.get(type(original))
     if reduce is not None:
         return reduce(original)
@@ -384,11 +384,11 @@ def _reduce(original: Any) -> Any:
 
 
 def _rebuild(
-    original: Any,
+    original: object,
     memo: Memo,
     function: Callable[..., Any],
     args: tuple[Any, ...],
-    state: Any = None,
+    state: object = None,
     list_items: Iterable[Any] | None = None,
     dict_items: Iterable[tuple[Any, Any]] | None = None,
     set_state: Callable[[Any, Any], Any] | None = None,
@@ -436,12 +436,12 @@ def _add_items(
                 copied[memo.copy_sealed(key)] = memo.copy_sealed(item)
 
 
-def _find_set_state(copied: Any) -> Callable[[Any, Any], Any] | None:
+def _find_set_state(copied: object) -> Callable[[Any, Any], Any] | None:
     method = getattr(copied, "__setstate__", None)
     return None if method is None else lambda _, state: method(state)
 
 
-def _set_state(copied: Any, state: Any, memo: Memo, set_state: Callable[[Any, Any], Any]) -> None:
+def _set_state(copied: object, state: object, memo: Memo, set_state: Callable[[Any, Any], Any]) -> None:
     places, sealed = len(memo.places), len(memo.sealed)
     copier = memo.plans[type(state)]  # `memo.copy_sealed`, a frame less per level
     copied_state = state if copier is None else copier(state, memo)

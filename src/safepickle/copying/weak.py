@@ -37,7 +37,7 @@ def _copies_itself(cls: type, base: type) -> bool:
     return cls in copyreg.dispatch_table or any(not getattr(method, "__safepickle__", False) for method in found)
 
 
-def _copied(original: Any, memo: Memo) -> Any:
+def _copied(original: object, memo: Memo) -> Any:
     """The copy of an object if the walk makes one, ``MISSING`` as long as nobody knows."""
     found = known_copy(memo, id(original), MISSING)
     if found is MISSING and id(original) in memo.copied_for_sure and id(original) not in memo.building:
@@ -46,12 +46,12 @@ def _copied(original: Any, memo: Memo) -> Any:
     return found
 
 
-def _copy_or_same(original: Any, memo: Memo) -> Any:
+def _copy_or_same(original: object, memo: Memo) -> Any:
     copied = _copied(original, memo)
     return original if copied is MISSING else copied
 
 
-def _copied_callback(callback: Any, reference: Any, memo: Memo) -> Any:
+def _copied_callback(callback: object, reference: object, memo: Memo) -> Any:
     """The callback of a copied reference: the same one, unless it leads to something that was copied."""
     if type(callback) is Owner:
         return Owner(_copy_or_same(callback.referent, memo), _copied_callback(callback.callback, reference, memo))
@@ -65,7 +65,7 @@ def _copied_callback(callback: Any, reference: Any, memo: Memo) -> Any:
     return known_copy(memo, id(callback), callback)
 
 
-def _relink(reference: Any, pending: Pending, memo: Memo) -> Any:
+def _relink(reference: object, pending: Pending, memo: Memo) -> Any:
     """Copy a live reference now if everything is known, else at the end of the walk.
 
     One with a callback waits in any case, unless this walk is the last: were the walk to be repeated, the callback
@@ -81,11 +81,11 @@ def _relink(reference: Any, pending: Pending, memo: Memo) -> Any:
     return copied
 
 
-def _make(reference: Any, pending: Pending, memo: Memo) -> Any:
+def _make(reference: object, pending: Pending, memo: Memo) -> Any:
     return pending.make(_copy_or_same(pending.referent, memo), _copied_callback(pending.callback, reference, memo))
 
 
-def _known(reference: Any, memo: Memo) -> Any:
+def _known(reference: object, memo: Memo) -> Any:
     """The copy of a reference that was met before, the pending reference itself, or ``MISSING``."""
     if id(reference) in memo.pending:
         memo.unplaced.append(reference)
@@ -168,7 +168,7 @@ def _copy_weak_method(reference: weakref.WeakMethod[Any], memo: Memo) -> Any:
     return _relink(reference, Pending(method.__self__, callback, make), memo)
 
 
-def _copy_proxy(proxy: Any, memo: Memo) -> Any:
+def _copy_proxy(proxy: object, memo: Memo) -> Any:
     known = _known(proxy, memo)
     if known is not MISSING:
         return known
@@ -226,7 +226,7 @@ def _copy_owning_finalize(finalizer: OwningFinalize, memo: Memo) -> Any:
     return found
 
 
-def _copy_container(original: Any, memo: Memo) -> Any:
+def _copy_container(original: object, memo: Memo) -> Any:
     """Copy a weak container: an empty one of the same class, with the attributes that its class added, then entries."""
     found = known_copy(memo, id(original), MISSING)
     if found is not MISSING:
@@ -249,7 +249,7 @@ def _copy_container(original: Any, memo: Memo) -> Any:
     return copied
 
 
-def _copy_attributes(original: Any, copied: Any, known: Iterable[str], memo: Memo) -> Any:
+def _copy_attributes(original: object, copied: object, known: Iterable[str], memo: Memo) -> Any:
     """Give a copy what its class added to the ``known`` attributes of a base class."""
     memo.remember(original, copied)
     for name, value in _state_of(original, known).items():
@@ -260,13 +260,13 @@ def _copy_attributes(original: Any, copied: Any, known: Iterable[str], memo: Mem
     return copied
 
 
-def _copy_state(original: Any, known: Iterable[str], memo: Memo) -> dict[str, Any]:
+def _copy_state(original: object, known: Iterable[str], memo: Memo) -> dict[str, Any]:
     state = _state_of(original, known)
     # An attribute that is the original itself waits: only who makes the copy can put the copy there.
     return {name: value if value is original else memo.copy_sealed(value) for name, value in state.items()}
 
 
-def _state_of(original: Any, known: Iterable[str]) -> dict[str, Any]:
+def _state_of(original: object, known: Iterable[str]) -> dict[str, Any]:
     """Attributes, in ``__dict__`` and in slots, that are not among the ``known`` ones of a base class."""
     state = dict(getattr(original, "__dict__", {}))
     for name in copyreg._slotnames(type(original)):  # type: ignore[attr-defined]
@@ -301,7 +301,7 @@ def finish(memo: Memo) -> bool:
     return True
 
 
-def settle(reference: Any, memo: Memo) -> Any:
+def settle(reference: object, memo: Memo) -> Any:
     """What a pending reference becomes, now that the walk has ended; anything else is left as it is."""
     referent = memo.simple.get(id(reference), MISSING)
     if referent is not MISSING:
@@ -316,7 +316,7 @@ def settle(reference: Any, memo: Memo) -> Any:
     return settled
 
 
-def _is_wrong(reference: Any, memo: Memo) -> bool:
+def _is_wrong(reference: object, memo: Memo) -> bool:
     """Whether a pending reference must not stay as it is."""
     referent = memo.simple.get(id(reference), MISSING)
     if referent is not MISSING:
@@ -328,7 +328,7 @@ def _is_wrong(reference: Any, memo: Memo) -> bool:
     return not is_same or _copy_or_same(referent, memo) is not referent
 
 
-def _copied_referent(reference: Any, memo: Memo) -> Any:
+def _copied_referent(reference: object, memo: Memo) -> Any:
     """The referent of a pending reference if the walk has copied it, else None."""
     key = id(reference)
     referent = memo.simple[key] if key in memo.simple else memo.pending[key].referent if key in memo.pending else None
@@ -359,7 +359,7 @@ def _copy_values_of_outside_keys(memo: Memo) -> None:
         _copy_value(*entry, memo)
 
 
-def _copy_value(key: Any, value: Any, store: Callable[[Any, Any], None], memo: Memo) -> None:
+def _copy_value(key: object, value: object, store: Callable[[Any, Any], None], memo: Memo) -> None:
     copied_value = memo.copy_sealed(value)
     memo.later.append(lambda memo: store(_copy_or_same(key, memo), copied_value))
 

@@ -22,7 +22,7 @@ from safepickle.tracing.traversal import MAX_OBJECTS, Traversal, leave_outside
 __all__ = ["annotate", "find_path", "is_about_an_object", "locate_failure", "pass_path_on"]
 
 
-def find_path(root: Any, target: object, pickler: ReducingPickler) -> str | None:
+def find_path(root: object, target: object, pickler: ReducingPickler) -> str | None:
     """Find the path from `root` to `target`, which is known by identity.
 
     Weak references are followed only if `target` is not found without.
@@ -45,7 +45,7 @@ def find_path(root: Any, target: object, pickler: ReducingPickler) -> str | None
     return None
 
 
-def locate_failure(root: Any, error: BaseException, pickler: ReducingPickler) -> str | None:
+def locate_failure(root: object, error: BaseException, pickler: ReducingPickler) -> str | None:
     """Find the object over which a dump has failed.
 
     Each object is pickled again, alone, until one raises the same error.
@@ -62,7 +62,7 @@ def locate_failure(root: Any, error: BaseException, pickler: ReducingPickler) ->
     return _find_failure(root, error, pickler)[0]
 
 
-def _find_failure(root: Any, error: BaseException, pickler: ReducingPickler) -> tuple[str | None, Exception | None]:
+def _find_failure(root: object, error: BaseException, pickler: ReducingPickler) -> tuple[str | None, Exception | None]:
     """Return the path of the object over which a dump has failed, and what it raises alone, where that is known."""
     if isinstance(error, EndlessError):
         return _deepest_path(root, pickler), None
@@ -79,7 +79,7 @@ def _find_failure(root: Any, error: BaseException, pickler: ReducingPickler) -> 
     return similar
 
 
-def annotate(error: BaseException, root: Any, pickler: ReducingPickler) -> None:
+def annotate(error: BaseException, root: object, pickler: ReducingPickler) -> None:
     """Give the error of a failed dump the path of the object that caused it: a note and ``pickle_path``.
 
     CPython's own notes on the way there are dropped, since the path says the same; those on what happens below the
@@ -136,7 +136,7 @@ def is_about_an_object(error: BaseException, pickler: ReducingPickler) -> bool:
     return isinstance(error, Exception) and not isinstance(error, Warning | MemoryError) and not pickler.file_failed
 
 
-def _deepest_path(root: Any, pickler: ReducingPickler) -> str:
+def _deepest_path(root: object, pickler: ReducingPickler) -> str:
     """Walk as the pickler does, depth first, and return the path at which objects are nested deepest."""
     deepest: list[Edge] = []
     with recording(pickler):
@@ -160,5 +160,5 @@ def _deepest_path(root: Any, pickler: ReducingPickler) -> str:
         return join(deepest)
 
 
-def _copy(referent: Any) -> OutsideFate:
+def _copy(referent: object) -> OutsideFate:
     return "strong"

@@ -86,7 +86,7 @@ class Expander:
         self._one_level = _OneLevel(self)
         self.typed = False
 
-    def expand(self, obj: Any) -> Expansion:
+    def expand(self, obj: object) -> Expansion:
         """Expand one object; an error of its reducer becomes part of the answer."""
         expansion = Expansion()
         if self._persistent_id is not None:
@@ -112,7 +112,7 @@ class Expander:
             expansion.shortcuts = len(shorter)
         return expansion
 
-    def reduce(self, obj: Any) -> Any:
+    def reduce(self, obj: object) -> Any:
         """Return the reduce value of an object as the C pickler would find it.
 
         Source:
@@ -144,7 +144,7 @@ class _OneLevel(pickle.Pickler):
         self._expander = expander
         self._strings = expander._strings
 
-    def run(self, obj: Any, expansion: Expansion) -> None:
+    def run(self, obj: object, expansion: Expansion) -> None:
         """Write `obj` alone, and tell what it took and what it leads to."""
         self.calls = -1
         self._fetched = 0
@@ -184,7 +184,7 @@ class _OneLevel(pickle.Pickler):
         self._children.append((self.calls, obj))
         return 0
 
-    def reducer_override(self, obj: Any) -> Any:
+    def reducer_override(self, obj: object) -> Any:
         value = self._expander.reduce(obj)
         if type(value) is tuple:
             self._value = value
@@ -196,7 +196,7 @@ class _OneLevel(pickle.Pickler):
         self._buffers += memoryview(buffer).nbytes
         return False
 
-    def _name(self, obj: Any) -> list[tuple[Edge, Any]]:
+    def _name(self, obj: object) -> list[tuple[Edge, Any]]:
         children = self._children
         if not children:
             return []
@@ -250,7 +250,7 @@ class _Sink:
         return len(data)
 
 
-def _materialize(value: Any) -> Any:
+def _materialize(value: object) -> Any:
     """Make lists of the iterators in a reduce value, so that they can be named as well as written."""
     if type(value) is not tuple or len(value) < 4:
         return value
@@ -264,7 +264,7 @@ def _with_iterators(value: tuple[Any, ...]) -> tuple[Any, ...]:
     return (*value[:3], *(iter(part) if type(part) is list else part for part in value[3:5]), *value[5:])
 
 
-def _parts(obj: Any, value: tuple[Any, ...]) -> set[int]:
+def _parts(obj: object, value: tuple[Any, ...]) -> set[int]:
     """Return the ids of the parts of a reduce value that are not separate objects: arguments and state."""
     if len(value) < 2:
         return set()

@@ -26,7 +26,7 @@ _MOST_NAMED: Final = 1_000
 
 
 def lost_references(
-    root: Any, pickler: ReducingPickler, known: Dump, count: int, memo: Mapping[int, Any]
+    root: object, pickler: ReducingPickler, known: Dump, count: int, memo: Mapping[int, Any]
 ) -> tuple[LostReference, ...]:
     """Find what a dump warns about.
 
@@ -50,7 +50,7 @@ def lost_references(
         found.close()
 
 
-def _find(root: Any, pickler: ReducingPickler, known: Dump, memo: Mapping[int, Any]) -> Generator[LostReference]:
+def _find(root: object, pickler: ReducingPickler, known: Dump, memo: Mapping[int, Any]) -> Generator[LostReference]:
     traversal = Traversal(root, pickler, is_stored=known.is_persisted)
     taken = 0
     with contextlib.closing(iter(traversal)) as visits:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import types
-from typing import Any, Final
+from typing import Final
 
 __all__ = ["EndlessError", "Made"]
 
@@ -49,7 +49,7 @@ class Made:
         self._existing: set[int] | None = None
         self._frozen = 0
 
-    def count(self, obj: Any, before: int) -> int:
+    def count(self, obj: object, before: int) -> int:
         """Return how many objects in a row were, or may have been, made on the way, `obj` the last of them.
 
         Args:

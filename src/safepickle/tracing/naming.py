@@ -54,7 +54,7 @@ _KINDS: Final[dict[type, str]] = {
 _LITERALS = (str, int, bytes, bool, type(None), float)
 
 
-def kind_of(reference: Any) -> str:
+def kind_of(reference: object) -> str:
     """Name the class of a weak reference as a person does."""
     return _KINDS.get(type(reference)) or dotted_name(type(reference))
 
@@ -74,7 +74,7 @@ def join(edges: Iterable[Edge], begun: str = "$") -> str:
     return path
 
 
-def key_edge(mapping: Any, key: object, position: int) -> Edge:
+def key_edge(mapping: object, key: object, position: int) -> Edge:
     """Name the value of a mapping under `key`, which stands at `position`."""
     literal = _literal(key)
     return ("list(", f".values())[{position}]") if literal is None else f"[{literal}]"
@@ -94,7 +94,7 @@ def attribute_edge(name: object) -> Edge:
     return NEAREST
 
 
-def name_children(obj: Any, value: Any, typed: bool, protocol: int, wanted: Sequence[object]) -> list[Edge]:
+def name_children(obj: object, value: object, typed: bool, protocol: int, wanted: Sequence[object]) -> list[Edge]:
     """Name the children that the reduce value of an object has shown.
 
     Args:
@@ -119,7 +119,7 @@ def name_children(obj: Any, value: Any, typed: bool, protocol: int, wanted: Sequ
 
 
 def _sources(
-    obj: Any, value: Any, typed: bool, protocol: int, missing: set[int]
+    obj: object, value: object, typed: bool, protocol: int, missing: set[int]
 ) -> Iterator[Iterable[tuple[int, Edge]]]:
     """Yield names, the best first; later ones are computed only if children are still without one."""
     own = instance_dict(obj)
@@ -139,7 +139,7 @@ def _sources(
         yield _reduce_names(obj, value, protocol)
 
 
-def instance_dict(obj: Any) -> dict[Any, Any]:
+def instance_dict(obj: object) -> dict[Any, Any]:
     """Return the ``__dict__`` of an object without running code of its class."""
     if issubclass(type(obj), type):
         return dict(type.__dict__["__dict__"].__get__(obj))
@@ -150,7 +150,7 @@ def instance_dict(obj: Any) -> dict[Any, Any]:
     return found if type(found) is dict else {}
 
 
-def _members(obj: Any) -> Iterator[tuple[str, Any]]:
+def _members(obj: object) -> Iterator[tuple[str, Any]]:
     """Yield what slots hold, a class's own and those of types written in C, such as ``partial.func``."""
     for cls in type(obj).__mro__:
         for descriptor in list(cls.__dict__.values()):
@@ -161,7 +161,7 @@ def _members(obj: Any) -> Iterator[tuple[str, Any]]:
                     continue
 
 
-def is_attribute(obj: Any, part: object) -> bool:
+def is_attribute(obj: object, part: object) -> bool:
     """Tell whether an attribute of an object holds `part`, so that it is more than a part of its reduce value."""
     if any(part is child for child in instance_dict(obj).values()) or any(part is child for _, child in _members(obj)):
         return True
@@ -182,7 +182,7 @@ def _sequence_names(items: Iterable[Any], prefix: str, missing: set[int]) -> Ite
             yield id(item), f"{prefix}[{position}]"
 
 
-def _mapping_names(mapping: Any, pairs: Iterable[tuple[Any, Any]], missing: set[int]) -> Iterator[tuple[int, Edge]]:
+def _mapping_names(mapping: object, pairs: Iterable[tuple[Any, Any]], missing: set[int]) -> Iterator[tuple[int, Edge]]:
     for position, (key, item) in enumerate(pairs):
         if id(item) in missing:
             yield id(item), key_edge(mapping, key, position)
@@ -288,7 +288,7 @@ def _function_names(function: Any, value: Any) -> Iterator[tuple[int, Edge]]:
         yield id(state[1].get("__globals__")), ".__globals__"
 
 
-def _class_names(cls: Any, own: dict[Any, Any]) -> Iterator[tuple[int, Edge]]:
+def _class_names(cls: object, own: dict[Any, Any]) -> Iterator[tuple[int, Edge]]:
     for position, base in enumerate(type.__dict__["__bases__"].__get__(cls)):
         yield id(base), f".__bases__[{position}]"
     for name, item in own.items():
@@ -297,18 +297,18 @@ def _class_names(cls: Any, own: dict[Any, Any]) -> Iterator[tuple[int, Edge]]:
         yield id(item), f".__dict__[{name!r}]" if bound else attribute_edge(name)
 
 
-def _cell_names(cell: Any, value: Any) -> Iterator[tuple[int, Edge]]:
+def _cell_names(cell: Any, value: object) -> Iterator[tuple[int, Edge]]:
     try:
         yield id(cell.cell_contents), ".cell_contents"
     except ValueError:
         return
 
 
-def _code_names(code: types.CodeType, value: Any) -> Iterator[tuple[int, Edge]]:
+def _code_names(code: types.CodeType, value: object) -> Iterator[tuple[int, Edge]]:
     yield id(code.co_consts), ".co_consts"
 
 
-def _finalize_names(finalizer: Any, value: Any = None) -> Iterator[tuple[int, Edge]]:
+def _finalize_names(finalizer: Any, value: object = None) -> Iterator[tuple[int, Edge]]:
     found = finalizer.peek()
     if found is not None:
         _, function, args, kwargs = found
@@ -327,7 +327,7 @@ _SPECIAL: Final[dict[type, Any]] = {
 }
 
 
-def weak_edges(reference: Any) -> Names:
+def weak_edges(reference: object) -> Names:
     """Name what a weak reference or a weak container leads to: referents, and what hangs on them.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from safepickle.options import DumpOptions
 from safepickle.reduce_value import ReduceTuple, ReduceValue
@@ -32,13 +32,13 @@ class ReducingPickler(Walker, Protocol):
     def file_failed(self) -> bool:
         """Whether a dump has failed over its file."""
 
-    def reducer_override(self, obj: Any) -> ReduceValue:
+    def reducer_override(self, obj: object) -> ReduceValue:
         """Return the reduce value of `obj`, or NotImplemented to leave it to the C pickler."""
 
-    def reduce_value(self, obj: Any) -> ReduceTuple | str:
+    def reduce_value(self, obj: object) -> ReduceTuple | str:
         """Return the reduce value that the pickler uses for `obj`, which is not an exact builtin."""
 
-    def is_replaced(self, obj: Any) -> bool:
+    def is_replaced(self, obj: object) -> bool:
         """Tell whether something else is pickled in the place of `obj`."""
 
     def asking(self, known: Dump) -> AbstractContextManager[None]:

@@ -21,7 +21,7 @@ _Shortcuts: TypeAlias = Iterable[tuple[Edge, Any]]
 _IN_PLACE: Final = frozenset({str, bytes, int, float, bool, type(None)})
 
 
-def shortcuts(obj: Any, shown: list[tuple[Edge, Any]]) -> list[tuple[Edge, Any]]:
+def shortcuts(obj: object, shown: list[tuple[Edge, Any]]) -> list[tuple[Edge, Any]]:
     """Return edges and objects that can be reached more shortly from `obj`.
 
     Args:
@@ -37,7 +37,7 @@ def shortcuts(obj: Any, shown: list[tuple[Edge, Any]]) -> list[tuple[Edge, Any]]
     return []
 
 
-def member_edge(members: Any, name: Any, position: int, kinds: AbstractSet[str]) -> Edge:
+def member_edge(members: object, name: object, position: int, kinds: AbstractSet[str]) -> Edge:
     """Name a submodule, parameter or buffer as a person reaches it, or give `NEAREST` where nobody could type it.
 
     Args:
@@ -58,7 +58,7 @@ def member_edge(members: Any, name: Any, position: int, kinds: AbstractSet[str])
     return attribute_edge(name) if name.isidentifier() else NEAREST
 
 
-def _in_module(module: Any, shown: set[int]) -> _Shortcuts:
+def _in_module(module: object, shown: set[int]) -> _Shortcuts:
     kinds = {base.__name__ for base in type(module).__mro__ if str(base.__module__).startswith("torch.")}
     is_sequence = bool(kinds & {"Sequential", "ModuleList", "ParameterList"})
     own = instance_dict(module)

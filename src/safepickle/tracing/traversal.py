@@ -23,12 +23,12 @@ MAX_OBJECTS: Final = 5_000_000
 """Where a traversal gives up: an object whose reducer always makes new ones has no end."""
 
 
-def leave_outside(referent: Any) -> OutsideFate:
+def leave_outside(referent: object) -> OutsideFate:
     """Answer for every outside referent that it does not belong to the pickle."""
     return "tombstone"
 
 
-def is_container(reference: Any) -> bool:
+def is_container(reference: object) -> bool:
     """Tell whether what a dump has decided about holds several references."""
     weak = find_weak_type(type(reference))
     return weak is None or not weak.is_single
@@ -56,7 +56,7 @@ class Traversal:
 
     def __init__(
         self,
-        root: Any,
+        root: object,
         pickler: ReducingPickler,
         fate: Callable[[Any], OutsideFate] = leave_outside,
         outside: bool = False,
@@ -106,7 +106,7 @@ class Traversal:
                 for number, question in due:
                     self._enter(number, question)
 
-    def is_by_reference(self, referent: Any) -> bool:
+    def is_by_reference(self, referent: object) -> bool:
         """Tell whether the other side imports a referent, so that it counts as kept wherever it is met."""
         with recording(self._pickler) as recorder:
             return recorder._is_by_reference(referent)
@@ -118,10 +118,10 @@ class Traversal:
             return self.walk.path(source)
         return self.walk.path(source, self._names(question.reference).get(id(question.referent), ""))
 
-    def _is_kept(self, referent: Any) -> bool:
+    def _is_kept(self, referent: object) -> bool:
         return id(referent) in self.walk.numbers or self.is_by_reference(referent)
 
-    def _names(self, reference: Any) -> Names:
+    def _names(self, reference: object) -> Names:
         if self._last_named[0] is not reference:
             self._last_named = (reference, weak_edges(reference))
         return self._last_named[1]

@@ -40,7 +40,7 @@ class Walk:
         whole: False once something was passed over, because the reduce functions make new objects without end.
     """
 
-    def __init__(self, root: Any, expander: Expander) -> None:
+    def __init__(self, root: object, expander: Expander) -> None:
         self.objects: list[Any] = []
         self.book = PathTable()
         self.numbers: dict[int, int] = {}
@@ -73,7 +73,7 @@ class Walk:
                 self.enter(number, edge, child, shortcut=position < expansion.shortcuts)
             yield number, expansion
 
-    def enter(self, parent: int, edge: Edge, child: Any, shortcut: bool = False) -> None:
+    def enter(self, parent: int, edge: Edge, child: object, shortcut: bool = False) -> None:
         """Have an object visited, unless it has been."""
         if id(child) in self.numbers:
             return
