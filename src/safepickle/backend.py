@@ -92,9 +92,7 @@ def backend(
     aliases: Aliases | None = None,
     missing: Missing | None = None,
 ) -> Backend:
-    """Return a module-shaped object with options bound.
-
-    ``torch.save(model, f, pickle_module=safepickle.backend(weakrefs="strong"))``
+    """Return a module-shaped object with options bound, for ``pickle_module=``.
 
     Args:
         protocol: As for `dumps`.
@@ -111,6 +109,13 @@ def backend(
     Raises:
         TypeError: An item of `allow` or `aliases` is of the wrong kind.
         ValueError: An option has no such value.
+
+    Examples:
+        >>> strict = safepickle.backend(weakrefs="strict", allow=())
+        >>> strict.loads(strict.dumps({"epoch": 3}))
+        {'epoch': 3}
+
+        With torch: ``torch.save(model, path, pickle_module=safepickle.backend(weakrefs="strong"))``.
     """
     return Backend(
         DumpOptions(protocol, weakrefs, finalizers, unpicklable),

@@ -35,6 +35,10 @@ LostReference: TypeAlias = tuple[str, str, str, str]
 class WeakReferenceError(pickle.PicklingError):
     """A weak reference that the policy ``"strict"`` does not let become a tombstone.
 
+    Raised by a dump. What to do: pickle the owner of the referent too, or choose another policy: ``weakrefs="relink"``
+    leaves a tombstone, ``"strong"`` carries a copy. For a cycle, give the referent a ``__reduce__`` whose arguments do
+    not lead back.
+
     Attributes:
         path: Where the reference is, seen from the root (``$.layers[2]._parent``), or None when it was not found.
         referent_type: Dotted name of the referent's type.
@@ -79,12 +83,21 @@ class NestingError(pickle.PicklingError, RecursionError):
     """Pickling recurses more deeply than the interpreter allows.
 
     It is a `RecursionError`, which plain pickle raises, and a `pickle.PicklingError`, as cloudpickle raises.
+
+    Raised by a dump. What to do: the note names the path. Look there for a ``__reduce__`` or ``__getstate__`` that
+    recurses, or that makes a new object at each call.
     """
 
 
 @public
 class StateDictError(RuntimeError):
     """A state dict that does not fit the module; the module is as it was. torch raises a `RuntimeError` here as well.
+
+    Raised by `safepickle.integrations.torch.load_state_dict`. What to do: read the table in the message: it lists every
+    key that does not fit. ``strict=False`` loads what fits.
+
+    Args:
+        message: What does not fit, as a table.
 
     Attributes:
         report: What fits and what does not: a `safepickle.integrations.torch.LoadReport`.
@@ -101,6 +114,9 @@ class StateDictError(RuntimeError):
 @public
 class StateDictWarning(UserWarning):
     """Entries that a state dict leaves out, because nothing but a weak proxy holds them.
+
+    Given by `safepickle.integrations.torch.state_dict`. What to do: keep a strong reference to the tensor where it is
+    registered, or register the tensor itself.
 
     Attributes:
         module: Dotted name of the module's type.
@@ -126,6 +142,10 @@ class WeakReferenceWarning(UserWarning):
 
     It points at the user's own line, and by default Python shows what is the same from one line once. The text names
     the first paths. It is data, and holds none of the objects.
+
+    Given by a dump under ``weakrefs="relink"``. What to do: pickle the owner of the referents too, or pass
+    ``weakrefs="strong"`` to carry copies, ``"strict"`` for an error, ``"tombstone"`` for silence. `explain` lists every
+    such reference.
 
     Attributes:
         counts: How many references point outside the pickle, by the dotted name of the referent's type.
@@ -225,6 +245,9 @@ class WeakReferenceWarning(UserWarning):
 class CallbackWarning(WeakReferenceWarning):
     """Callbacks that `deepcopy` left out: they lead to what was copied, and cannot be copied themselves.
 
+    Given by `deepcopy`. What to do: let the callback hold what it needs by a weak reference, or give what cannot be
+    copied a ``__deepcopy__``.
+
     Attributes:
         counts: How many references and finalizers came back without one, by the dotted name of the callback.
     """
@@ -241,6 +264,9 @@ class CallbackWarning(WeakReferenceWarning):
 @public
 class UnpicklableWarning(UserWarning):
     """Objects that nothing can pickle were replaced by tombstones; one warning for each dump.
+
+    Given by a dump with ``unpicklable="tombstone"`` or a callable. What to do: after the load put new objects in the
+    place of the tombstones. `explain` lists the objects before the dump.
 
     Attributes:
         lost: For each: the dotted name of its type, its path, and why it could not be pickled.
@@ -272,6 +298,9 @@ def _listed(counts: dict[str, int]) -> str:
 @public
 class KerasFallbackWarning(UserWarning):
     """A Keras object is pickled as Keras's own archive, because the inside of this Keras is not what is expected.
+
+    Given by a dump. What to do: use a Keras that safepickle is tested with, or choose the archive with
+    `safepickle.integrations.keras.use_route`.
 
     Attributes:
         cls: Dotted name of the object's class.

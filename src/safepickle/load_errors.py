@@ -80,6 +80,9 @@ class MissingGlobalError(_NotFound, pickle.UnpicklingError, AttributeError):
 
     It is an `AttributeError`, which plain pickle raises, and a `pickle.UnpicklingError`.
 
+    Raised by a load. What to do: if it has moved, pass ``aliases={"old.name": "new.name"}``. If it is gone,
+    ``missing="stub"`` loads a placeholder that keeps its state.
+
     Attributes:
         module: The module.
         global_name: The name that is not in it.
@@ -95,7 +98,14 @@ class MissingGlobalError(_NotFound, pickle.UnpicklingError, AttributeError):
 
 @public
 class MissingModuleError(_NotFound, pickle.UnpicklingError, ModuleNotFoundError):
-    """The module of a class or function that a pickle names is not there. See `MissingGlobalError`."""
+    """The module of a class or function that a pickle names is not there.
+
+    It is a `ModuleNotFoundError`, which plain pickle raises, and a `pickle.UnpicklingError`. Its attributes are those
+    of `MissingGlobalError`.
+
+    Raised by a load. What to do: install the package that has the module. If it has moved, pass ``aliases=``. If it is
+    gone, pass ``missing="stub"``.
+    """
 
     def __str__(self) -> str:
         return self._explain(f"there is no module {self.module}", self.module)
@@ -106,6 +116,9 @@ class UnpicklableError(AttributeError, TypeError):
     """Something is asked of an object that could not be pickled: only its tombstone was loaded.
 
     It is an `AttributeError` and a `TypeError`, so that ``hasattr`` and the like see an object without attributes.
+
+    Raised when a tombstone that ``unpicklable=`` left is used. What to do: put a new object in the place of the
+    tombstone.
 
     Attributes:
         wanted: What was asked of it, such as ``.recv`` or ``()``.
@@ -132,6 +145,9 @@ class UnpicklableError(AttributeError, TypeError):
 class UnpicklableStateWarning(UserWarning):
     """An object's ``__setstate__`` failed at load over a tombstone in its state, so the state was set without it.
 
+    Given by a load. What to do: put new objects in the place of the tombstones, and do what ``__setstate__`` would have
+    done.
+
     Attributes:
         object_type: Dotted name of the object's type.
         cause: What ``__setstate__`` raised.
@@ -152,6 +168,9 @@ class UnpicklableStateWarning(UserWarning):
 @public
 class ChecksumError(pickle.UnpicklingError):
     """A pickle that is not what its checksum says, or that has none where one is required.
+
+    Raised by a load, before anything is loaded. What to do: get an undamaged copy of the file. Where the checksum is
+    missing, pass ``checksum="check"``.
 
     Attributes:
         reason: ``"mismatch"``, ``"truncated"``, ``"header"`` (the checksum itself is damaged) or ``"missing"``.
@@ -184,6 +203,8 @@ class ChecksumError(pickle.UnpicklingError):
 class NotAPickleError(pickle.UnpicklingError):
     """What was to be loaded is no pickle, but something else that was recognised. Plain pickle's error is its cause.
 
+    Raised by a load. What to do: the message names the loader to use, or says to fetch the file again.
+
     Attributes:
         file: The name of the file, or ``""``.
         found: What it is, in a word or two: ``"safetensors"``, ``"HTML or XML"``.
@@ -202,12 +223,18 @@ class NotAPickleError(pickle.UnpicklingError):
 
 @public
 class EmptyFileError(NotAPickleError, EOFError):
-    """What was to be loaded is empty. It is an `EOFError`, which plain pickle raises, as well."""
+    """What was to be loaded is empty. It is an `EOFError`, which plain pickle raises, as well.
+
+    Raised by a load. What to do: the file was never written, or was cut off: fetch it or save it again.
+    """
 
 
 @public
 class GuardedLoadError(pickle.UnpicklingError):
     """A guarded load stopped before it did anything that it should not.
+
+    Raised by a load with ``allow=``, as one of its subclasses. What to do: see the subclasses. `inspect` says what the
+    file holds, and runs none of it.
 
     Attributes:
         file: What was loaded: its name, the member of an archive behind it, or ``""`` for bytes.
@@ -247,21 +274,31 @@ class GuardedLoadError(pickle.UnpicklingError):
 
 @public
 class NotAllowedError(GuardedLoadError):
-    """A pickle asks for something that is not allowed: a name, a call, or a state."""
+    """A pickle asks for something that is not allowed: a name, a call, or a state.
+
+    Raised by a load with ``allow=``. What to do: if you trust the name in the message, add it to ``allow=``. Some names
+    can never be allowed; the message says why.
+    """
 
     _what = "not allowed"
 
 
 @public
 class DamagedPickleError(GuardedLoadError):
-    """A file is not a complete pickle: truncated, damaged, contradicting itself, or another kind of file."""
+    """A file is not a complete pickle: truncated, damaged, contradicting itself, or another kind of file.
+
+    Raised by a load with ``allow=``. What to do: get an undamaged copy of the file.
+    """
 
     _what = "damaged"
 
 
 @public
 class LoadLimitError(GuardedLoadError):
-    """A pickle asks for more memory or time than one of its length may."""
+    """A pickle asks for more memory or time than one of its length may.
+
+    Raised by a load with ``allow=``. What to do: if you trust the file, load it without ``allow=``.
+    """
 
     _what = "over a limit"
 
@@ -269,6 +306,9 @@ class LoadLimitError(GuardedLoadError):
 @public
 class KerasVersionWarning(UserWarning):
     """A pickle holds Keras objects of another version of Keras, which may keep other attributes.
+
+    Given by a load. What to do: check what was loaded, or load it with the other version and write it with
+    ``model.save()``.
 
     Attributes:
         written: The version that the pickle was written with.

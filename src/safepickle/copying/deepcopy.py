@@ -56,6 +56,17 @@ def deepcopy(obj: T, memo: dict[Any, Any] | None = None, *, finalizers: Finalize
     Raises:
         copy.Error: An object says nothing of how it is copied.
         RecursionError: The object is nested deeper than Python's recursion limit allows.
+        ValueError: `finalizers` is not a known value.
+
+    Examples:
+        >>> import weakref
+        >>> class Node:
+        ...     pass
+        >>> node = Node()
+        >>> node.itself = weakref.ref(node)
+        >>> copy = safepickle.deepcopy(node)
+        >>> copy.itself() is copy
+        True
     """
     check_finalizers(finalizers)
     # A method that calls `super().__deepcopy__(memo)` wants its own object copied without being asked again.

@@ -28,8 +28,22 @@ def deepcopying(*, finalizers: Finalizers = "dead") -> Iterator[None]:
     Args:
         finalizers: What becomes of finalizers, as in `safepickle.deepcopy`.
 
+    Yields:
+        Nothing.
+
     Raises:
         ValueError: `finalizers` is not a known value.
+
+    Examples:
+        >>> import copy, weakref
+        >>> class Node:
+        ...     pass
+        >>> node = Node()
+        >>> node.itself = weakref.ref(node)
+        >>> with safepickle.deepcopying():
+        ...     copied = copy.deepcopy(node)
+        >>> copied.itself() is copied
+        True
     """
     check_finalizers(finalizers)
     scope = _Scope(finalizers)

@@ -51,10 +51,21 @@ class Pickler(BasePickler):
 
     Raises:
         ValueError: An option has no such value, or `buffer_callback` is given with a protocol below 5.
+
+    Examples:
+        >>> import io
+        >>> file = io.BytesIO()
+        >>> pickler = safepickle.Pickler(file, weakrefs="strict")
+        >>> pickler.dump({"epoch": 3})
+        >>> safepickle.loads(file.getvalue())
+        {'epoch': 3}
     """
 
     def dump(self, obj: object) -> None:
         """Write the pickle of `obj` to the file.
+
+        Args:
+            obj: Any object. It is not changed.
 
         Raises:
             WeakReferenceError: The policy is ``"strict"`` and a referent is not in the pickle.
@@ -155,6 +166,12 @@ def dump(
     Raises:
         TypeError: `file` is no place to write to; the message says where the two arguments are swapped.
         OSError: The file cannot be written or replaced. What was there before is there still.
+        Exception: As for `Pickler.dump`.
+
+    Examples:
+        >>> safepickle.dump([1, 2, 3], "numbers.pkl.gz", checksum=True)
+        >>> safepickle.load("numbers.pkl.gz")
+        [1, 2, 3]
     """
     options: dict[str, Any] = {"fix_imports": fix_imports, "buffer_callback": buffer_callback}
     options |= {"weakrefs": weakrefs, "finalizers": finalizers, "unpicklable": unpicklable}
@@ -201,7 +218,34 @@ def dumps(
     finalizers: Finalizers = "dead",
     unpicklable: Unpicklable = "raise",
 ) -> bytes:
-    """Return the pickle of `obj` as bytes. See `Pickler` for the arguments and the errors."""
+    """Return the pickle of `obj` as bytes.
+
+    Args:
+        obj: Any object. It is not changed.
+        protocol: 0 to 5; None is ``HIGHEST_PROTOCOL``.
+        fix_imports: As for `Pickler`.
+        buffer_callback: As for `Pickler`.
+        weakrefs: As for `Pickler`.
+        finalizers: As for `Pickler`.
+        unpicklable: As for `Pickler`.
+
+    Returns:
+        The pickle. Any unpickler reads it: safepickle has to be installed only where the pickle names it.
+
+    Raises:
+        ValueError: An option has no such value.
+        Exception: As for `Pickler.dump`.
+
+    Examples:
+        >>> import weakref
+        >>> class Node:
+        ...     pass
+        >>> node = Node()
+        >>> node.itself = weakref.ref(node)
+        >>> copy = safepickle.loads(safepickle.dumps(node))
+        >>> copy.itself() is copy
+        True
+    """
     file = io.BytesIO()
     if unpicklable != "raise":
         options: dict[str, Any] = {"weakrefs": weakrefs, "finalizers": finalizers, "unpicklable": unpicklable}

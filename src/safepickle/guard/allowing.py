@@ -38,16 +38,24 @@ def allow_list(items: Iterable[AllowItem] | None) -> AllowList | None:
 def allowing(*items: AllowItem) -> Iterator[None]:
     """Guard every load in a block, and allow `items` in it beside the built-in list.
 
-    ``with safepickle.allowing(Net): model = safepickle.load("net.pkl")``
-
     Blocks nest, and add up. The list holds for this thread, or this asyncio task, alone.
 
     Args:
         *items: Classes, functions, and strings ``"module:name"``.
 
+    Yields:
+        Nothing.
+
     Raises:
         TypeError: An item is of another kind.
         ValueError: An item can never be allowed; the message says why.
+
+    Examples:
+        >>> import argparse
+        >>> data = safepickle.dumps(argparse.Namespace(epoch=3))
+        >>> with safepickle.allowing(argparse.Namespace):
+        ...     safepickle.loads(data)
+        Namespace(epoch=3)
     """
     from safepickle.guard.allow_list import AllowList
 

@@ -62,6 +62,11 @@ def register() -> Callable[[], None]:
 
     Returns:
         A function that undoes all this in this process and for clusters that are made later.
+
+    Examples:
+        >>> import safepickle.integrations.dask
+        >>> undo = safepickle.integrations.dask.register()  # before LocalCluster()
+        >>> undo()
     """
     before = families["pickle"]
     for name in (FAMILY, "pickle"):
@@ -91,7 +96,11 @@ def register() -> Callable[[], None]:
 
 
 def dask_setup(server: Any) -> None:
-    """Register in a worker or a scheduler that has this module among its preloads."""
+    """Register in a worker or a scheduler that has this module among its preloads. dask calls it.
+
+    Args:
+        server: The worker or the scheduler.
+    """
     register()
 
 

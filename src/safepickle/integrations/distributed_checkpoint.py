@@ -44,8 +44,6 @@ class _Pickled(_Whole):
 class SafePickleSavePlanner(DefaultSavePlanner):  # type: ignore[misc]
     """The planner for `torch.distributed.checkpoint.save` and `async_save`.
 
-    ``dcp.save(state, checkpoint_id=path, planner=SafePickleSavePlanner())``
-
     Args:
         weakrefs: What becomes of weak references to what is not in the same value, as in `safepickle.dumps`.
         finalizers: What becomes of finalizers, as in `safepickle.dumps`.
@@ -53,6 +51,16 @@ class SafePickleSavePlanner(DefaultSavePlanner):  # type: ignore[misc]
         whole: Keys, beside those of extra states, whose values are saved in one piece, whatever they hold. Tensors
             inside are not sharded then. The planner that loads needs the same keys.
         **options: Those of torch's `DefaultSavePlanner`.
+
+    Examples:
+        >>> import torch.distributed.checkpoint as dcp
+        >>> from safepickle.integrations.distributed_checkpoint import SafePickleLoadPlanner, SafePickleSavePlanner
+        >>> state = {"names": {"cat": 0}}
+        >>> metadata = dcp.save(state, checkpoint_id="sharded", planner=SafePickleSavePlanner(), no_dist=True)
+        >>> fresh = {"names": {"cat": 1}}
+        >>> dcp.load(fresh, checkpoint_id="sharded", planner=SafePickleLoadPlanner(), no_dist=True)
+        >>> fresh
+        {'names': {'cat': 0}}
     """
 
     def __init__(
@@ -71,11 +79,25 @@ class SafePickleSavePlanner(DefaultSavePlanner):  # type: ignore[misc]
     def set_up_planner(
         self, state_dict: dict[str, Any], storage_meta: StorageMeta | None = None, is_coordinator: bool = False
     ) -> None:
-        """Take the state dict that is to be saved, and mark what is to stay in one piece."""
+        """Take the state dict that is to be saved, and mark what is to stay in one piece. torch calls it.
+
+        Args:
+            state_dict: What is to be saved.
+            storage_meta: As torch has it.
+            is_coordinator: Whether this process plans for the others.
+        """
         super().set_up_planner(_mark(state_dict, self._whole), storage_meta, is_coordinator)
 
     def transform_object(self, write_item: Any, object: Any) -> Any:
-        """Pickle a value that is no tensor."""
+        """Pickle a value that is no tensor. torch calls it.
+
+        Args:
+            write_item: What torch plans to write.
+            object: The value.
+
+        Returns:
+            The value to write: bytes in an `io.BytesIO`, or a tensor.
+        """
         if write_item.type == WriteItemType.BYTE_IO:
             return io.BytesIO(_pickled(object, self._backend))
         return super().transform_object(write_item, object)
@@ -91,6 +113,16 @@ class SafePickleLoadPlanner(DefaultLoadPlanner):  # type: ignore[misc]
     Args:
         whole: As for `SafePickleSavePlanner`.
         **options: Those of torch's `DefaultLoadPlanner`.
+
+    Examples:
+        >>> import torch.distributed.checkpoint as dcp
+        >>> from safepickle.integrations.distributed_checkpoint import SafePickleLoadPlanner, SafePickleSavePlanner
+        >>> planner = SafePickleSavePlanner(whole=["callbacks"])
+        >>> metadata = dcp.save({"callbacks": [1, 2]}, checkpoint_id="whole", planner=planner, no_dist=True)
+        >>> fresh = {"callbacks": []}
+        >>> dcp.load(fresh, checkpoint_id="whole", planner=SafePickleLoadPlanner(whole=["callbacks"]), no_dist=True)
+        >>> fresh
+        {'callbacks': [1, 2]}
     """
 
     def __init__(self, *, whole: Collection[str] = (), **options: Any) -> None:
@@ -100,7 +132,13 @@ class SafePickleLoadPlanner(DefaultLoadPlanner):  # type: ignore[misc]
     def set_up_planner(
         self, state_dict: dict[str, Any], metadata: Metadata | None = None, is_coordinator: bool = False
     ) -> None:
-        """Take the state dict that is to be filled, and mark what was saved in one piece."""
+        """Take the state dict that is to be filled, and mark what was saved in one piece. torch calls it.
+
+        Args:
+            state_dict: What is to be filled.
+            metadata: That of the checkpoint.
+            is_coordinator: Whether this process plans for the others.
+        """
         # In place for a moment: torch replaces tensors on the meta device in the very dictionaries that it is given.
         replaced = list(_wholes(state_dict, self._whole))
         try:
@@ -112,7 +150,12 @@ class SafePickleLoadPlanner(DefaultLoadPlanner):  # type: ignore[misc]
                 holder[key] = value
 
     def load_bytes(self, read_item: Any, value: io.BytesIO) -> None:
-        """Unpickle a value and put it into the state dict."""
+        """Unpickle a value and put it into the state dict. torch calls it.
+
+        Args:
+            read_item: What torch plans to read.
+            value: The pickle.
+        """
         location = None if torch.accelerator.is_available() else "cpu"
         loaded = torch.load(value, map_location=location, pickle_module=safepickle, weights_only=False)
         key = read_item.dest_index.fqn
@@ -130,15 +173,22 @@ class SafePickleStager(DefaultStager):  # type: ignore[misc]
     """The stager for `torch.distributed.checkpoint.async_save`: values that are no tensors are pickled when they are
     staged.
 
-    ``dcp.async_save(state, planner=SafePickleSavePlanner(), async_stager=SafePickleStager())``
-
     torch's own stager copies values, and leaves the weak references of the copies pointing at the originals. Extra
     states from `safepickle.integrations.torch` copy well without it.
 
     Args:
         options: Where and how tensors are staged: torch's `StagingOptions`; by default to ordinary memory, before
             `stage` returns.
-        weakrefs: As for `SafePickleSavePlanner`, as are `finalizers`, `unpicklable` and `whole`.
+        weakrefs: As for `SafePickleSavePlanner`.
+        finalizers: As for `SafePickleSavePlanner`.
+        unpicklable: As for `SafePickleSavePlanner`.
+        whole: As for `SafePickleSavePlanner`.
+
+    Examples:
+        >>> import torch.distributed.checkpoint as dcp
+        >>> from safepickle.integrations.distributed_checkpoint import SafePickleSavePlanner, SafePickleStager
+        >>> options = {"planner": SafePickleSavePlanner(), "async_stager": SafePickleStager()}
+        >>> # dcp.async_save(state, checkpoint_id="checkpoint", **options), in a process group
     """
 
     def __init__(
@@ -155,7 +205,15 @@ class SafePickleStager(DefaultStager):  # type: ignore[misc]
         self._whole = frozenset(whole)
 
     def stage(self, state_dict: dict[str, Any], **keywords: Any) -> Any:
-        """Return a copy of the state dict that training does not change any more."""
+        """Return a copy of the state dict that training does not change any more. torch calls it.
+
+        Args:
+            state_dict: What is to be saved.
+            **keywords: Those of torch's `DefaultStager.stage`.
+
+        Returns:
+            The copy, with pickles in the place of what is no tensor.
+        """
         marked = _mark(state_dict, self._whole)
         return super().stage(_pickle_values(marked, self._backend), **keywords)
 

@@ -33,8 +33,23 @@ def register(accelerator: Accelerator, **objects: Any) -> Callable[[], None]:
     (the unwrapped models in the order of ``prepare``) and ``objects`` by name; references between them are kept. See
     `load`.
 
+    Args:
+        accelerator: The one that saves.
+        **objects: What goes into the file, by name.
+
     Returns:
         A function that undoes it.
+
+    Examples:
+        >>> import torch
+        >>> from accelerate import Accelerator
+        >>> from safepickle.integrations.huggingface import load, register
+        >>> accelerator = Accelerator(cpu=True)
+        >>> model = accelerator.prepare(torch.nn.Linear(2, 2))
+        >>> undo = register(accelerator, notes={"epoch": 3})
+        >>> folder = accelerator.save_state("checkpoint")
+        >>> load("checkpoint")["notes"]
+        {'epoch': 3}
     """
 
     def save(models: list[torch.nn.Module], weights: list[Any], output_dir: str) -> None:
@@ -51,6 +66,16 @@ def trainer_callback(**objects: Any) -> TrainerCallback:
     """Return a callback for ``Trainer(callbacks=[...])`` that writes the model and ``objects`` into each checkpoint.
 
     The file holds a dict: ``"model"``, and ``objects`` by name; references between them are kept. See `load`.
+
+    Args:
+        **objects: What goes into the file, by name.
+
+    Returns:
+        The callback.
+
+    Examples:
+        >>> from safepickle.integrations.huggingface import trainer_callback
+        >>> callback = trainer_callback(notes={"epoch": 3})  # Trainer(callbacks=[callback])
     """
     from transformers import TrainerCallback
 
@@ -67,7 +92,21 @@ def load(checkpoint: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
 
     Args:
         checkpoint: The folder.
-        options: For `torch.load`, such as ``map_location``. It runs what the file says: load only what you trust.
+        **options: For `torch.load`, such as ``map_location``. It runs what the file says: load only what you trust.
+
+    Returns:
+        What the file holds, by name.
+
+    Raises:
+        FileNotFoundError: Nothing was written into this folder.
+
+    Examples:
+        >>> import pathlib, torch
+        >>> from safepickle.integrations.huggingface import FILE_NAME, load
+        >>> pathlib.Path("saved").mkdir()
+        >>> torch.save({"model": None, "notes": {"epoch": 3}}, pathlib.Path("saved", FILE_NAME))
+        >>> load("saved")["notes"]
+        {'epoch': 3}
     """
     loaded: dict[str, Any] = torch.load(
         Path(checkpoint, FILE_NAME), pickle_module=safepickle, weights_only=False, **options

@@ -24,6 +24,11 @@ def register() -> Callable[[], None]:
 
     Returns:
         A function that puts back the pickler that was set before.
+
+    Examples:
+        >>> import safepickle.integrations.joblib
+        >>> undo = safepickle.integrations.joblib.register()  # before joblib.Parallel
+        >>> undo()
     """
     before = get_loky_pickler_name()
     set_loky_pickler("safepickle")

@@ -54,16 +54,14 @@ def _checkpoint_io_classes() -> tuple[type, ...]:
 class SafePickleIO(*_checkpoint_io_classes()):  # type: ignore[misc]
     """A checkpoint plugin that saves with safepickle, and patches Lightning's test of hyper-parameters in this process.
 
-    Use it as ``Trainer(plugins=[SafePickleIO()])``. Of the same objects it warns at the first checkpoint that loses
-    them, not at every one.
+    It warns of the same objects at the first checkpoint that loses them, and not again.
 
     Weak references between what is in the checkpoint come back as they were. Local files are replaced as a whole: a
     save that fails leaves the last checkpoint standing.
 
     When a run begins, Lightning deletes every hyper-parameter that plain pickle refuses. As long as a `SafePickleIO`
     exists, Lightning's test (`is_picklable` in its ``utilities.parsing``, which the constructor replaces for the whole
-    process) asks safepickle as well, so that those are
-    kept and saved.
+    process) asks safepickle as well, so that those are kept and saved.
 
     Args:
         weakrefs: What becomes of weak references, as in `safepickle.dumps`.
@@ -72,6 +70,14 @@ class SafePickleIO(*_checkpoint_io_classes()):  # type: ignore[misc]
         weights_only: Whether to load nothing but tensors and plain data, where the trainer does not say.
             Hyper-parameters and callbacks may be anything, so the default is False: load only checkpoints that you
             trust.
+
+    Examples:
+        >>> import lightning.pytorch
+        >>> from safepickle.integrations.lightning import SafePickleIO
+        >>> plugin = SafePickleIO(weakrefs="tombstone")
+        >>> trainer = lightning.pytorch.Trainer(plugins=[plugin], logger=False, accelerator="cpu")
+        >>> trainer.strategy.checkpoint_io is plugin
+        True
     """
 
     def __init__(
@@ -103,8 +109,14 @@ class SafePickleIO(*_checkpoint_io_classes()):  # type: ignore[misc]
     ) -> None:
         """Save a checkpoint to a path or URL.
 
+        Args:
+            checkpoint: What Lightning has gathered.
+            path: Where to. A local file is replaced as a whole.
+            storage_options: None.
+
         Raises:
             TypeError: `storage_options` is given: there are none.
+            Exception: As for `safepickle.Pickler.dump`. The last checkpoint is left as it was.
         """
         if storage_options is not None:
             raise TypeError("SafePickleIO has no storage options: leave out storage_options=")
@@ -124,10 +136,19 @@ class SafePickleIO(*_checkpoint_io_classes()):  # type: ignore[misc]
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Load a checkpoint from a path or URL, to the CPU unless `map_location` says otherwise.
+        """Load a checkpoint from a path or URL.
+
+        Args:
+            path: Where from.
+            map_location: Where tensors go, as for `torch.load`.
+            weights_only: Whether to load nothing but tensors and plain data; None is what the plugin was made with.
+
+        Returns:
+            The checkpoint, with ``"state_dict"``, ``"hyper_parameters"`` and what else Lightning has put into it.
 
         Raises:
             FileNotFoundError: There is no such file.
+            pickle.UnpicklingError: `weights_only` is True, and the file holds more.
         """
         filesystem, location = _filesystem_of(path)
         if weights_only is None:
@@ -143,7 +164,11 @@ class SafePickleIO(*_checkpoint_io_classes()):  # type: ignore[misc]
         return checkpoint
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
-        """Remove a checkpoint, if it is there."""
+        """Remove a checkpoint, if it is there.
+
+        Args:
+            path: A path or URL.
+        """
         filesystem, location = _filesystem_of(path)
         if filesystem.exists(location):
             filesystem.rm(location, recursive=True)

@@ -38,6 +38,14 @@ def context(method: str | None = None) -> Any:
 
     Raises:
         ValueError: The platform has no such start method.
+
+    Examples:
+        >>> from safepickle.integrations.multiprocessing import context
+        >>> receiver, sender = context("spawn").Pipe(duplex=False)
+        >>> with receiver, sender:
+        ...     sender.send({"epoch": 3})
+        ...     receiver.recv()
+        {'epoch': 3}
     """
     return _CONTEXTS[type(multiprocessing.get_context(method))]()
 

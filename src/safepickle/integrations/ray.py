@@ -25,8 +25,17 @@ def register(*classes: type) -> Callable[[], None]:
     same pickle, so the weak references inside are relinked. Call it after `ray.init`. Workers that send such objects
     back need it as well: see `setup_hook`.
 
+    Args:
+        *classes: The classes. An instance of a subclass is not concerned.
+
     Returns:
         A function that undoes it.
+
+    Examples:
+        >>> from argparse import Namespace
+        >>> from safepickle.integrations.ray import register
+        >>> undo = register(Namespace)  # after ray.init()
+        >>> undo()
     """
     for cls in classes:
         ray.util.register_serializer(cls, serializer=_serialize, deserializer=_deserialize)
@@ -41,7 +50,19 @@ def register(*classes: type) -> Callable[[], None]:
 
 
 def setup_hook(*classes: type) -> Callable[[], object]:
-    """Return what `register` is to every worker: ``ray.init(runtime_env={"worker_process_setup_hook": ...})``."""
+    """Return what makes every worker call `register`.
+
+    Args:
+        *classes: As for `register`.
+
+    Returns:
+        A function for ``ray.init(runtime_env={"worker_process_setup_hook": ...})``.
+
+    Examples:
+        >>> from argparse import Namespace
+        >>> from safepickle.integrations.ray import setup_hook
+        >>> runtime_env = {"worker_process_setup_hook": setup_hook(Namespace)}  # ray.init(runtime_env=runtime_env)
+    """
 
     # ray asks for a plain function.
     def register_in_worker() -> None:

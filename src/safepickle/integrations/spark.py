@@ -16,12 +16,32 @@ class SafepickleSerializer(FramedSerializer):  # type: ignore[misc]
 
     Spark writes elements in batches, each batch as one pickle: a weak reference whose referent is in the same batch is
     relinked, and which elements share a batch is up to Spark. So let each element hold what it refers to.
+
+    Examples:
+        >>> from safepickle.integrations.spark import SafepickleSerializer
+        >>> serializer = SafepickleSerializer()  # SparkContext(serializer=serializer)
+        >>> serializer.loads(serializer.dumps([1, 2]))
+        [1, 2]
     """
 
     def dumps(self, obj: Any) -> bytes:
-        """Pickle a batch."""
+        """Pickle a batch.
+
+        Args:
+            obj: The elements.
+
+        Returns:
+            One pickle.
+        """
         return safepickle.dumps(obj)
 
     def loads(self, obj: bytes) -> Any:
-        """Unpickle a batch."""
+        """Unpickle a batch.
+
+        Args:
+            obj: One pickle.
+
+        Returns:
+            The elements.
+        """
         return safepickle.loads(obj)

@@ -51,11 +51,17 @@ class Unpickler(_Unopened, pickle.Unpickler):
             for a guarded load, which takes these and the built-in list; ``()`` is the built-in list alone.
         aliases: Dotted names of old (of classes, functions, modules or packages), each with the one of today, or with
             the class or function itself. The guard decides on the name of today.
-        missing: What becomes of a name that is nowhere: ``"raise"``; ``"stub"``: a placeholder class of that name.
+        missing: What becomes of a name that does not exist: ``"raise"``; ``"stub"``: a placeholder class of that name.
 
     Raises:
         TypeError: `allow` holds something of another kind.
         ValueError: `allow` holds what can never be allowed; the message says why.
+
+    Examples:
+        >>> import io
+        >>> file = io.BytesIO(safepickle.dumps({"epoch": 3}))
+        >>> safepickle.Unpickler(file, allow=()).load()
+        {'epoch': 3}
     """
 
     def __init__(
@@ -108,12 +114,15 @@ class Unpickler(_Unopened, pickle.Unpickler):
     def load(self) -> Any:
         """Load the next object.
 
+        Returns:
+            The object.
+
         Raises:
             NotAPickleError, EmptyFileError: The file is of another format, which was recognised, or empty.
             NotAllowedError: The guard is on, and the stream asks for what is not allowed.
             DamagedPickleError: The guard is on, and this is not a whole pickle.
             LoadLimitError: The guard is on, and the stream costs more than one of its length may.
-            MissingGlobalError, MissingModuleError: A name is nowhere. They are the `AttributeError` and the
+            MissingGlobalError, MissingModuleError: There is no such name. They are the `AttributeError` and the
                 `ModuleNotFoundError` of plain pickle.
         """
         start = position_of(self._file)
@@ -144,7 +153,19 @@ class Unpickler(_Unopened, pickle.Unpickler):
         return explain_format(error, self._file, start, _name_of(self._file))
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        """Return the object of a name; guarded, only if it is allowed."""
+        """Return the class or function of a name. A subclass may override it, as with `pickle.Unpickler`.
+
+        Args:
+            module_name: Dotted name of the module.
+            global_name: Its name there; with dots for what stands inside a class.
+
+        Returns:
+            The class, the function, or a placeholder of it.
+
+        Raises:
+            NotAllowedError: The guard is on, and the name is not allowed.
+            MissingGlobalError, MissingModuleError: There is no such name.
+        """
         if self._loader is None:
             if self._names is None:
                 return super().find_class(module_name, global_name)
@@ -178,6 +199,8 @@ def load(
     whatever its name is, and what its format has of checksums is verified. A load that takes long draws a progress bar,
     as `dump` does.
 
+    Without `allow` the file can run any code: load only what you trust.
+
     Args:
         file: An open binary file, a path, or an address such as ``"s3://bucket/key"`` where fsspec is installed.
         fix_imports: As for `pickle.load`.
@@ -189,12 +212,17 @@ def load(
         allow: None for pickle's contract: the file can run anything. Classes, functions and ``"module:name"`` strings
             for a guarded load; ``()`` is the built-in list alone.
         aliases: Names that have moved, as for `Unpickler`.
-        missing: ``"raise"``, or ``"stub"`` for placeholders of what is nowhere, as for `Unpickler`.
+        missing: ``"raise"``, or ``"stub"`` for placeholders of what does not exist, as for `Unpickler`.
         mmap: Of paths alone: map the large arrays and tensors of a file of `dump` or of ``torch.save`` into memory, so
             that each is read when it is first looked at. They can be written to, and the file stays as it is. A
             checksum is verified first, which reads the whole file: ``checksum="ignore"`` passes it over.
 
+    Returns:
+        The object.
+
     Raises:
+        TypeError: `file` is neither a path nor an open file.
+        OSError: The file cannot be read.
         ValueError: `mmap` is asked for an open file, an address, a compressed file, with `buffers`, or of a guarded
             load, which reads all that it checks.
         ChecksumError: The file is damaged or truncated.
@@ -202,7 +230,12 @@ def load(
         NotAllowedError: The guard is on, and the file asks for what is not allowed.
         DamagedPickleError: The guard is on, and this is not a whole pickle.
         LoadLimitError: The guard is on, and the file costs more than one of its length may.
-        MissingGlobalError, MissingModuleError: A name is nowhere.
+        MissingGlobalError, MissingModuleError: There is no such name.
+
+    Examples:
+        >>> safepickle.dump({"epoch": 3}, "checkpoint.pkl")
+        >>> safepickle.load("checkpoint.pkl", allow=())
+        {'epoch': 3}
     """
     if not hasattr(file, "read") and not is_path(file):
         raise TypeError(
@@ -240,10 +273,32 @@ def loads(
     aliases: Aliases | None = None,
     missing: Missing | None = None,
 ) -> Any:
-    """Load an object from bytes, or from any other buffer. See `load` for the arguments and the errors.
+    """Load an object from bytes, or from any other buffer.
+
+    Without `allow` the bytes can run any code: load only what you trust.
+
+    Args:
+        data: The pickle: bytes, or another object with the buffer protocol.
+        fix_imports: As for `pickle.loads`.
+        encoding: As for `pickle.loads`.
+        errors: As for `pickle.loads`.
+        buffers: The out-of-band buffers, as for `pickle.loads`.
+        checksum: As for `load`.
+        allow: As for `load`.
+        aliases: As for `load`.
+        missing: As for `load`.
+
+    Returns:
+        The object.
 
     Raises:
         TypeError: `data` is text, a path or an open file.
+        Exception: As for `load`.
+
+    Examples:
+        >>> data = safepickle.dumps({"epoch": 3})
+        >>> safepickle.loads(data, allow=())
+        {'epoch': 3}
     """
     if type(data) is not bytes:
         _hold_for_buffer(data)

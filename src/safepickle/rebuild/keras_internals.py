@@ -187,6 +187,11 @@ def misfit() -> str | None:
 
     Returns:
         The first difference found, or None when all is as expected.
+
+    Examples:
+        >>> from safepickle.integrations.keras import misfit
+        >>> print(misfit())
+        None
     """
     try:
         found = parts()

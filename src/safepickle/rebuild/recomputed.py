@@ -46,6 +46,14 @@ class Recomputed(Generic[T]):
         factory: What builds the value.
         args: Its positional arguments.
         kwargs: Its keyword arguments.
+
+    Examples:
+        >>> table = safepickle.Recomputed(range, 1_000_000)
+        >>> copy = safepickle.loads(safepickle.dumps(table))
+        >>> copy.is_built
+        False
+        >>> copy.value
+        range(0, 1000000)
     """
 
     __slots__ = ("__weakref__", "_building", "_lock", "_value", "args", "factory", "kwargs")

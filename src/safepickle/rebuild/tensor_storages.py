@@ -28,13 +28,22 @@ _current: ContextVar[MapLocation] = ContextVar("safepickle_map_location", defaul
 def map_location(location: MapLocation) -> Iterator[None]:
     """For the length of the block, restore tensors where `location` says, in loads of this thread or task.
 
-    ``with map_location("cpu"): model = safepickle.load(path)``
-
     Without it a tensor goes back to the device that it was on, or to the CPU where there is no such device.
 
     Args:
         location: As in `torch.load`: a device or its name for all tensors, a mapping from names to names, or a
             function of storage and name that returns the storage, moved, or None to leave it to the default.
+
+    Yields:
+        Nothing.
+
+    Examples:
+        >>> import torch
+        >>> from safepickle.integrations.torch import map_location
+        >>> data = safepickle.dumps(torch.zeros(3))
+        >>> with map_location("meta"):
+        ...     safepickle.loads(data).device
+        device(type='meta')
     """
     token = _current.set(location)
     try:

@@ -50,6 +50,18 @@ class Tombstone(weakref.ref[Any]):
         reason: ``"dead"``: the referent was gone. ``"outside"``: the referent was not in the pickle. ``"cycle"``: the
             referent could not exist yet when the reference had to be made. ``"policy"``: it was asked for.
         referent_type: Dotted name of the referent's type, or None when it is unknown.
+
+    Examples:
+        >>> import weakref
+        >>> class Parent:
+        ...     pass
+        >>> parent = Parent()
+        >>> data = safepickle.dumps([weakref.ref(parent)], weakrefs="tombstone")
+        >>> [reference] = safepickle.loads(data)
+        >>> reference
+        <safepickle.Tombstone: policy, was a weak reference to __main__.Parent>
+        >>> print(reference())
+        None
     """
 
     __slots__ = ("reason", "referent_type")
@@ -90,6 +102,21 @@ class StrongRef(weakref.ref[T]):
 
     It stands where a weak reference stood whose owner stayed outside the pickle: ``isinstance(x, weakref.ref)``
     holds, ``x()`` gives the copy, and deleting the reference lets the copy go.
+
+    Args:
+        referent: What it refers to and owns.
+        callback: As for `weakref.ref`.
+
+    Examples:
+        >>> import weakref
+        >>> class Parent:
+        ...     name = "parent"
+        >>> parent = Parent()
+        >>> [reference] = safepickle.loads(safepickle.dumps([weakref.ref(parent)], weakrefs="strong"))
+        >>> reference().name
+        'parent'
+        >>> isinstance(reference, weakref.ref)
+        True
     """
 
     # The callback owns the referent, not a slot: slots are cleared while the reference is still in the referent's list

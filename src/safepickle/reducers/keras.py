@@ -41,8 +41,17 @@ def use_route(route: Route) -> Iterator[None]:
     Args:
         route: ``"graph"`` for the object graph, ``"archive"`` for Keras's own archive.
 
+    Yields:
+        Nothing.
+
     Raises:
         ValueError: The route is unknown.
+
+    Examples:
+        >>> from safepickle.integrations.keras import current_route, use_route
+        >>> with use_route("archive"):
+        ...     current_route()
+        'archive'
     """
     if route not in get_args(Route):
         raise ValueError(
@@ -56,7 +65,16 @@ def use_route(route: Route) -> Iterator[None]:
 
 
 def current_route() -> Route:
-    """The route that a dump takes now."""
+    """Tell which route a dump of Keras objects takes now.
+
+    Returns:
+        ``"graph"`` or ``"archive"``.
+
+    Examples:
+        >>> from safepickle.integrations.keras import current_route
+        >>> current_route()
+        'graph'
+    """
     return _route.get()
 
 

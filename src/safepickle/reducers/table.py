@@ -148,6 +148,15 @@ def register(cls: type, reducer: Callable[[Any], ReduceValue]) -> None:
 
     Raises:
         TypeError: `cls` is not a class, or `reducer` cannot be called.
+
+    Examples:
+        >>> class Circle:
+        ...     def __init__(self, radius):
+        ...         self.radius = radius
+        ...         self.area = 3 * radius**2
+        >>> safepickle.register(Circle, lambda circle: (Circle, (circle.radius,)))
+        >>> safepickle.loads(safepickle.dumps(Circle(2))).area
+        12
     """
     if not isinstance(cls, type):
         raise TypeError(f"register() takes a class and a reducer, not an instance of {type(cls).__qualname__}")

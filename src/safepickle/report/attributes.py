@@ -66,6 +66,13 @@ def compare_attributes(obj: Any) -> list[ChangedObject]:
 
     Returns:
         The objects that lack an attribute or have one too many, the nearest to the root first.
+
+    Examples:
+        >>> from logging import Filter
+        >>> old = Filter("app")
+        >>> del old.nlen  # as if an earlier release had not set it
+        >>> print(*safepickle.compare_attributes({"filter": old}))
+        $['filter'] (logging.Filter) lacks nlen, which its __init__ sets
     """
     known: dict[type, tuple[dict[str, None], set[str]]] = {}
     changed: list[ChangedObject] = []

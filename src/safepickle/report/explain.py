@@ -81,6 +81,16 @@ def explain(
 
     Returns:
         Data. ``str()`` makes a report of it that fits a terminal.
+
+    Raises:
+        ValueError: An option has no such value.
+
+    Examples:
+        >>> report = safepickle.explain({"lines": (line for line in [])})
+        >>> report.picklable
+        False
+        >>> report.unpicklable[0].path
+        "$['lines']"
     """
     check_weakrefs(weakrefs)
     check_finalizers(finalizers)

@@ -43,6 +43,15 @@ def inspect(file: Any) -> Inspection:
 
     Returns:
         The names, tombstones, tensors and sizes, and the verdict of a guarded load.
+
+    Raises:
+        OSError: The file cannot be read.
+
+    Examples:
+        >>> import argparse
+        >>> found = safepickle.inspect(safepickle.dumps(argparse.Namespace(epoch=3)))
+        >>> found.verdict, found.allow
+        ('needs_allow', ('argparse:Namespace',))
     """
     if isinstance(file, (bytes, bytearray, memoryview)):
         return _inspect(io.BytesIO(file), "")

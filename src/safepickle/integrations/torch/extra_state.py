@@ -32,15 +32,26 @@ _TRACKED = "_safepickle_tracked"
 class ExtraState:
     """Mixin: the attributes named in `extra_state` travel in the module's state dict.
 
-    ::
-
-        class Model(ExtraState, nn.Module):
-            extra_state = ("prototypes", "vocabulary")
-
     An attribute may be None in one module and a tensor in the other, in either direction and of any shape; a tensor
     arrives on the device of the module that loads it. Subclasses add names to those of their bases. A checkpoint from
     before the attributes were tracked loads as it is, also under ``strict=True``, and leaves them as the constructor
     made them.
+
+    Attributes:
+        extra_state: The names, which the subclass sets.
+
+    Examples:
+        >>> from torch import nn
+        >>> from safepickle.integrations.torch import ExtraState
+        >>> class Model(ExtraState, nn.Module):
+        ...     extra_state = ("names",)
+        ...     names = None
+        >>> trained, fresh = Model(), Model()
+        >>> trained.names = {"cat": 0}
+        >>> fresh.load_state_dict(trained.state_dict())
+        <All keys matched successfully>
+        >>> fresh.names
+        {'cat': 0}
     """
 
     extra_state: ClassVar[tuple[str, ...]] = ()
@@ -57,7 +68,11 @@ class ExtraState:
             )
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Return the named attributes, tensors detached. torch calls this from `state_dict`."""
+        """Return the named attributes, tensors detached. torch calls this from `state_dict`.
+
+        Returns:
+            Plain dictionaries, with the attributes in them.
+        """
         payload = _collect(self, _names(self))
         own = super().get_extra_state  # type: ignore[misc]
         if getattr(own, "__func__", None) is not nn.Module.get_extra_state:
@@ -65,7 +80,11 @@ class ExtraState:
         return payload
 
     def set_extra_state(self, state: Any) -> None:
-        """Set the attributes that `state` holds, and no others. torch calls this from `load_state_dict`."""
+        """Set the attributes that `state` holds, and no others. torch calls this from `load_state_dict`.
+
+        Args:
+            state: What `get_extra_state` returned.
+        """
         if not _is_payload(state):
             super().set_extra_state(state)  # type: ignore[misc]
             return
@@ -99,10 +118,18 @@ def track_extra_state(module: nn.Module, *names: str) -> None:
 
     Args:
         module: Any module. What its class returns from a `get_extra_state` of its own keeps working beside this.
-        names: The attributes. They need not exist yet.
+        *names: The attributes. They need not exist yet.
 
     Raises:
         TypeError: No name is given, or one names a submodule, whose state has keys of its own.
+
+    Examples:
+        >>> from torch import nn
+        >>> from safepickle.integrations.torch import track_extra_state
+        >>> layer = nn.Linear(2, 2)
+        >>> track_extra_state(layer, "names")
+        >>> list(layer.state_dict())
+        ['weight', 'bias', '_extra_state']
     """
     if not names or not all(isinstance(name, str) for name in names):
         raise TypeError(
@@ -121,7 +148,14 @@ def track_extra_state(module: nn.Module, *names: str) -> None:
 
 
 def save_tracked(module: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any]) -> None:
-    """State-dict hook of `track_extra_state`: add the payload to what torch has collected."""
+    """State-dict hook of `track_extra_state`: add the payload to what torch has collected. torch calls it.
+
+    Args:
+        module: A tracked module.
+        state_dict: What torch has collected.
+        prefix: What stands before the module's keys.
+        local_metadata: As torch has it.
+    """
     key = prefix + EXTRA_STATE_SUFFIX
     payload = _collect(module, module.__dict__[_TRACKED])
     if key in state_dict:
@@ -130,7 +164,14 @@ def save_tracked(module: nn.Module, state_dict: dict[str, Any], prefix: str, loc
 
 
 def load_tracked(module: nn.Module, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
-    """Load hook of `track_extra_state`: take the payload out again before torch can call it unexpected."""
+    """Load hook of `track_extra_state`: take the payload out again before torch can call it unexpected. torch calls it.
+
+    Args:
+        module: A tracked module.
+        state_dict: What is to be loaded.
+        prefix: What stands before the module's keys.
+        *others: As torch has them.
+    """
     key = prefix + EXTRA_STATE_SUFFIX
     names = module.__dict__[_TRACKED]
     payload = state_dict.get(key)

@@ -27,10 +27,20 @@ def load(path: Any, *, allow: Iterable[AllowItem] = (), map_location: Any = None
         map_location: As for ``torch.load``.
         mmap: As for ``torch.load``; for paths alone.
 
+    Returns:
+        What was saved.
+
     Raises:
         NotAllowedError: The file asks for what is not allowed, or could be read in two ways.
         DamagedPickleError: It is no whole torch file.
         LoadLimitError: It costs more than one of its length may.
+
+    Examples:
+        >>> import torch
+        >>> import safepickle.integrations.torch
+        >>> torch.save({"weight": torch.ones(2)}, "weights.pt")
+        >>> safepickle.integrations.torch.load("weights.pt")
+        {'weight': tensor([1., 1.])}
     """
     allowed = allow_list(tuple(allow)) or AllowList()
     if isinstance(path, (str, os.PathLike)):

@@ -56,6 +56,16 @@ def load_state_dict(
     Raises:
         StateDictError: `strict`, and some keys are missing, unexpected or of another shape; or the module's own
             loading code failed. It lists everything at once, and the module is as it was.
+
+    Examples:
+        >>> from torch import nn
+        >>> from safepickle.integrations.torch import load_state_dict
+        >>> saved = {f"module.{key}": value for key, value in nn.Linear(2, 2, bias=False).state_dict().items()}
+        >>> print(load_state_dict(nn.Linear(2, 2), saved, strict=False))
+        1 of 2 keys loaded
+        what     key            detail
+        missing  bias
+        renamed  module.weight  loaded as 'weight'
     """
     with resolved_proxies(module):
         expected = module.state_dict(keep_vars=True)

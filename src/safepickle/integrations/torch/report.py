@@ -13,12 +13,23 @@ __all__ = ["LoadReport", "Mismatch"]
 
 @record
 class Mismatch(NamedTuple):
-    """One key whose value in the state dict does not fit the module."""
+    """One key whose value in the state dict does not fit the module.
+
+    Attributes:
+        key: The key.
+        module: Shape of the module's tensor, as text.
+        state: Shape of the state dict's tensor, or the type of what stands in its place.
+
+    Examples:
+        >>> from torch import nn
+        >>> from safepickle.integrations.torch import load_state_dict
+        >>> report = load_state_dict(nn.Linear(2, 3), nn.Linear(2, 4).state_dict(), strict=False)
+        >>> report.mismatched[0]
+        Mismatch(key='weight', module='(3, 2)', state='(4, 2)')
+    """
 
     key: str
-    #: Shape of the module's tensor, as text.
     module: str
-    #: Shape of the state dict's tensor, or the type of what stands in its place.
     state: str
 
 
@@ -37,6 +48,13 @@ class LoadReport:
         initial: Keys of the module that keep the value they had: the missing, the mismatched, and extra states that the
             checkpoint does not know of yet.
         likely: For a missing key, the unexpected key that it was probably called when the state dict was saved.
+
+    Examples:
+        >>> from torch import nn
+        >>> from safepickle.integrations.torch import load_state_dict
+        >>> report = load_state_dict(nn.Linear(2, 2), {}, strict=False)
+        >>> report.missing, report.complete
+        (('weight', 'bias'), False)
     """
 
     loaded: tuple[str, ...] = ()
@@ -53,7 +71,11 @@ class LoadReport:
         return not (self.missing or self.unexpected or self.mismatched)
 
     def rows(self) -> Iterator[tuple[str, str, str]]:
-        """Yield ``(what, key, detail)`` for each key that was not simply loaded under its own name."""
+        """Yield a row for each key that was not simply loaded under its own name.
+
+        Yields:
+            ``(what, key, detail)``, as in the table.
+        """
         guessed = {old: new for new, old in self.likely.items()}
         for key in self.missing:
             yield "missing", key, f"perhaps {self.likely[key]!r}, renamed" if key in self.likely else ""
@@ -74,7 +96,11 @@ class LoadReport:
         return "\n".join(filter(None, (loaded, self.table())))
 
     def table(self) -> str:
-        """Return one line for each of `rows` under a heading, or nothing."""
+        """Return the table that ``str()`` ends with.
+
+        Returns:
+            One line for each of `rows` under a heading, or ``""``.
+        """
         rows = list(self.rows())
         if not rows:
             return ""

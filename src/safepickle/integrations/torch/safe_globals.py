@@ -16,5 +16,11 @@ def register_safe_globals() -> None:
 
     Importing `safepickle.integrations.torch` calls this. They hold what the file puts into them. All that one of them
     can call is the callback that came with it, which has to be a safe global itself.
+
+    Examples:
+        >>> import weakref, torch
+        >>> import safepickle.integrations.torch
+        >>> weakref.ref in torch.serialization.get_safe_globals()
+        True
     """
     torch.serialization.add_safe_globals([Tombstone, StrongRef, weakref.ref, weakref.proxy, rebuild_dead_proxy])

@@ -24,13 +24,23 @@ def state_dict(
 
     Args:
         module: Any module; hooks and overrides of `state_dict` run as ever.
-        destination: As in `torch.nn.Module.state_dict`, as are `prefix` and `keep_vars`.
+        destination: As in `torch.nn.Module.state_dict`.
+        prefix: As in `torch.nn.Module.state_dict`.
+        keep_vars: As in `torch.nn.Module.state_dict`.
 
     Returns:
         What `torch.nn.Module.state_dict` returns.
 
     Warns:
         StateDictWarning: Once, naming every key that was left out, unless its owner is in the state dict as well.
+
+    Examples:
+        >>> import weakref, torch
+        >>> from safepickle.integrations.torch import state_dict
+        >>> mean, layer = torch.zeros(1), torch.nn.Identity()
+        >>> layer.register_buffer("mean", weakref.proxy(mean))
+        >>> dict(state_dict(layer))
+        {'mean': tensor([0.])}
     """
     keywords: dict[str, Any] = {} if destination is None else {"destination": destination}
     with resolved_proxies(module) as left_out:
