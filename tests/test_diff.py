@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import array
 import enum
+import functools
 import gzip
 import io
 import json
+import logging
 import math
 import os
 import pickle
 import random
+import re
+import threading
+import types
 import weakref
 from collections import OrderedDict, defaultdict, deque
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -22,6 +29,7 @@ import pytest
 
 import safepickle
 from programs import run
+from safepickle.guard.inspect_backend import STATE_SETTERS
 from safepickle.report.changes import Change, Difference
 from safepickle.report.elements import ElementChanges
 
@@ -204,6 +212,74 @@ def test_weak_references_lead_on_and_tombstones_are_told() -> None:
     assert changes([root, Layer(2, root)], [root, Layer(2, root)]) == {}
     found = changes([root, Layer(2, root)], [root, orphan])
     assert found["tombstone", "$[1].parent"].after == "dead, was of an unknown type"
+
+
+class ByKeyword:
+    def __new__(cls, *, size: int) -> Any:
+        made = super().__new__(cls)
+        made.size = size
+        return made
+
+    def __getnewargs_ex__(self) -> Any:
+        return (), {"size": self.size}
+
+    def __getstate__(self) -> None:
+        return None
+
+
+def simple_queue(number: int) -> Any:
+    queue: SimpleQueue[int] = SimpleQueue()
+    queue.put(number)
+    return queue
+
+
+def dictionary_of_weak_keys(number: int) -> Any:
+    layer = Layer(0)
+    return layer, weakref.WeakKeyDictionary({layer: number})
+
+
+HOLDERS = {
+    "keywords": lambda number: ByKeyword(size=number),
+    "a queue": simple_queue,
+    "a length": lambda number: deque([0], maxlen=number),
+    "a factory": lambda number: defaultdict([int, list, dict][number], a=1),
+    "a recipe": lambda number: safepickle.Recomputed(Layer, number),
+    "a strong copy": lambda number: safepickle.StrongRef(Layer(number)),
+    "weak keys": dictionary_of_weak_keys,
+    "an exception": lambda number: KeyError(number),
+    "a partial": lambda number: functools.partial(print, number),
+    "a method": lambda number: Layer(number).__repr__,
+    "an iterator": lambda number: iter([number, 0]),
+    "a tuple with names": lambda number: os.terminal_size((number, 2)),
+    "a namespace": lambda number: types.SimpleNamespace(a=number),
+    "a generator": lambda number: random.Random(number),
+    "a pattern": lambda number: re.compile(str(number)),
+    "an array": lambda number: array.array("d", [number]),
+    "a logging handler": lambda number: logging.NullHandler(number),
+    "an event": lambda number: [threading.Event() if number < 2 else set_event()],
+    "a closure": lambda number: lambda: number,
+}
+
+
+def set_event() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
+
+
+@pytest.mark.parametrize("holder", HOLDERS.values(), ids=list(HOLDERS))
+def test_nothing_that_a_pickle_holds_is_overlooked(holder: Any) -> None:
+    assert changes(holder(1), holder(1)) == {}
+    assert not safepickle.diff([holder(1)], [holder(2)]).same
+
+
+def test_what_fills_objects_in_place_of_build_is_known() -> None:
+    """Its argument is the state, which is all that a pickle says of the object."""
+    folder = Path(safepickle.__file__).parent / "reducers"
+    sources = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
+    setters = set(re.findall(r"(?:None,\s+None,\s+rebuild\.|rebuild\.(?=restore_))(\w+)", sources))
+    assert len(setters) > 12
+    assert setters - set(STATE_SETTERS) == set()
 
 
 def test_recursive_values_are_compared_once() -> None:

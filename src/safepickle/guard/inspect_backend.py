@@ -29,8 +29,9 @@ Verdict: TypeAlias = Literal["safe", "needs_allow", "refused", "damaged", "not_a
 _WORST_FIRST: Final[tuple[Verdict, ...]] = ("refused", "damaged", "not_a_pickle", "needs_allow")
 STATE_SETTERS: Final = (
     *("_class_setstate", "_function_setstate", "rebuild_blinker_connections", "rebuild_class_attributes"),
-    *("rebuild_logging_handler", "rebuild_torch_attributes", "rebuild_torch_owning_handle"),
-    *("rebuild_torch_parametrizations", "rebuild_torch_weak_entries", "restore_keras_node", "restore_keras_object"),
+    *("rebuild_logging_handler", "rebuild_queue_items", "rebuild_torch_attributes", "rebuild_torch_owning_handle"),
+    *("rebuild_torch_parametrizations", "rebuild_torch_weak_entries", "rebuild_weak_entries"),
+    *("restore_keras_attributes", "restore_keras_node", "restore_keras_object"),
     *("restore_keras_set", "restore_keras_tracker", "restore_tf_function"),
 )
 """What a stream calls with an object and its state, in place of BUILD: cloudpickle's functions and safepickle's own."""
@@ -156,7 +157,7 @@ class InspectBackend(Guarded):
             return super().call(function, arguments, keywords, new)
         except Refusal as error:
             self.object_to(error)
-            made = Symbol(self._anything, arguments)
+            made = Symbol(self._anything, arguments + tuple((keywords or {}).values()))
             made.cls = function if type(function) in (Symbol, Grant) else None
             return made
 
@@ -165,6 +166,8 @@ class InspectBackend(Guarded):
             return super().set_state(obj, state)
         except Refusal as error:
             self.object_to(error)
+            if type(obj) is Symbol and obj.state is None:
+                obj.state = state
             return obj
 
     def _unlisted(self, module: str, name: str) -> Grant:

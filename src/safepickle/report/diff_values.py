@@ -7,11 +7,13 @@ and what a member of a set says of itself. No code of the file runs.
 from __future__ import annotations
 
 import re
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any, Final, NamedTuple
 
+from safepickle.cpython import items_of_simple_queue
 from safepickle.guard.blob import Blob
 from safepickle.guard.inspect_backend import Symbol
 from safepickle.guard.rules import Grant
@@ -260,15 +262,19 @@ def _of_object(value: Any) -> Sight:
         children += _pairs(value, dict.items(value))
     elif issubclass(kind, (list, tuple, deque)):
         children += _positions(value)
+    elif kind is SimpleQueue:
+        children += _parts(items_of_simple_queue(value), "item")
     elif issubclass(kind, BaseException):
         children.append(Child("args", ".args", value.args))
     elif issubclass(kind, (set, frozenset)):
         return Sight("entry", label, unordered=list(value))
+    for name in ("maxlen", "default_factory") if issubclass(kind, (deque, defaultdict)) else ():
+        children.append(Child(("member", name), f".{name}", getattr(value, name, None)))
     if kind not in PROXIES and not issubclass(kind, type):
         attributes = getattr(value, "__dict__", None)
         for name, item in attributes.items() if type(attributes) is dict else ():
             children.append(Child(("attribute", name), attribute_edge(name), item))
-    if not children and not issubclass(kind, (dict, list, tuple, deque, BaseException)):
+    if not children and not issubclass(kind, (dict, list, tuple, deque, BaseException, SimpleQueue)):
         # A value of the standard library, which the guard makes for real: a date, a decimal number, a path.
         token = _ADDRESS.sub("", repr(value))
         return Sight("value", label, token if len(token) <= _LONGEST_TEXT else f"{token[:_LONGEST_TEXT]}...", token)
