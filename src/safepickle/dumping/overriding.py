@@ -31,10 +31,10 @@ class _Override:
                 return in_front
         return self.method.__get__(pickler, cls)
 
-    def __set__(self, pickler: Any, override: Any) -> None:
+    def __set__(self, pickler: object, override: object) -> None:
         pickler.__dict__[_NAME] = override
 
-    def __delete__(self, pickler: Any) -> None:
+    def __delete__(self, pickler: object) -> None:
         try:
             del pickler.__dict__[_NAME]
         except KeyError:

@@ -77,7 +77,7 @@ class AllowList:
         self._objects[module, name] = target
 
 
-def check_kind(item: Any) -> None:
+def check_kind(item: object) -> None:
     """Hold that an object is a class or a function.
 
     Raises:

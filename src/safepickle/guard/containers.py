@@ -98,7 +98,7 @@ class TorchArchive(NamedTuple):
         return {key: member.size for key, member in self.storages.items()}
 
 
-def read_torch_archive(file: Any, start: int = 0) -> TorchArchive:
+def read_torch_archive(file: object, start: int = 0) -> TorchArchive:
     """Read the table of contents of a torch archive, and what torch reads beside the pickle.
 
     Raises:
@@ -152,7 +152,7 @@ def _check_records(file: Any, start: int, root: str, members: dict[str, Member])
         raise Malformed("the archive's name for itself is no number")
 
 
-def _read_directory(file: Any, start: int, size: int) -> tuple[list[_Entry], int]:
+def _read_directory(file: object, start: int, size: int) -> tuple[list[_Entry], int]:
     """Return the entries of the central directory and where it begins."""
     if size < _END.size:
         raise Malformed("the archive is cut off")
@@ -234,7 +234,7 @@ def _wide(extra: bytes, *values: int) -> list[int]:
     return result
 
 
-def _check_member(file: Any, start: int, directory: int, entry: _Entry) -> Member:
+def _check_member(file: object, start: int, directory: int, entry: _Entry) -> Member:
     """Hold an entry of the table of contents against the header in front of the member."""
     try:
         name = entry.name.decode()
@@ -269,7 +269,7 @@ def _check_member(file: Any, start: int, directory: int, entry: _Entry) -> Membe
     return Member(name, offset, entry.size, entry.start, entry.crc)
 
 
-def _check_gaps(file: Any, start: int, members: list[Member], directory: int) -> None:
+def _check_gaps(file: object, start: int, members: list[Member], directory: int) -> None:
     """Hold that the members lie one behind the other, with nothing before, between or behind them."""
     position = 0
     for member in sorted(members, key=lambda member: member.start):

@@ -127,7 +127,7 @@ class Guarded:
 
     # Calls.
 
-    def call(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any] | None, new: bool) -> Any:
+    def call(self, function: object, arguments: tuple[Any, ...], keywords: dict[str, Any] | None, new: bool) -> Any:
         """Call what a name stands for, if its rule agrees."""
         grant = self.grant(function)
         if grant is None:
@@ -235,7 +235,7 @@ class Guarded:
         self.subject = grant.key
         return container, (None, *rest)
 
-    def _salvage(self, function: Any, arguments: Any, referent_type: Any, path: Any) -> Any:
+    def _salvage(self, function: object, arguments: object, referent_type: object, path: object) -> Any:
         """Make a call that may fail, since a tombstone is among its arguments: what it would have made is one then."""
         if type(arguments) is not tuple or type(referent_type) is not str or type(path) is not str:
             raise Refusal("it is not called as safepickle writes it")
@@ -248,7 +248,7 @@ class Guarded:
             cause = f"it is built from an object that could not be pickled: {error}"
             return rebuild.UnpicklableTombstone(referent_type, path, cause)
 
-    def _fill_salvaged(self, obj: Any, contents: Any) -> None:
+    def _fill_salvaged(self, obj: object, contents: object) -> None:
         """Give what `_salvage` has made its items and its state, each as the stream could by an opcode."""
         if type(contents) is not tuple or len(contents) != 4 or self._machine is None:
             raise Refusal("it is not called as safepickle writes it")
@@ -280,13 +280,13 @@ class Guarded:
     def _make(self, grant: Grant, arguments: tuple[Any, ...], new: bool, info: ValueInfo | None) -> Any:
         raise NotImplementedError
 
-    def _remember(self, value: Any, info: ValueInfo, kind: Grant | None = None) -> None:
+    def _remember(self, value: object, info: ValueInfo, kind: Grant | None = None) -> None:
         """Keep what is known of a value; the value is held too, so that its id stays its own."""
         self._infos[id(value)] = (value, info, kind)
 
     # State and items.
 
-    def set_state(self, obj: Any, state: Any) -> Any:
+    def set_state(self, obj: object, state: object) -> Any:
         """Set the state of an instance, if the rule of its class agrees."""
         grant = self.kind(obj)
         if grant is None:
@@ -313,19 +313,19 @@ class Guarded:
         self.subject = ""
         return obj
 
-    def _set_users_state(self, grant: Grant, obj: Any, state: Any) -> None:
+    def _set_users_state(self, grant: Grant, obj: object, state: object) -> None:
         raise NotImplementedError
 
-    def _set_built_in_state(self, grant: Grant, obj: Any, state: Any, setter: Callable[[Any, Any], None]) -> None:
+    def _set_built_in_state(self, grant: Grant, obj: object, state: object, setter: Callable[[Any, Any], None]) -> None:
         raise NotImplementedError
 
-    def extend(self, obj: Any, items: list[Any]) -> None:
+    def extend(self, obj: object, items: list[Any]) -> None:
         """Append to an instance of an allowed subclass of list or deque."""
         base: Any = deque if issubclass(type(obj), deque) else list
         self._builtin_of(obj, base, "extend", "append")
         base.extend(obj, items)
 
-    def update(self, obj: Any, pairs: list[Any]) -> None:
+    def update(self, obj: object, pairs: list[Any]) -> None:
         """Set items of what a rule lets have some, or of an instance of an allowed subclass of dict."""
         grant = self.kind(obj)
         keys = pairs[::2]
@@ -339,11 +339,11 @@ class Guarded:
             set_item = dict.__setitem__
         self._set_items(obj, pairs, set_item)
 
-    def _set_items(self, obj: Any, pairs: list[Any], set_item: Callable[[Any, Any, Any], None]) -> None:
+    def _set_items(self, obj: object, pairs: list[Any], set_item: Callable[[Any, Any, Any], None]) -> None:
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             set_item(obj, key, value)
 
-    def _builtin_of(self, obj: Any, base: type, *methods: str) -> None:
+    def _builtin_of(self, obj: object, base: type, *methods: str) -> None:
         """Hold that items may go into `obj` by the methods of its builtin base, which are all that is called."""
         grant = self.kind(obj)
         if grant is None or grant.rule is not USERS or not issubclass(type(obj), base):
@@ -354,7 +354,7 @@ class Guarded:
 
     # What rules may ask.
 
-    def nested(self, payload: Any) -> ValueInfo:
+    def nested(self, payload: object) -> ValueInfo:
         """Judge a torch file that lies inside the pickle; this pickle's budget pays for it."""
         if self._machine is None:
             return self._nested(payload)
@@ -364,10 +364,10 @@ class Guarded:
         with paying_from(self._machine.budget):
             return self._nested(payload)
 
-    def _nested(self, payload: Any) -> ValueInfo:
+    def _nested(self, payload: object) -> ValueInfo:
         raise NotImplementedError
 
-    def info(self, value: Any) -> ValueInfo | None:
+    def info(self, value: object) -> ValueInfo | None:
         if type(value) is Grant:
             return value.rule.info
         grant = self._by_id.get(id(value))
@@ -376,10 +376,10 @@ class Guarded:
         known = self._infos.get(id(value))
         return None if known is None else known[1]
 
-    def grant(self, value: Any) -> Grant | None:
+    def grant(self, value: object) -> Grant | None:
         return value if type(value) is Grant else self._by_id.get(id(value))
 
-    def kind(self, value: Any) -> Grant | None:
+    def kind(self, value: object) -> Grant | None:
         if issubclass(type(value), type):
             return None
         known = self._infos.get(id(value))
@@ -401,11 +401,11 @@ class Guarded:
         if self._machine is not None:
             self._machine.budget.grow(nbytes)
 
-    def nest(self, value: Any, parts: Iterable[Any]) -> None:
+    def nest(self, value: object, parts: Iterable[Any]) -> None:
         if self._machine is not None:
             self._machine.costs.nesting.nest(value, parts)
 
-    def weigh(self, value: Any, units: int) -> None:
+    def weigh(self, value: object, units: int) -> None:
         if self._machine is not None:
             self._machine.keys.enter_sized(value, units)
 
@@ -418,12 +418,12 @@ class Guarded:
             return len(value)
         return value.nbytes if type(value) is memoryview else -1
 
-    def check_attributes(self, obj: Any, state: Any) -> None:
+    def check_attributes(self, obj: object, state: object) -> None:
         """Hold a state's names against the rule that no dunder is set."""
         check_attributes(state)
 
 
-def _described(obj: Any) -> str:
+def _described(obj: object) -> str:
     if issubclass(type(obj), type) or type(obj) is Grant:
         return "class or function"
     return type(obj).__qualname__

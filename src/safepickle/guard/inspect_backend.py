@@ -161,7 +161,7 @@ class InspectBackend(Guarded):
             made.cls = function if type(function) in (Symbol, Grant) else None
             return made
 
-    def set_state(self, obj: Any, state: Any) -> Any:
+    def set_state(self, obj: object, state: object) -> Any:
         try:
             return super().set_state(obj, state)
         except Refusal as error:
@@ -208,20 +208,20 @@ class InspectBackend(Guarded):
         self.check_attributes(obj, state)
         obj.state = state
 
-    def _set_built_in_state(self, grant: Grant, obj: Any, state: Any, setter: Callable[[Any, Any], None]) -> None:
+    def _set_built_in_state(self, grant: Grant, obj: object, state: object, setter: Callable[[Any, Any], None]) -> None:
         if type(obj) is Symbol:
             obj.state = state
         else:
             setter(obj, state)
 
-    def extend(self, obj: Any, items: list[Any]) -> None:
+    def extend(self, obj: object, items: list[Any]) -> None:
         grant = self.kind(obj)
         if type(obj) is Symbol and grant is not None and grant.rule is USERS:
             obj.items.extend(items)
         else:
             super().extend(obj, items)
 
-    def update(self, obj: Any, pairs: list[Any]) -> None:
+    def update(self, obj: object, pairs: list[Any]) -> None:
         grant = self.kind(obj)
         if type(obj) is Symbol and grant is not None and grant.rule is USERS:
             self.check_keys(pairs[::2], obj)
@@ -229,19 +229,19 @@ class InspectBackend(Guarded):
         else:
             super().update(obj, pairs)
 
-    def _set_items(self, obj: Any, pairs: list[Any], set_item: Callable[[Any, Any, Any], None]) -> None:
+    def _set_items(self, obj: object, pairs: list[Any], set_item: Callable[[Any, Any, Any], None]) -> None:
         if type(obj) is Symbol:
             obj.pairs.extend(pairs)
         else:
             super()._set_items(obj, pairs, set_item)
 
-    def info(self, value: Any) -> ValueInfo | None:
+    def info(self, value: object) -> ValueInfo | None:
         return value.info if type(value) is Symbol else super().info(value)
 
-    def kind(self, value: Any) -> Grant | None:
+    def kind(self, value: object) -> Grant | None:
         return value.grant if type(value) is Symbol else super().kind(value)
 
-    def length(self, value: Any) -> int | None:
+    def length(self, value: object) -> int | None:
         return value.length if type(value) is Blob else super().length(value)
 
     def persistent(self, identifier: Any) -> Any:
@@ -268,7 +268,7 @@ class InspectBackend(Guarded):
             return blob
         return Blob(memoryview, None)
 
-    def read_only(self, buffer: Any) -> Any:
+    def read_only(self, buffer: object) -> Any:
         if type(buffer) not in (Blob, bytes, bytearray):
             raise Malformed("READONLY_BUFFER needs a buffer")
         return buffer

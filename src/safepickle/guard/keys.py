@@ -61,7 +61,7 @@ class _Counted:
 
     __slots__ = ("container", "counts", "heaviest", "most")
 
-    def __init__(self, container: Any) -> None:
+    def __init__(self, container: object) -> None:
         self.container = container
         self.counts: dict[int, int] = {}
         self.heaviest: dict[int, int] = {}
@@ -115,7 +115,7 @@ class KeyGuard:
         """
         self._enter_holder(value, 2 * len(value), chain(value.keys(), value.values()))
 
-    def _enter_holder(self, value: Any, size: int, items: Iterable[Any]) -> None:
+    def _enter_holder(self, value: object, size: int, items: Iterable[Any]) -> None:
         level, hashing, comparing, function, users = 0, _ITEM * size, 0, False, False
         for item in items:
             weight = self._weight(item)
@@ -127,7 +127,7 @@ class KeyGuard:
             self.functions.append(value)
         self._note(value, Weight(level + 1, hashing, comparing, function, users))
 
-    def enter_function(self, value: Any) -> None:
+    def enter_function(self, value: object) -> None:
         """Note what stands for a name that may only be called: tuples that hold it are known from now on."""
         self.functions.append(value)
         self._note(value, Weight(0, 1, 1, function=True))
@@ -137,7 +137,7 @@ class KeyGuard:
         self.users.add(cls)
         self.kinds.add(cls)
 
-    def enter_parts(self, value: Any, parts: Iterable[Any]) -> None:
+    def enter_parts(self, value: object, parts: Iterable[Any]) -> None:
         """Note what an instance of such a class was given: its ``__hash__`` may hash more than numbers and text."""
         if type(value) in self.users and not self._users_hold_others:
             self._users_hold_others = not _SCALARS.issuperset(map(type, parts))
@@ -159,7 +159,7 @@ class KeyGuard:
         comparing = sum(self._weight(item).comparing for item in frozenset.__iter__(value))
         self._note(value, Weight(1, 1, size + among * comparing))
 
-    def enter_reference(self, value: Any, referent: Any) -> None:
+    def enter_reference(self, value: object, referent: object) -> None:
         """Weigh a weak reference: it is hashed and compared as its referent is, by recursion.
 
         Raises:
@@ -168,11 +168,11 @@ class KeyGuard:
         weight = self._weight(referent)
         self._note(value, Weight(weight.level + 1, weight.hashing + 1, weight.comparing + 1, users=weight.users))
 
-    def enter_sized(self, value: Any, size: int) -> None:
+    def enter_sized(self, value: object, size: int) -> None:
         """Weigh a value that is made of `size` bytes, such as a path or a decimal number."""
         self._note(value, Weight(1, size, size))
 
-    def _note(self, value: Any, weight: Weight) -> None:
+    def _note(self, value: object, weight: Weight) -> None:
         if weight.level > NESTED_TUPLES:
             raise LimitExceeded(f"tuples, or references to references, are nested more than {NESTED_TUPLES:,} deep")
         self.kinds.add(type(value))
@@ -250,7 +250,7 @@ class KeyGuard:
             counted.heaviest[hashed] = comparing
         counted.counts[hashed] = count
 
-    def _hash_users(self, key: Any) -> None:
+    def _hash_users(self, key: object) -> None:
         """Hash a key whose class does so by code of its own, and charge for every call that it makes.
 
         Values that hold one another twice over take twice as long with each level, which nothing shows from outside.
@@ -266,7 +266,7 @@ class KeyGuard:
             # The profiler of someone who measures this load stays.
             return
 
-        def charge(frame: FrameType, event: str, argument: Any) -> None:
+        def charge(frame: FrameType, event: str, argument: object) -> None:
             self._budget.spend(_CALL)
 
         sys.setprofile(charge)

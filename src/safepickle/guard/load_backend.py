@@ -126,7 +126,7 @@ class LoadBackend(Guarded):
         else:
             super().update(obj, pairs)
 
-    def _is_placeholder(self, obj: Any) -> bool:
+    def _is_placeholder(self, obj: object) -> bool:
         """Tell whether an object is an instance of an allowed class that is nowhere: it notes what it is given."""
         return issubclass(type(obj), rebuild.Stub) and self.kind(obj) is not None
 
@@ -178,13 +178,13 @@ class LoadBackend(Guarded):
         self._nested_storage, info = self._load_storage(bytes(payload), self._allowed)
         return info
 
-    def _set_users_state(self, grant: Grant, obj: Any, state: Any) -> None:
+    def _set_users_state(self, grant: Grant, obj: object, state: object) -> None:
         self._state_setters[type(obj)](obj, state)
 
-    def _set_built_in_state(self, grant: Grant, obj: Any, state: Any, setter: Callable[[Any, Any], None]) -> None:
+    def _set_built_in_state(self, grant: Grant, obj: object, state: object, setter: Callable[[Any, Any], None]) -> None:
         setter(obj, state)
 
-    def persistent(self, identifier: Any) -> Any:
+    def persistent(self, identifier: object) -> Any:
         if self._persistent_load is None:
             raise Refusal("it refers to objects by persistent id, and nothing here knows them")
         storage = None
@@ -199,7 +199,7 @@ class LoadBackend(Guarded):
             self._remember(value, storage)
         return value
 
-    def _module_class(self, cls: Any) -> Any:
+    def _module_class(self, cls: object) -> Any:
         """Return the class of a layer, which older files write with its source code; torch would compare that."""
         if self.grant(cls) is None or not isinstance(cls, type):
             raise Refusal("a persistent id of a torch file is that of a storage or of an allowed class")
@@ -237,6 +237,6 @@ def _hold_enum_value(cls: Any, value: Any) -> None:
     raise Malformed("the value is that of no member of the enumeration")
 
 
-def _takes_callback(target: Any) -> bool:
+def _takes_callback(target: object) -> bool:
     """Tell whether a class is a weak reference whose second argument, as in `weakref.ref` itself, is its callback."""
     return isinstance(target, type) and issubclass(target, weakref.ref) and target.__new__ in _CONSTRUCTORS

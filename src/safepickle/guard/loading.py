@@ -87,7 +87,7 @@ class Loader:
         finally:
             backend.detach(forget=self._memo is None)
 
-    def follow(self, file: Any, loaded: Any) -> None:
+    def follow(self, file: object, loaded: object) -> None:
         """Hold what was loaded from `file` against the pickle before it, where ``torch.load`` reads several.
 
         Raises:

@@ -27,7 +27,7 @@ class _Node:
 
     __slots__ = ("depth", "holders", "leader", "linked", "value")
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: object) -> None:
         self.value = value
         self.depth = 1
         self.holders: list[_Node] = []
@@ -51,7 +51,7 @@ class Nesting:
         self._uncovered: set[type] = {deque, defaultdict}
         self._deep = 0
 
-    def nest(self, value: Any, parts: Iterable[Any]) -> None:
+    def nest(self, value: object, parts: Iterable[Any]) -> None:
         """Note that `value` holds `parts`, directly, from now on.
 
         It may hold others already, and may itself lie in others: their depths grow with its own.
@@ -75,7 +75,7 @@ class Nesting:
                 deepest = max(deepest, inner.depth)
         self._deepen(node, deepest + 1)
 
-    def _node(self, value: Any) -> _Node:
+    def _node(self, value: object) -> _Node:
         return self._nodes.get(id(value)) or self._nodes.setdefault(id(value), _Node(value))
 
     def _deepen(self, node: _Node, depth: int) -> None:

@@ -94,7 +94,7 @@ class StorageClaims:
             raise Malformed(f"storage {key!r} is used nowhere")
         return self._whole[key][1:]
 
-    def hold_keys(self, keys: Any) -> None:
+    def hold_keys(self, keys: object) -> None:
         """Hold the list of storages that an older file has behind its pickle against what was claimed.
 
         torch fills exactly those of the list: any other would stay as the memory was before.
@@ -117,7 +117,7 @@ def _hold_against_archive(sizes: Mapping[str, int], key: str, nbytes: int) -> No
         raise Malformed(f"storage {key!r} claims {nbytes:,} bytes, and the archive holds {sizes[key]:,}")
 
 
-def follow_file(file: Any, loaded: Any, claims: StorageClaims) -> None:
+def follow_file(file: object, loaded: object, claims: StorageClaims) -> None:
     """Hold the list of storages that comes behind the pickle of an older file, for a ``torch.load`` of the user's own.
 
     Args:
@@ -136,7 +136,7 @@ def follow_file(file: Any, loaded: Any, claims: StorageClaims) -> None:
         awaited[1].hold_keys(loaded)
 
 
-def _reference(file: Any) -> Callable[[], Any]:
+def _reference(file: object) -> Callable[[], Any]:
     try:
         return weakref.ref(file)
     except TypeError:

@@ -94,7 +94,7 @@ def run_zip(file: Any, depth: int = 0) -> Run:
     return run
 
 
-def run_legacy(file: Any, depth: int = 0) -> Run:
+def run_legacy(file: object, depth: int = 0) -> Run:
     """Run the five pickles of torch's older format, and walk over the storages behind them.
 
     Raises:

@@ -106,7 +106,7 @@ class GuardedModule:
         loader = functools.partial(new_loader, allowed, names=renaming, name=name, keep_memo=True, storages=storages)
         self.Unpickler = type("Unpickler", (GuardedUnpickler,), {"new_loader": staticmethod(loader)})
 
-    def load(self, file: Any, **options: Any) -> Any:
+    def load(self, file: object, **options: object) -> Any:
         """Load the next pickle of a file: of the older format, what lies before the object, and the list behind it."""
         value = self.Unpickler(file, **options).load()
         self._loaded += 1

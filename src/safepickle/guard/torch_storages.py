@@ -9,12 +9,12 @@ from safepickle.guard.rules import RuleContext, ValueInfo
 from safepickle.guard.rules.tensors import DEVICE, TYPED
 
 
-def is_torchs(persistent_load: Any) -> bool:
+def is_torchs(persistent_load: object) -> bool:
     """Tell whether a `persistent_load` is that of ``torch.load``."""
     return getattr(persistent_load, "__module__", None) == "torch.serialization"
 
 
-def describe_storage(context: RuleContext, identifier: Any) -> ValueInfo:
+def describe_storage(context: RuleContext, identifier: object) -> ValueInfo:
     """Judge the persistent id of a torch storage: ``("storage", type, key, location, elements[, view])``."""
     if type(identifier) is not tuple or len(identifier) not in (5, 6) or identifier[0] not in ("storage", b"storage"):
         raise Refusal("a persistent id of a torch file is that of a storage, and nothing else")

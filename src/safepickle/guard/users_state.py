@@ -11,7 +11,7 @@ from safepickle.guard.limits import Malformed, Refusal, told
 from safepickle.weak_types import STANDARD_CONTAINERS
 
 
-def check_attributes(state: Any) -> None:
+def check_attributes(state: object) -> None:
     """Hold a state's names against the rule that no dunder is set."""
     parts = state if type(state) is tuple and len(state) == 2 else (state,)
     for part in parts:
@@ -34,7 +34,7 @@ def attributes_of(state: Any) -> Iterable[Any]:
     return state if type(state) in (list, tuple) else (state,)
 
 
-def has_own_hash(cls: Any) -> bool:
+def has_own_hash(cls: object) -> bool:
     """Tell whether instances of a class are hashed by code of its own, or of a base class's."""
     if not isinstance(cls, type):
         return False
@@ -46,7 +46,7 @@ _RUN: Final = frozenset({"__new__", "__setstate__", "__getattribute__", "__getat
 """What may run while an instance is made without arguments and given its attributes, or when they are replaced."""
 
 
-def is_plain(cls: Any) -> bool:
+def is_plain(cls: object) -> bool:
     """Tell whether to make an instance of a class without arguments, and to set its attributes, runs no other code.
 
     Nor does it then need a rule: the C unpickler does what `StateSetters` does.
@@ -82,7 +82,7 @@ class StateSetters(dict[type, Callable[[Any, Any], None]]):
         if setstate is _EXCEPTIONS:
             return self._set_exception
 
-        def call_setstate(obj: Any, state: Any) -> None:
+        def call_setstate(obj: object, state: object) -> None:
             check_attributes(state)
             try:
                 setstate(obj, state)
@@ -91,7 +91,7 @@ class StateSetters(dict[type, Callable[[Any, Any], None]]):
 
         return call_setstate
 
-    def _set_exception(self, obj: Any, state: Any) -> None:
+    def _set_exception(self, obj: object, state: object) -> None:
         """Set the attributes of an exception, whose own ``__setstate__`` would run properties."""
         if type(state) is not dict:
             raise Malformed("the state is not a dict of attributes")
@@ -103,7 +103,7 @@ class StateSetters(dict[type, Callable[[Any, Any], None]]):
             else:
                 BaseException.__getattribute__(obj, "__dict__")[name] = value
 
-    def _set_attributes(self, obj: Any, state: Any) -> None:
+    def _set_attributes(self, obj: object, state: object) -> None:
         if type(state) is dict and state.keys() <= self._good_keys:
             obj.__dict__.update(state)
             return
@@ -132,7 +132,7 @@ class StateSetters(dict[type, Callable[[Any, Any], None]]):
         self._good_keys.update(names)
 
 
-def _set_slot(obj: Any, name: str, value: Any) -> None:
+def _set_slot(obj: object, name: str, value: object) -> None:
     """Set a slot, or else an attribute of the instance; never what runs code, such as a property."""
     descriptor = next((vars(cls)[name] for cls in type(obj).__mro__ if name in vars(cls)), None)
     if type(descriptor) is MemberDescriptorType:

@@ -274,7 +274,7 @@ def _near_modules(name: str) -> tuple[str, ...]:
     return tuple(difflib.get_close_matches(last, sorted(loaded), 3, 0.6))
 
 
-def _checked(old: Any) -> str:
+def _checked(old: object) -> str:
     if not isinstance(old, str):
         raise TypeError(f"the keys of aliases are dotted names, not of type {type(old).__qualname__}")
     if not _is_dotted(old.replace(":", ".")):
@@ -282,7 +282,7 @@ def _checked(old: Any) -> str:
     return old.replace(":", ".")
 
 
-def _checked_target(old: str, new: Any) -> Any:
+def _checked_target(old: str, new: object) -> Any:
     if isinstance(new, str):
         if not _is_dotted(new.replace(":", ".", 1)):
             raise ValueError(f"aliases: {new!r}, which is to stand for {old!r}, is no dotted name")

@@ -21,7 +21,7 @@ _LEAVES: Final = frozenset({int, float, bool, complex, type(None), str, bytes, b
 _MAX_OBJECTS: Final = 1_000_000
 
 
-def find_name(file: Any, module: str, name: str) -> tuple[str | None, str | None]:
+def find_name(file: object, module: str, name: str) -> tuple[str | None, str | None]:
     """Find the nearest place in a pickle's graph at which a name is needed.
 
     Args:
@@ -61,7 +61,7 @@ class _SymbolicUnpickler(pickle.Unpickler):
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         return stub_class(module_name, global_name)
 
-    def persistent_load(self, pid: Any) -> Any:
+    def persistent_load(self, pid: object) -> Any:
         return pid
 
 
@@ -84,7 +84,7 @@ def _name_of(stub: Stub) -> str:
     return dotted_name(next(iter(_classes_of(stub)), type(stub)))
 
 
-def _children(value: Any) -> Iterator[tuple[Any, Edge]]:
+def _children(value: object) -> Iterator[tuple[Any, Edge]]:
     if isinstance(value, dict):
         yield from _pairs(value, value.items())
     elif isinstance(value, list | tuple):
@@ -100,7 +100,7 @@ def _children(value: Any) -> Iterator[tuple[Any, Edge]]:
         yield from ((part, NEAREST) for part in (*record.arguments, *record.keywords.values(), record.state))
 
 
-def _pairs(mapping: Any, pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Edge]]:
+def _pairs(mapping: object, pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Edge]]:
     for position, (key, item) in enumerate(pairs):
         yield item, key_edge(mapping, key, position)
         yield key, item_edge(position)

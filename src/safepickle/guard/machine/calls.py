@@ -9,14 +9,14 @@ from safepickle.guard.machine.state import MachineState
 from safepickle.guard.source import MOVED
 
 
-def on_global(machine: MachineState, data: Any, position: int) -> int:
+def on_global(machine: MachineState, data: object, position: int) -> int:
     machine.offset = machine.source.base + position - 1
     module, name, position = _two_lines(machine, position, "utf-8")
     machine.stack.append(machine.backend.find(module, name, machine.protocol))
     return position
 
 
-def on_stack_global(machine: MachineState, data: Any, position: int) -> int:
+def on_stack_global(machine: MachineState, data: object, position: int) -> int:
     machine.offset = machine.source.base + position - 1
     stack = machine.stack
     name = stack.pop()
@@ -36,7 +36,7 @@ def _two_lines(machine: MachineState, position: int, encoding: str) -> tuple[str
     return first.decode(encoding), second.decode(encoding), position
 
 
-def on_ext1(machine: MachineState, data: Any, position: int) -> int:
+def on_ext1(machine: MachineState, data: object, position: int) -> int:
     # A code that was used before comes from a cache that no find_class sees, so all are refused.
     raise Refusal("extension codes stand for names that the stream does not tell")
 
@@ -44,7 +44,7 @@ def on_ext1(machine: MachineState, data: Any, position: int) -> int:
 on_ext2 = on_ext4 = on_ext1
 
 
-def on_reduce(machine: MachineState, data: Any, position: int) -> int:
+def on_reduce(machine: MachineState, data: object, position: int) -> int:
     machine.offset = machine.source.base + position - 1
     stack = machine.stack
     arguments = stack.pop()
@@ -54,7 +54,7 @@ def on_reduce(machine: MachineState, data: Any, position: int) -> int:
     return position
 
 
-def on_newobj(machine: MachineState, data: Any, position: int) -> int:
+def on_newobj(machine: MachineState, data: object, position: int) -> int:
     machine.offset = machine.source.base + position - 1
     stack = machine.stack
     arguments = stack.pop()
@@ -64,7 +64,7 @@ def on_newobj(machine: MachineState, data: Any, position: int) -> int:
     return position
 
 
-def on_newobj_ex(machine: MachineState, data: Any, position: int) -> int:
+def on_newobj_ex(machine: MachineState, data: object, position: int) -> int:
     stack = machine.stack
     keywords = stack.pop()
     arguments = stack.pop()
@@ -76,7 +76,7 @@ def on_newobj_ex(machine: MachineState, data: Any, position: int) -> int:
     return position
 
 
-def on_inst(machine: MachineState, data: Any, position: int) -> int:
+def on_inst(machine: MachineState, data: object, position: int) -> int:
     machine.offset = machine.source.base + position - 1
     module, name, position = _two_lines(machine, position, "ascii")
     arguments = tuple(machine.to_mark())
@@ -84,19 +84,19 @@ def on_inst(machine: MachineState, data: Any, position: int) -> int:
     return position
 
 
-def on_obj(machine: MachineState, data: Any, position: int) -> int:
+def on_obj(machine: MachineState, data: object, position: int) -> int:
     machine.offset = machine.source.base + position - 1
     items = machine.to_mark()
     machine.stack.append(_instantiate(machine, items[0], tuple(items[1:])))
     return position
 
 
-def _instantiate(machine: MachineState, cls: Any, arguments: tuple[Any, ...]) -> Any:
+def _instantiate(machine: MachineState, cls: object, arguments: tuple[Any, ...]) -> Any:
     machine.keys.enter_any(arguments)
     return machine.backend.call(cls, arguments, None, not arguments)
 
 
-def on_build(machine: MachineState, data: Any, position: int) -> int:
+def on_build(machine: MachineState, data: object, position: int) -> int:
     machine.offset = machine.source.base + position - 1
     stack = machine.stack
     state = stack.pop()
@@ -104,13 +104,13 @@ def on_build(machine: MachineState, data: Any, position: int) -> int:
     return position
 
 
-def on_persid(machine: MachineState, data: Any, position: int) -> int:
+def on_persid(machine: MachineState, data: object, position: int) -> int:
     line, position = machine.source.line(position)
     machine.stack.append(machine.backend.persistent(line.decode("ascii")))
     return position
 
 
-def on_binpersid(machine: MachineState, data: Any, position: int) -> int:
+def on_binpersid(machine: MachineState, data: object, position: int) -> int:
     machine.keep(machine.stack[-1:])
     machine.stack[-1] = machine.backend.persistent(machine.stack[-1])
     return position

@@ -7,7 +7,7 @@ from typing import Any
 from safepickle.guard.machine.state import MachineState, read_number
 
 
-def on_pop(machine: MachineState, data: Any, position: int) -> int:
+def on_pop(machine: MachineState, data: object, position: int) -> int:
     if machine.stack:
         machine.stack.pop()
     else:
@@ -15,17 +15,17 @@ def on_pop(machine: MachineState, data: Any, position: int) -> int:
     return position
 
 
-def on_pop_mark(machine: MachineState, data: Any, position: int) -> int:
+def on_pop_mark(machine: MachineState, data: object, position: int) -> int:
     machine.to_mark()
     return position
 
 
-def on_dup(machine: MachineState, data: Any, position: int) -> int:
+def on_dup(machine: MachineState, data: object, position: int) -> int:
     machine.stack.append(machine.stack[-1])
     return position
 
 
-def on_memoize(machine: MachineState, data: Any, position: int) -> int:
+def on_memoize(machine: MachineState, data: object, position: int) -> int:
     memo = machine.memo
     memo[len(memo)] = machine.stack[-1]
     return position
@@ -41,7 +41,7 @@ def on_long_binput(machine: MachineState, data: Any, position: int) -> int:
     return position + 4
 
 
-def on_put(machine: MachineState, data: Any, position: int) -> int:
+def on_put(machine: MachineState, data: object, position: int) -> int:
     line, position = machine.source.line(position)
     machine.put(read_number(line))
     return position
@@ -57,7 +57,7 @@ def on_long_binget(machine: MachineState, data: Any, position: int) -> int:
     return position + 4
 
 
-def on_get(machine: MachineState, data: Any, position: int) -> int:
+def on_get(machine: MachineState, data: object, position: int) -> int:
     line, position = machine.source.line(position)
     machine.get(read_number(line))
     return position

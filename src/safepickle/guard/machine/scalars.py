@@ -20,17 +20,17 @@ _ESCAPED: Final = re.compile(
 _FLOAT_TEXT: Final = re.compile(rb"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|(?i:inf|nan))")
 
 
-def on_none(machine: MachineState, data: Any, position: int) -> int:
+def on_none(machine: MachineState, data: object, position: int) -> int:
     machine.stack.append(None)
     return position
 
 
-def on_newtrue(machine: MachineState, data: Any, position: int) -> int:
+def on_newtrue(machine: MachineState, data: object, position: int) -> int:
     machine.stack.append(True)
     return position
 
 
-def on_newfalse(machine: MachineState, data: Any, position: int) -> int:
+def on_newfalse(machine: MachineState, data: object, position: int) -> int:
     machine.stack.append(False)
     return position
 
@@ -72,7 +72,7 @@ def on_long4(machine: MachineState, data: Any, position: int) -> int:
     return position
 
 
-def on_int(machine: MachineState, data: Any, position: int) -> int:
+def on_int(machine: MachineState, data: object, position: int) -> int:
     line, position = machine.source.line(position)
     if line in (b"00", b"01"):
         machine.stack.append(line == b"01")
@@ -81,7 +81,7 @@ def on_int(machine: MachineState, data: Any, position: int) -> int:
     return position
 
 
-def on_long(machine: MachineState, data: Any, position: int) -> int:
+def on_long(machine: MachineState, data: object, position: int) -> int:
     line, position = machine.source.line(position)
     _push_number(machine, line.removesuffix(b"L"))
     return position
@@ -92,7 +92,7 @@ def _push_number(machine: MachineState, line: bytes) -> None:
     machine.stack.append(read_number(line))
 
 
-def on_float(machine: MachineState, data: Any, position: int) -> int:
+def on_float(machine: MachineState, data: object, position: int) -> int:
     line, position = machine.source.line(position)
     if len(line) > DIGITS or _FLOAT_TEXT.fullmatch(line) is None:
         raise Malformed("the text is no number as picklers write it")
@@ -125,13 +125,13 @@ def _text(machine: MachineState, position: int, length: int) -> int:
     return position
 
 
-def on_unicode(machine: MachineState, data: Any, position: int) -> int:
+def on_unicode(machine: MachineState, data: object, position: int) -> int:
     line, position = machine.source.line(position)
     machine.stack.append(str(line, "raw-unicode-escape"))
     return position
 
 
-def on_string(machine: MachineState, data: Any, position: int) -> int:
+def on_string(machine: MachineState, data: object, position: int) -> int:
     line, position = machine.source.line(position)
     if len(line) < 2 or line[:1] not in (b"'", b'"') or line[:1] != line[-1:]:
         raise Malformed("the argument of STRING is not in quotes")
@@ -188,11 +188,11 @@ def _payload(machine: MachineState, position: int, length: int, mutable: bool) -
     return position
 
 
-def on_next_buffer(machine: MachineState, data: Any, position: int) -> int:
+def on_next_buffer(machine: MachineState, data: object, position: int) -> int:
     machine.stack.append(machine.backend.buffer())
     return position
 
 
-def on_readonly_buffer(machine: MachineState, data: Any, position: int) -> int:
+def on_readonly_buffer(machine: MachineState, data: object, position: int) -> int:
     machine.stack[-1] = machine.backend.read_only(machine.stack[-1])
     return position

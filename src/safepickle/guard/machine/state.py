@@ -83,7 +83,7 @@ class MachineState:
         if self.keys.holds_function(values):
             raise Refusal("it may be called by the stream, but not be part of what is loaded")
 
-    def extend(self, target: Any, items: list[Any]) -> None:
+    def extend(self, target: object, items: list[Any]) -> None:
         """Append `items` to what the stream has made."""
         if self.keys.functions:
             self.keep(items)

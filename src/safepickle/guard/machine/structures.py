@@ -30,12 +30,12 @@ def on_mark(machine: MachineState, data: Any, position: int) -> int:
     return position
 
 
-def on_empty_tuple(machine: MachineState, data: Any, position: int) -> int:
+def on_empty_tuple(machine: MachineState, data: object, position: int) -> int:
     machine.stack.append(())
     return position
 
 
-def on_tuple1(machine: MachineState, data: Any, position: int) -> int:
+def on_tuple1(machine: MachineState, data: object, position: int) -> int:
     stack = machine.stack
     value = (stack.pop(),)
     if type(value[0]) in machine.weighed:
@@ -44,7 +44,7 @@ def on_tuple1(machine: MachineState, data: Any, position: int) -> int:
     return position
 
 
-def on_tuple2(machine: MachineState, data: Any, position: int) -> int:
+def on_tuple2(machine: MachineState, data: object, position: int) -> int:
     stack = machine.stack
     second = stack.pop()
     first = stack.pop()
@@ -55,7 +55,7 @@ def on_tuple2(machine: MachineState, data: Any, position: int) -> int:
     return position
 
 
-def on_tuple3(machine: MachineState, data: Any, position: int) -> int:
+def on_tuple3(machine: MachineState, data: object, position: int) -> int:
     stack = machine.stack
     third = stack.pop()
     second = stack.pop()
@@ -65,43 +65,43 @@ def on_tuple3(machine: MachineState, data: Any, position: int) -> int:
     return position
 
 
-def on_tuple(machine: MachineState, data: Any, position: int) -> int:
+def on_tuple(machine: MachineState, data: object, position: int) -> int:
     value = tuple(machine.to_mark())
     machine.keys.enter_any(value)
     machine.stack.append(value)
     return position
 
 
-def on_empty_list(machine: MachineState, data: Any, position: int) -> int:
+def on_empty_list(machine: MachineState, data: object, position: int) -> int:
     machine.stack.append([])
     return position
 
 
-def on_list(machine: MachineState, data: Any, position: int) -> int:
+def on_list(machine: MachineState, data: object, position: int) -> int:
     items = machine.to_mark()
     machine.keep(items)
     machine.stack.append(items)
     return position
 
 
-def on_append(machine: MachineState, data: Any, position: int) -> int:
+def on_append(machine: MachineState, data: object, position: int) -> int:
     item = machine.stack.pop()
     machine.extend(machine.stack[-1], [item])
     return position
 
 
-def on_appends(machine: MachineState, data: Any, position: int) -> int:
+def on_appends(machine: MachineState, data: object, position: int) -> int:
     items = machine.to_mark()
     machine.extend(machine.stack[-1], items)
     return position
 
 
-def on_empty_dict(machine: MachineState, data: Any, position: int) -> int:
+def on_empty_dict(machine: MachineState, data: object, position: int) -> int:
     machine.stack.append({})
     return position
 
 
-def on_dict(machine: MachineState, data: Any, position: int) -> int:
+def on_dict(machine: MachineState, data: object, position: int) -> int:
     items = machine.to_mark()
     target: dict[Any, Any] = {}
     machine.update(target, items)
@@ -109,7 +109,7 @@ def on_dict(machine: MachineState, data: Any, position: int) -> int:
     return position
 
 
-def on_setitem(machine: MachineState, data: Any, position: int) -> int:
+def on_setitem(machine: MachineState, data: object, position: int) -> int:
     stack = machine.stack
     value = stack.pop()
     key = stack.pop()
@@ -117,18 +117,18 @@ def on_setitem(machine: MachineState, data: Any, position: int) -> int:
     return position
 
 
-def on_setitems(machine: MachineState, data: Any, position: int) -> int:
+def on_setitems(machine: MachineState, data: object, position: int) -> int:
     items = machine.to_mark()
     machine.update(machine.stack[-1], items)
     return position
 
 
-def on_empty_set(machine: MachineState, data: Any, position: int) -> int:
+def on_empty_set(machine: MachineState, data: object, position: int) -> int:
     machine.stack.append(set())
     return position
 
 
-def on_additems(machine: MachineState, data: Any, position: int) -> int:
+def on_additems(machine: MachineState, data: object, position: int) -> int:
     items = machine.to_mark()
     target = machine.stack[-1]
     if type(target) is not set:
@@ -140,7 +140,7 @@ def on_additems(machine: MachineState, data: Any, position: int) -> int:
     return position
 
 
-def on_frozenset(machine: MachineState, data: Any, position: int) -> int:
+def on_frozenset(machine: MachineState, data: object, position: int) -> int:
     items = machine.to_mark()
     if items:
         machine.keep(items)

@@ -16,7 +16,7 @@ class Finished(Exception):
     """The STOP opcode was reached; carries the position behind it."""
 
 
-def on_stop(machine: MachineState, data: Any, position: int) -> int:
+def on_stop(machine: MachineState, data: object, position: int) -> int:
     raise Finished(position)
 
 

@@ -66,7 +66,7 @@ def _dtype(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     return ValueInfo("dtype", text, itemsize, open=True, swapped=swapped)
 
 
-def _dtype_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
+def _dtype_state(context: RuleContext, obj: object, info: ValueInfo | None, state: object) -> Any:
     if info is None or info.kind != "dtype" or not info.open:
         raise Refusal("only a dtype that was just made takes a state")
     if type(state) is not tuple or not 8 <= len(state) <= 9 or not is_one_of(state[0], 3, 4):
@@ -96,7 +96,7 @@ def _dtype_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: 
     return _set_state
 
 
-def _check_unit(metadata: Any) -> None:
+def _check_unit(metadata: object) -> None:
     if type(metadata) is not tuple or len(metadata) != 2:
         raise Refusal("the dtype carries metadata")
     extra, unit = metadata
@@ -112,7 +112,7 @@ def _check_unit(metadata: Any) -> None:
         raise Refusal("the unit of the dtype is malformed")
 
 
-def _check_subarray(context: RuleContext, info: ValueInfo, subarray: Any) -> None:
+def _check_subarray(context: RuleContext, info: ValueInfo, subarray: object) -> None:
     if type(subarray) is not tuple or len(subarray) != 2 or info.dtype != "V":
         raise Refusal("the subarray of the dtype is malformed")
     element = _known_dtype(context, subarray[0])
@@ -123,7 +123,7 @@ def _check_subarray(context: RuleContext, info: ValueInfo, subarray: Any) -> Non
     _unfold(context, info, [element])
 
 
-def _check_fields(context: RuleContext, info: ValueInfo, names: Any, fields: Any) -> None:
+def _check_fields(context: RuleContext, info: ValueInfo, names: object, fields: object) -> None:
     if info.dtype != "V" or info.layout == "subarray" or type(names) is not tuple or type(fields) is not dict:
         raise Refusal("the fields of the dtype are malformed")
     if set(map(type, names)) - {str} or set(map(type, fields)) - {str}:
@@ -152,7 +152,7 @@ def _unfold(context: RuleContext, info: ValueInfo, elements: list[ValueInfo]) ->
     context.spend(16 * info.weight)
 
 
-def _known_dtype(context: RuleContext, value: Any, objects: bool = False) -> ValueInfo:
+def _known_dtype(context: RuleContext, value: object, objects: bool = False) -> ValueInfo:
     info = context.info(value)
     if info is None or info.kind != "dtype":
         raise Refusal("a dtype was expected")
@@ -162,7 +162,7 @@ def _known_dtype(context: RuleContext, value: Any, objects: bool = False) -> Val
     return info
 
 
-def _element_type(context: RuleContext, value: Any, objects: bool = False) -> ValueInfo:
+def _element_type(context: RuleContext, value: object, objects: bool = False) -> ValueInfo:
     """Return what is known of the dtype of an array or a scalar: numpy never gives them a subarray for one."""
     info = _known_dtype(context, value, objects)
     if info.layout == "subarray":
@@ -187,7 +187,7 @@ def _reconstruct(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     return ValueInfo("array", open=True)
 
 
-def _array_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
+def _array_state(context: RuleContext, obj: object, info: ValueInfo | None, state: object) -> Any:
     if info is None or info.kind != "array" or not info.open:
         raise Refusal("only an array that was just made takes a state")
     if type(state) is not tuple or len(state) != 5 or not is_one_of(state[0], 1):
@@ -215,7 +215,7 @@ def _array_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: 
     return _set_state
 
 
-def check_array(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
+def check_array(context: RuleContext, obj: object, info: ValueInfo | None, state: object) -> Any:
     """Hold the state of an array of a user's class to the same, where numpy will read it; return it, copied.
 
     One of another shape is for a ``__setstate__`` of the class's own, or numpy refuses it.
@@ -227,7 +227,7 @@ def check_array(context: RuleContext, obj: Any, info: ValueInfo | None, state: A
     return state
 
 
-def _check_filled(context: RuleContext, data: Any, count: int, element: ValueInfo) -> None:
+def _check_filled(context: RuleContext, data: object, count: int, element: ValueInfo) -> None:
     """Hold the bytes of an array against its shape."""
     if type(data) is str:
         # Pickles of Python 2, read with encoding="latin1": numpy encodes them.

@@ -54,13 +54,13 @@ class ValueInfo:
 class RuleContext(Protocol):
     """What a rule may ask."""
 
-    def info(self, value: Any) -> ValueInfo | None:
+    def info(self, value: object) -> ValueInfo | None:
         """What is known of a value that this load has made or named."""
 
-    def grant(self, value: Any) -> Grant | None:
+    def grant(self, value: object) -> Grant | None:
         """The grant behind a value that is a name's object, or None."""
 
-    def kind(self, value: Any) -> Grant | None:
+    def kind(self, value: object) -> Grant | None:
         """The grant of the class that a value was made from, or None."""
 
     def spend(self, amount: int) -> None:
@@ -75,7 +75,7 @@ class RuleContext(Protocol):
             LimitExceeded: More than a stream of its length may spend.
         """
 
-    def nest(self, value: Any, parts: Iterable[Any]) -> None:
+    def nest(self, value: object, parts: Iterable[Any]) -> None:
         """Note that `value` directly holds `parts` from now on, where C frees values of its type by recursion.
 
         For arrays of objects, dtypes, and what else is no list, dict, tuple, set, exception or instance of a Python
@@ -87,10 +87,10 @@ class RuleContext(Protocol):
             LimitExceeded: It is nested too deeply.
         """
 
-    def weigh(self, value: Any, units: int) -> None:
+    def weigh(self, value: object, units: int) -> None:
         """Note what hashing or comparing a value costs, where it is more than its arguments measure."""
 
-    def check_keys(self, keys: Any, container: object) -> None:
+    def check_keys(self, keys: object, container: object) -> None:
         """Charge for hashing `keys` into `container`, and for comparing those of equal hash with one another.
 
         Call it before anything is hashed. `container` is what holds the keys, or what they come from where that is
@@ -100,13 +100,13 @@ class RuleContext(Protocol):
             LimitExceeded: It costs too much.
         """
 
-    def check_attributes(self, obj: Any, state: Any) -> None:
+    def check_attributes(self, obj: object, state: object) -> None:
         """Hold a state against the rules for attributes: no dunder keys."""
 
-    def length(self, value: Any) -> int | None:
+    def length(self, value: object) -> int | None:
         """Bytes in a bytes-like value; None when only the load can tell, -1 for anything else."""
 
-    def nested(self, payload: Any) -> Any:
+    def nested(self, payload: object) -> Any:
         """Load a torch file that lies inside the pickle, under the same guard."""
 
 
@@ -185,7 +185,7 @@ DATA: Final = Rule(data=True)
 """A name that may be mentioned and does nothing."""
 
 
-def is_one_of(value: Any, *choices: Any) -> bool:
+def is_one_of(value: object, *choices: object) -> bool:
     """Tell whether a value is one of some plain ones, without asking it to compare itself with them."""
     return any(type(value) is type(choice) and value == choice for choice in choices)
 
@@ -195,12 +195,12 @@ def allocate(context: RuleContext, nbytes: int) -> None:
     context.spend(ALLOCATED * nbytes)
 
 
-def is_size(value: Any) -> bool:
+def is_size(value: object) -> bool:
     """Tell whether a value is a plain integer, 0 or more, that fits 63 bits."""
     return type(value) is int and 0 <= value < 1 << 63
 
 
-def sizes(value: Any, what: str) -> tuple[int, ...]:
+def sizes(value: object, what: str) -> tuple[int, ...]:
     """Return a shape or strides as a tuple.
 
     Raises:

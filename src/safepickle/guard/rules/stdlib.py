@@ -57,7 +57,7 @@ def _make_enum_member(cls: Any, member: str) -> Any:
     return cls.__members__[member]
 
 
-def _is_enum(cls: Any) -> bool:
+def _is_enum(cls: object) -> bool:
     enum = sys.modules.get("enum")
     return enum is not None and isinstance(cls, enum.EnumMeta)
 
@@ -66,7 +66,7 @@ def _complex(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     expect(arguments, _NUMBER, _NUMBER, least=0)
 
 
-def _hold_digits(*numbers: Any) -> None:
+def _hold_digits(*numbers: object) -> None:
     """Hold integers to the length of a decimal number: dividing them is quadratic in it."""
     if any(type(number) is int and number.bit_length() > 4 * DIGITS for number in numbers):
         raise LimitExceeded(f"a number has more than {DIGITS:,} digits")
@@ -143,7 +143,7 @@ def _ordered_dict(context: RuleContext, arguments: tuple[Any, ...]) -> None:
         context.check_keys([pair[0] for pair in arguments[0]], arguments[0])
 
 
-def _attributes(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
+def _attributes(context: RuleContext, obj: object, info: ValueInfo | None, state: object) -> Any:
     """Allow new attributes, as the `_metadata` of a state dict, but none that hides a method."""
     if type(state) is not dict or not all(type(name) is str for name in state):
         raise Refusal("the state is not a dict of attributes")
@@ -154,14 +154,14 @@ def _attributes(context: RuleContext, obj: Any, info: ValueInfo | None, state: A
     return _set_attributes
 
 
-def _class_of(context: RuleContext, obj: Any) -> type:
+def _class_of(context: RuleContext, obj: object) -> type:
     """Return the class of an object, also of one that stands for it in `safepickle.inspect`."""
     grant = context.kind(obj)
     cls = None if grant is None else grant.target
     return cls if isinstance(cls, type) else type(obj)
 
 
-def _set_attributes(obj: Any, state: dict[str, Any]) -> None:
+def _set_attributes(obj: object, state: dict[str, Any]) -> None:
     obj.__dict__.update(state)
 
 
@@ -228,7 +228,7 @@ def _time(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     _small_ints(context, arguments)
 
 
-def _is_users_zone(context: RuleContext, value: Any) -> bool:
+def _is_users_zone(context: RuleContext, value: object) -> bool:
     """Tell whether a value is a time zone of a class that the user allows, as those of other libraries are."""
     from datetime import tzinfo
 
@@ -274,7 +274,7 @@ def _fraction(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     context.spend(max(map(int.bit_length, arguments)) ** 2 >> 12)
 
 
-def _uuid_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
+def _uuid_state(context: RuleContext, obj: object, info: ValueInfo | None, state: object) -> Any:
     if type(state) is not dict or not state.keys() <= {"int", "is_safe"}:
         raise Refusal("the state is not that of a UUID")
     if type(state.get("int")) is not int or not 0 <= state["int"] < 1 << 128:
@@ -353,7 +353,7 @@ def _syntax_error(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo
     return _exception(context, arguments)
 
 
-def _exception_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
+def _exception_state(context: RuleContext, obj: object, info: ValueInfo | None, state: object) -> Any:
     if type(state) is not dict or not all(type(name) is str for name in state):
         raise Refusal("the state is not a dict of attributes")
     cls = _class_of(context, obj)
@@ -396,7 +396,7 @@ def _reconstructor(context: RuleContext, arguments: tuple[Any, ...]) -> None:
         context.check_keys(list(value), value)
 
 
-def _is_users(context: RuleContext, cls: Any) -> bool:
+def _is_users(context: RuleContext, cls: object) -> bool:
     grant = context.grant(cls)
     return grant is not None and grant.listed != "built-in" and (grant.target is None or isinstance(grant.target, type))
 

@@ -79,7 +79,7 @@ def is_float(dtype: str) -> bool:
     return dtype.startswith(("float", "bfloat", "complex"))
 
 
-def _storage(context: RuleContext, storage: Any, *, typed: bool) -> ValueInfo:
+def _storage(context: RuleContext, storage: object, *, typed: bool) -> ValueInfo:
     info = context.info(storage)
     if info is None or info.kind != "storage":
         raise Refusal("its first argument is no storage of this file")
@@ -122,7 +122,7 @@ def _tensor(
     return ValueInfo("tensor", element.dtype, element.itemsize, count * element.itemsize, shape, filled=backing.filled)
 
 
-def _gradient(info: ValueInfo, requires_grad: Any, hooks: Any = None) -> ValueInfo:
+def _gradient(info: ValueInfo, requires_grad: object, hooks: object = None) -> ValueInfo:
     if type(requires_grad) is not bool:
         raise Refusal("requires_grad is not a bool")
     if requires_grad and not is_float(info.dtype):
@@ -132,7 +132,7 @@ def _gradient(info: ValueInfo, requires_grad: Any, hooks: Any = None) -> ValueIn
     return info
 
 
-def _metadata(value: Any) -> None:
+def _metadata(value: object) -> None:
     if value is not None and (
         type(value) is not dict
         or not value.keys() <= {"conj", "neg"}
@@ -172,14 +172,14 @@ def _rebuild_tensor_v3(context: RuleContext, arguments: tuple[Any, ...]) -> Valu
     return info
 
 
-def _dtype(context: RuleContext, value: Any) -> ValueInfo:
+def _dtype(context: RuleContext, value: object) -> ValueInfo:
     info = context.info(value)
     if info is None or info.kind != "torch dtype":
         raise Refusal("a torch dtype was expected")
     return info
 
 
-def _known(context: RuleContext, value: Any) -> ValueInfo:
+def _known(context: RuleContext, value: object) -> ValueInfo:
     info = context.info(value)
     if info is None or info.kind != "tensor":
         raise Refusal("a tensor of this file was expected")
@@ -205,7 +205,7 @@ def _parameter_with_state(context: RuleContext, arguments: tuple[Any, ...]) -> V
     return _gradient(_known(context, arguments[0]), *arguments[1:3])
 
 
-def _make_parameter_with_state(data: Any, requires_grad: bool, hooks: Any, state: Any) -> Any:
+def _make_parameter_with_state(data: object, requires_grad: bool, hooks: object, state: object) -> Any:
     """Build a parameter and its attributes, with none of which torch would run a property."""
     from torch._utils import _rebuild_parameter
 
@@ -214,7 +214,7 @@ def _make_parameter_with_state(data: Any, requires_grad: bool, hooks: Any, state
     return parameter
 
 
-def _python_attributes(state: Any) -> dict[str, Any]:
+def _python_attributes(state: object) -> dict[str, Any]:
     """Judge and return attributes of a tensor: none may be one of the tensor's own."""
     if type(state) is tuple and len(state) == 2 and (state[1] is None or (type(state[1]) is dict and not state[1])):
         state = state[0]
@@ -242,7 +242,7 @@ def _from_type(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo | 
     return function.rule.check(context, inner)
 
 
-def _make_from_type(function: Grant, cls: Any, inner: Any, state: Any) -> Any:
+def _make_from_type(function: Grant, cls: Any, inner: Any, state: object) -> Any:
     from torch import Tensor
 
     made = (function.rule.make or function.target)(*inner)
@@ -283,14 +283,14 @@ def _sparse(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     return ValueInfo("tensor", values.dtype, values.itemsize, values.nbytes, shape, layout.layout, filled=values.filled)
 
 
-def _size(context: RuleContext, value: Any) -> tuple[int, ...]:
+def _size(context: RuleContext, value: object) -> tuple[int, ...]:
     info = context.info(value)
     if info is not None and info.kind == "size":
         return info.shape
     return sizes(tuple(value) if type(value) is list else value, "size of the tensor")
 
 
-def _make_sparse(layout: Any, data: Any) -> Any:
+def _make_sparse(layout: object, data: object) -> Any:
     """Build a sparse tensor with its indices checked, or note it for the check after the storages are read."""
     return rebuild_checked(layout, data)
 
@@ -364,7 +364,7 @@ def _from_cpu(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     return _gradient(ValueInfo("tensor", dtype.dtype, dtype.itemsize, nbytes, source.shape), arguments[3])
 
 
-def _check_device(text: Any) -> None:
+def _check_device(text: object) -> None:
     if type(text) is not str or DEVICE.fullmatch(text) is None:
         raise Refusal("the device is not one that torch writes")
 
@@ -419,7 +419,7 @@ def _own_typed_storage(context: RuleContext, arguments: tuple[Any, ...]) -> Valu
     return ValueInfo("storage", element.dtype, element.itemsize, backing.nbytes, layout=TYPED)
 
 
-def _named_dtype(name: Any) -> ValueInfo:
+def _named_dtype(name: object) -> ValueInfo:
     if type(name) is not str or name not in _ITEMSIZE:
         raise Refusal("the dtype is none of torch's")
     return ValueInfo("torch dtype", _ALIASES.get(name, name), _ITEMSIZE[name])

@@ -49,7 +49,7 @@ _NAMES_OF_TORCH: Final = frozenset(_SET_BY_TORCH.split())
 _METHODS_OF_LAYERS: Final = frozenset(_METHODS.split())
 
 
-def _module_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
+def _module_state(context: RuleContext, obj: object, info: ValueInfo | None, state: object) -> Any:
     if type(state) is not dict or set(map(type, state)) - {str}:
         raise Refusal("the state of the layer is not a dict of attributes")
     context.check_attributes(obj, state)

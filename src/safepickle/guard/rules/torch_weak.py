@@ -27,7 +27,7 @@ _LARGEST_HANDLE: Final = 1 << 53
 """torch counts on from the largest handle that it has loaded, for the whole process."""
 
 
-def _is_users_reference(context: RuleContext, cls: Any) -> bool:
+def _is_users_reference(context: RuleContext, cls: object) -> bool:
     grant = context.grant(cls)
     if grant is None or grant.listed == "built-in" or grant.target is None:
         return grant is not None and grant.listed != "built-in"
@@ -36,7 +36,7 @@ def _is_users_reference(context: RuleContext, cls: Any) -> bool:
     return is_a(grant, (WeakIdRef, _WeakHashRef))
 
 
-def _check_reference_class(context: RuleContext, cls: Any) -> None:
+def _check_reference_class(context: RuleContext, cls: object) -> None:
     grant = context.grant(cls)
     known = grant is not None and grant.module == _MODULE and grant.name in _REFERENCES
     if not known and not _is_users_reference(context, cls):
@@ -60,13 +60,13 @@ def _own_reference(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInf
     return info
 
 
-def _hashes(context: RuleContext, cls: Any) -> bool:
+def _hashes(context: RuleContext, cls: object) -> bool:
     """Tell whether a reference of a class is hashed as its referent is, and not by identity."""
     grant = context.grant(cls)
     return grant is not None and (grant.module, grant.name) == (_MODULE, "_WeakHashRef")
 
 
-def _dead_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
+def _dead_state(context: RuleContext, obj: object, info: ValueInfo | None, state: object) -> Any:
     """Allow a dead reference the hash that it had; a live one has computed its own."""
     if info is None or info.kind != "dead reference" or not info.open:
         raise Refusal("only a dead reference that was just made takes a state")
@@ -109,7 +109,7 @@ def _own_dictionary(context: RuleContext, arguments: tuple[Any, ...]) -> ValueIn
     return _facts_of_dictionary(context, arguments[1:])
 
 
-def _check_dictionary_class(context: RuleContext, cls: Any) -> None:
+def _check_dictionary_class(context: RuleContext, cls: object) -> None:
     grant = context.grant(cls)
     known = grant is not None and (grant.module, grant.name) == (_MODULE, "WeakIdKeyDictionary")
     if not known and (grant is None or grant.listed == "built-in"):
@@ -121,7 +121,7 @@ def _check_dictionary_class(context: RuleContext, cls: Any) -> None:
             raise Refusal("its class is no subclass of torch's WeakIdKeyDictionary")
 
 
-def _check_keys(context: RuleContext, container: Any, keys: list[Any]) -> None:
+def _check_keys(context: RuleContext, container: object, keys: list[Any]) -> None:
     """Charge for entries. Equal hashes count where keys are hashed, and not told apart by identity."""
     allocate(context, 256 * len(keys))
     for key in keys:
@@ -131,12 +131,12 @@ def _check_keys(context: RuleContext, container: Any, keys: list[Any]) -> None:
         context.check_keys(keys, container)
 
 
-def _items(context: RuleContext, obj: Any, keys: list[Any]) -> Any:
+def _items(context: RuleContext, obj: object, keys: list[Any]) -> Any:
     _check_keys(context, obj, keys)
     return _set_item
 
 
-def _set_item(container: Any, key: Any, value: Any) -> None:
+def _set_item(container: object, key: object, value: object) -> None:
     from torch.utils.weak import WeakIdKeyDictionary
 
     WeakIdKeyDictionary.__setitem__(container, key, value)
@@ -152,7 +152,7 @@ def _entries(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     _check_keys(context, arguments[0], [key for key, _ in entries])
 
 
-def _tensor_reference_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
+def _tensor_reference_state(context: RuleContext, obj: object, info: ValueInfo | None, state: object) -> Any:
     """Allow a `TensorWeakRef` the reference that it wraps: one of this file, or a tombstone."""
     if type(state) is not dict or state.keys() != {"ref"}:
         raise Refusal("the state is not that of a reference to a tensor")
@@ -167,12 +167,12 @@ def _set_reference(obj: Any, state: Any) -> None:
     obj.ref = state["ref"]
 
 
-def _handle_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
+def _handle_state(context: RuleContext, obj: object, info: ValueInfo | None, state: object) -> Any:
     _check_handle(context, state)
     return _set_state
 
 
-def _check_handle(context: RuleContext, state: Any) -> None:
+def _check_handle(context: RuleContext, state: object) -> None:
     """Judge ``(hooks, id, other dictionaries)``, from which `remove` deletes by the id."""
     if type(state) is not tuple or len(state) not in (2, 3):
         raise Refusal("the state is not that of a handle")

@@ -12,7 +12,7 @@ from safepickle.weak_types import STANDARD_CONTAINERS
 __all__ = ["check_users_state"]
 
 
-def check_users_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
+def check_users_state(context: RuleContext, obj: object, info: ValueInfo | None, state: object) -> Any:
     """Judge the state of an instance of a user's class by what its base class does with it; return it, or a copy.
 
     Raises:

@@ -30,7 +30,7 @@ _TORCHS: Final = frozenset(
 )
 
 
-def check_referent(context: RuleContext, referent: Any) -> ValueInfo:
+def check_referent(context: RuleContext, referent: object) -> ValueInfo:
     """Judge what a reference may point at."""
     known = context.info(referent)
     if not type(referent).__weakrefoffset__ or _is_solid(context, referent, known):
@@ -41,7 +41,7 @@ def check_referent(context: RuleContext, referent: Any) -> ValueInfo:
     return ValueInfo("reference", depth=depth)
 
 
-def _is_solid(context: RuleContext, value: Any, known: ValueInfo | None) -> bool:
+def _is_solid(context: RuleContext, value: object, known: ValueInfo | None) -> bool:
     """Tell whether a value is of a type that takes no weak references, though what stands for it may take them."""
     if known is None:
         return False
@@ -70,7 +70,7 @@ def _unpicklable_tombstone(context: RuleContext, arguments: tuple[Any, ...]) -> 
     expect(arguments, str, str, str)
 
 
-def _subclass(context: RuleContext, cls: Any) -> None:
+def _subclass(context: RuleContext, cls: object) -> None:
     """Hold that a class is a subclass of `weakref.ref` that the user allows, or one of torch's."""
     grant = context.grant(cls)
     if grant is not None and (grant.module, grant.name) in _TORCHS:
@@ -103,7 +103,7 @@ def _keyed(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     return check_reference(context, arguments[:2])
 
 
-def _key_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
+def _key_state(context: RuleContext, obj: object, info: ValueInfo | None, state: object) -> Any:
     if type(state) is not tuple or len(state) != 2 or state[0] is not None:
         raise Refusal("the state is not that of a keyed reference")
     if type(state[1]) is not dict or state[1].keys() != {"key"}:
@@ -197,7 +197,7 @@ def check_parts(arguments: tuple[Any, ...]) -> tuple[Any, list[Any], tuple[Any, 
     return container, state[1], state[2]
 
 
-def container_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
+def container_state(context: RuleContext, obj: object, info: ValueInfo | None, state: object) -> Any:
     for part in state if type(state) is tuple else (state,):
         if part is not None and (type(part) is not dict or not all(type(name) is str for name in part)):
             raise Refusal("the state is not a dict of attributes")
@@ -206,7 +206,7 @@ def container_state(context: RuleContext, obj: Any, info: ValueInfo | None, stat
     return _set_attributes
 
 
-def check_attributes_of_container(state: Any) -> None:
+def check_attributes_of_container(state: object) -> None:
     """Hold the attributes of a weak container against what it works with: its table, and its methods."""
     for part in state if type(state) is tuple else (state,):
         for name in part if type(part) is dict else ():
@@ -216,7 +216,7 @@ def check_attributes_of_container(state: Any) -> None:
                 raise Refusal(f"the state would replace {name!r}, which is what the weak container works with")
 
 
-def _set_attributes(obj: Any, state: Any) -> None:
+def _set_attributes(obj: object, state: object) -> None:
     for part in state if type(state) is tuple else (state,):
         obj.__dict__.update(part or {})
 
@@ -252,7 +252,7 @@ def _recipe(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     return ValueInfo("recipe", open=True)
 
 
-def _recipe_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
+def _recipe_state(context: RuleContext, obj: object, info: ValueInfo | None, state: object) -> Any:
     """Allow a factory that the user allows to be called; it runs when the value is first used."""
     if info is None or info.kind != "recipe" or not info.open:
         raise Refusal("only a recipe that was just made takes a state")
