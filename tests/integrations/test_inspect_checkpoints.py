@@ -118,7 +118,7 @@ def test_a_whole_module_shows_its_parts_and_none_of_its_internals(dump: Callable
     found = safepickle.inspect(dump([optimizer, net]))
     assert counted(found) == parameters_of(net)
     (entry,) = found.optimizers
-    assert (entry.path, entry.kind) == ("$[0]", "AdamW")
+    assert (entry.path, entry.kind, entry.step) == ("$[0]", "AdamW", 3.0)
     assert entry.tensors == sum(map(len, optimizer.state.values()))
     paths = {node.path for node in found.tree}
     assert {"$[1].layers", "$[1].head"} <= paths

@@ -214,10 +214,10 @@ class Guarded:
                 return (self.call(arguments[0], (), None, True),)
         if what == "global" and len(arguments) == 2 and all(type(part) is str for part in arguments):
             return (self._find_again(*arguments),)
-        if what == "salvaged" and len(arguments) == 4:
-            return (self._salvage(*arguments),)
+        if what == "partial" and len(arguments) == 4:
+            return (self._build_partial(*arguments),)
         if what == "contents" and len(arguments) == 2:
-            self._fill_salvaged(*arguments)
+            self._fill_partial(*arguments)
             return (None,)
         if what == "getattr" and len(arguments) == 2 and type(arguments[1]) is str:
             # Below protocol 4 the name "C.method" is written as getattr(C, "method").
@@ -235,12 +235,12 @@ class Guarded:
         self.subject = grant.key
         return container, (None, *rest)
 
-    def _salvage(self, function: object, arguments: object, referent_type: object, path: object) -> Any:
+    def _build_partial(self, function: object, arguments: object, referent_type: object, path: object) -> Any:
         """Make a call that may fail, since a tombstone is among its arguments: what it would have made is one then."""
         if type(arguments) is not tuple or type(referent_type) is not str or type(path) is not str:
             raise Refusal("it is not called as safepickle writes it")
         grant = self.grant(function)
-        if grant is not None and grant.rule.unfolds == "salvaged":
+        if grant is not None and grant.rule.unfolds == "partial":
             raise Refusal("it is called by itself")
         try:
             return self.call(function, arguments, None, False)
@@ -248,8 +248,8 @@ class Guarded:
             cause = f"it is built from an object that could not be pickled: {error}"
             return rebuild.UnpicklableTombstone(referent_type, path, cause)
 
-    def _fill_salvaged(self, obj: object, contents: object) -> None:
-        """Give what `_salvage` has made its items and its state, each as the stream could by an opcode."""
+    def _fill_partial(self, obj: object, contents: object) -> None:
+        """Give what `_build_partial` has made its items and its state, each as the stream could by an opcode."""
         if type(contents) is not tuple or len(contents) != 4 or self._machine is None:
             raise Refusal("it is not called as safepickle writes it")
         state, items, pairs, setter = contents

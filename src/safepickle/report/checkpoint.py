@@ -25,6 +25,8 @@ from safepickle.tracing.shortcuts import MODULE_MEMBERS
 __all__ = ["Checkpoint", "ElementCounts", "array_dtype", "is_buffer", "is_progress", "one_number", "written_by"]
 
 _MOST_OPTIMIZERS: Final = 100
+_MOST_LAYERS: Final = 4
+"""How many calls lie around a storage at most: a parameter of a tensor of a storage."""
 _CONTAINERS: Final = (dict, list, tuple, set, frozenset, deque)
 
 _BUFFERS: Final = re.compile(
@@ -197,7 +199,9 @@ class Checkpoint:
         return None
 
     def is_shared(self, symbol: Symbol) -> bool:
-        """Tell whether the elements of a tensor were there before, as those of another one."""
+        """Tell whether a tensor shows the elements of one that was there before."""
+        if symbol.info is None or symbol.info.kind != "tensor":
+            return False
         place = _place(symbol)
         if place in self._places:
             return True
@@ -211,11 +215,17 @@ class Checkpoint:
             return None
         if info.kind == "scalar" and len(symbol.arguments) > 1:
             return one_number(symbol.arguments[1], array_dtype(info))
-        place = _place(symbol) if info.kind == "tensor" else None
-        if type(place) is not tuple or place[0] not in self._storages:
+        storage, offset = _storage_of(symbol) if info.kind == "tensor" else (None, 0)
+        if storage is None:
             return None
-        read = self._storages[place[0]].read
-        return None if read is None else one_number(read(place[1] * info.itemsize, info.itemsize), info.dtype)
+        begin, end = offset * info.itemsize, (offset + 1) * info.itemsize
+        held: Any = storage.arguments[0] if storage.grant is not None else None
+        if type(held) in (bytes, bytearray):
+            return one_number(bytes(held[begin:end]), info.dtype)
+        blob = self._storages.get(_key(storage))
+        if blob is None or blob.read is None:
+            return None
+        return one_number(blob.read(begin, info.itemsize), info.dtype)
 
 
 def array_dtype(info: ValueInfo) -> str:
@@ -224,15 +234,26 @@ def array_dtype(info: ValueInfo) -> str:
     return numpy_dtype(f"{info.dtype}{size}") if info.dtype else ""
 
 
+def _storage_of(symbol: Symbol) -> tuple[Symbol | None, int]:
+    """Return the storage of a tensor, and where in it the elements begin."""
+    inner, offset = symbol, 0
+    for _ in range(_MOST_LAYERS):
+        if _is_storage(inner) or not inner.arguments or type(inner.arguments[0]) is not Symbol:
+            break
+        inner, *more = inner.arguments
+        offset = next((part for part in more if type(part) is int), 0)
+    return (inner, offset) if _is_storage(inner) else (None, 0)
+
+
+def _key(storage: Symbol) -> Any:
+    """Return what names a storage: its key in a torch file, or else the object itself."""
+    return storage.arguments[2] if storage.grant is None and len(storage.arguments) > 2 else id(storage)
+
+
 def _place(symbol: Symbol) -> Any:
-    """Return where the elements of a tensor are: key of the storage and offset, or what else nothing shares with it."""
-    offset = 0
-    inner = symbol
-    while inner.arguments and type(inner.arguments[0]) is Symbol and not _is_storage(inner):
-        inner, offset = inner.arguments[0], inner.arguments[1] if len(inner.arguments) > 1 else 0
-    if not _is_storage(inner) or type(offset) is not int:
-        return id(symbol)
-    return (inner.arguments[2] if inner.grant is None and len(inner.arguments) > 2 else id(inner)), offset
+    """Return where the elements of a tensor are: storage and offset, or what nothing shares with it."""
+    storage, offset = _storage_of(symbol)
+    return id(symbol) if storage is None else (_key(storage), offset)
 
 
 def _is_storage(symbol: Symbol) -> bool:

@@ -453,7 +453,7 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ),
     ("safepickle.rebuild", "rebuild_stub_of_builtin"): Rule(_reconstructor, reads=(0, 0, 1), of_first=True),
     ("safepickle.rebuild", "rebuild_global"): Rule(_unfolds, unfolds="global"),
-    ("safepickle.rebuild", "rebuild_salvaged"): Rule(_unfolds, unfolds="salvaged"),
+    ("safepickle.rebuild", "rebuild_salvaged"): Rule(_unfolds, unfolds="partial"),
     ("safepickle.rebuild", "rebuild_salvaged_contents"): Rule(_unfolds, unfolds="contents"),
     ("copyreg", "__newobj__"): Rule(_unfolds, unfolds="newobj"),
     ("copyreg", "__newobj_ex__"): Rule(_unfolds, unfolds="newobj_ex"),
