@@ -35,3 +35,14 @@ def test_readme_leads_to_every_page():
 def test_the_site_has_every_page():
     navigation = set(re.findall(r"[\w-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
     assert navigation == {page.name for page in (ROOT / "docs").glob("*.md")}
+
+
+def test_the_readme_and_the_start_page_have_the_same_table_of_what_to_write():
+    readme, start = (_rows(ROOT / page) for page in ("README.md", "docs/index.md"))
+    assert readme == start
+    assert len(readme) > 10
+
+
+def _rows(page):
+    table = page.read_text(encoding="utf-8").partition("| I use | this line |")[2].partition("\n\n")[0]
+    return [line.split(" | ")[:2] for line in table.splitlines()[2:]]
