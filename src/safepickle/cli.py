@@ -27,7 +27,7 @@ _CORE = "compiled core" if COMPILED else "Python alone: the same, but slower, wi
 _VERSION = f"safepickle {__version__} ({_CORE})"
 _EXIT_CODES = """exit status:
   explain   0 it can be pickled, 1 it cannot, 2 it was not found
-  inspect   0 it can be loaded, 1 it is refused or damaged, 2 it cannot be read
+  inspect   0 it can be loaded, 1 it is refused, damaged or no pickle, 2 it cannot be read
   diff      0 nothing changed, 1 something did, 2 a file cannot be read or compared
 """
 
@@ -94,7 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     inspect = commands.add_parser(
         "inspect",
         help="what a file holds and would import",
-        description="Tell what a pickle or a torch file holds and would import, running and importing nothing of it.",
+        description="Tell what a pickle or a torch file holds and would import, running and importing nothing of it; "
+        "or what a safetensors, npz, npy, .keras or HDF5 file holds.",
     )
     inspect.add_argument("file", metavar="FILE")
     inspect.set_defaults(run=_inspect)

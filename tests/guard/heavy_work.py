@@ -15,6 +15,7 @@ from guard.assembler import PROTO4, STOP, Raw, name, text, value
 from guard.targets import ALLOWED_BY_THE_HEAVY
 
 MODULUS = 2**61 - 1
+MODULE_MEMBERS = ("_modules", "_parameters", "_buffers")
 
 
 def put(index: int) -> bytes:
@@ -73,6 +74,15 @@ def states_again(obj: bytes, state: bytes, times: int) -> bytes:
 
 def attributes(count: int) -> bytes:
     return b"}(" + b"".join(b"\x8c\x06" + b"a%05d" % index + b"N" for index in range(count)) + b"u"
+
+
+def shown_again(shared: bytes, one: bytes, times: int = 30_000) -> bytes:
+    """Make what shows one and the same long container, again and again, and then what is not allowed."""
+    return shared + put(1) + b"](" + one * times + name("app", "Net") + b"e"
+
+
+def lists(count: int = 30_000) -> bytes:
+    return b"}(" + b"".join(text(f"n{number}") + b"]" for number in range(count)) + b"u"
 
 
 def as_key(key: bytes) -> bytes:
@@ -206,6 +216,20 @@ HEAVY: dict[str, Callable[[], bytes]] = {
     "an enumeration of what holds itself twice": lambda: name("guard.targets", "Color") + b"]" + put(0)
     + (b"](" + get(0) + get(0) + b"e" + put(0)) * 60 + get(0) + b"\x85R",
     "an enumeration of tuples that hold themselves twice": lambda: name("guard.targets", "Color") + b")" + b"2\x86" * 60 + b"\x85R",
+    # What inspect looks at for people.
+    "modules with the same members": lambda: shown_again(
+        lists(), name("app", "Net") + b")\x81}(" + b"".join(text(key) + get(1) for key in MODULE_MEMBERS) + b"ub"
+    ),
+    "state dicts with the same metadata": lambda: shown_again(
+        lists(), name("collections", "OrderedDict") + b")R}" + text("_metadata") + get(1) + b"sb"
+    ),
+    "optimizers with the same states": lambda: shown_again(
+        lists(), b"}(" + text("param_groups") + b"]" + text("state") + get(1) + b"u"
+    ),
+    "optimizers with the same groups": lambda: shown_again(
+        b"}" + text("params") + b"]s" + put(0) + b"](" + get(0) * 30_000 + b"e",
+        b"}(" + text("param_groups") + get(1) + text("state") + b"}u",
+    ),
     "an array of a shape": lambda: name("guard.targets", "Matrix") + value(((1 << 40,),)) + b"\x81",
 }  # fmt: skip
 

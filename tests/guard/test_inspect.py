@@ -174,6 +174,57 @@ def test_problems_say_where_and_why():
     assert found.problems[0].offset == 3
 
 
+def test_numbers_and_short_texts_that_have_a_name_are_shown():
+    config = {
+        "lr": 0.5,
+        "name": "run",
+        "fast": True,
+        "none": None,
+        "long": "x" * 81,
+        "big": 1 << 70,
+        "loss": float("nan"),
+    }
+    obj = {"epoch": np.int64(3), "best": np.float32(0.1), "config": config, "sizes": (3, 4), "rows": list(range(100))}
+    found = safepickle.inspect(pickle.dumps(obj))
+    values = {entry.path: entry.value for entry in found.values if entry.value == entry.value}
+    assert values == {
+        "$['epoch']": 3,
+        "$['best']": 0.1,
+        "$['config']['lr']": 0.5,
+        "$['config']['name']": "run",
+        "$['config']['fast']": True,
+        "$['sizes'][0]": 3,
+        "$['sizes'][1]": 4,
+    }
+    assert [(entry.path, entry.value) for entry in found.progress] == [("$['epoch']", 3)]
+    plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert {"path": "$['config']['loss']", "value": "nan"} in plain["values"]
+    assert "$['epoch'] = 3" in str(found).splitlines()
+    found = safepickle.inspect(pickle.dumps({f"k{number}": number for number in range(5_000)}))
+    assert (len(found.values), found.tree[0].nbytes) == (1_000, 40_000)
+
+
+@pytest.mark.parametrize("form", ["npz", "npy"])
+def test_files_of_arrays_are_listed(form: str):
+    file = io.BytesIO()
+    if form == "npz":
+        np.savez(file, w=np.zeros((3, 4)), o=np.array([{}], dtype=object), lr=np.float32(0.1))
+    else:
+        np.save(file, np.zeros((3, 4)))
+    for packed in (False, True):
+        found = safepickle.inspect(gzip.compress(file.getvalue()) if packed else file.getvalue())
+        assert (found.format, found.compression, found.complete) == (form, "gzip" if packed else None, True)
+        entry = found.tensors[0]
+        path = "$['w']" if form == "npz" else "$"
+        assert (entry.path, entry.library, entry.dtype, entry.shape) == (path, "numpy", "float64", (3, 4))
+        assert (found.verdict, found.allow, found.parameters) == ("not_a_pickle", (), ())
+        assert "numpy.load(allow_pickle=False)" in str(found).splitlines()[1]
+        if form == "npz":
+            assert {entry.path: entry.value for entry in found.values} == {"$['lr']": 0.1}
+            assert found.notes == ("$['o'] is a pickle, which numpy runs with allow_pickle=True",)
+        assert pickle.loads(pickle.dumps(found)) == found
+
+
 def test_everything_is_plain_data():
     found = safepickle.inspect(pickle.dumps({"a": np.arange(3), "v": Victim()}))
     again = json.loads(json.dumps(found.to_dict()))
@@ -188,6 +239,16 @@ def test_text_fits_a_terminal():
     assert lines[1].startswith("verdict needs_allow: ")
     assert lines[2] == "  allow=['guard.targets:Victim']"
     assert len(lines) < 50
+
+
+def test_what_a_terminal_would_obey_is_escaped():
+    letters = "\x1b[2J\u202e\udc80\nnext"
+    tombstone = safepickle.Tombstone("outside", letters)
+    found = safepickle.inspect(safepickle.dumps({"a": tombstone, "b": letters, letters: 1}))
+    text = str(found)
+    assert "\\x1b[2J" in text
+    assert all(line.isprintable() for line in text.splitlines())
+    assert {entry.value for entry in found.values} == {letters, 1}
 
 
 def test_a_million_levels_cost_no_more_than_their_bytes():

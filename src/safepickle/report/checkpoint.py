@@ -123,6 +123,7 @@ class Checkpoint:
         self._storages = storages
         self._optimizers: list[_Optimizer] = []
         self._live: set[int] = set()
+        self._met: set[int] = set()
         self._buffers: set[int] = set()
         self._counted: set[Any] = set()
         self._places: set[Any] = set()
@@ -161,8 +162,8 @@ class Checkpoint:
         state = value.state if type(value) is Symbol else value
         if type(state) is not dict:
             return frozenset()
-        is_optimizer = _is_optimizer_state(state)
-        if is_optimizer and len(self._optimizers) < _MOST_OPTIMIZERS:
+        is_optimizer = len(self._optimizers) < _MOST_OPTIMIZERS and _is_optimizer_state(state)
+        if is_optimizer:
             named = type(value) is Symbol and value.grant is not None
             kind = value.grant.name.rpartition(".")[2] if named else _optimizer_kind(state)
             if named:
@@ -172,7 +173,7 @@ class Checkpoint:
         if type(value) is not Symbol:
             return frozenset()
         is_module = all(isinstance(state.get(holder), dict) for holder in MODULE_MEMBERS)
-        if is_module:
+        if is_module and self._is_new(state["_buffers"]):
             self._buffers.update(map(id, dict.values(state["_buffers"])))
         if not is_module and not is_optimizer:
             return frozenset()
@@ -183,8 +184,15 @@ class Checkpoint:
         metadata = vars(value).get("_metadata")
         if not isinstance(metadata, dict):
             return frozenset()
-        self.passed_over.update(map(id, dict.values(metadata)))
+        if self._is_new(metadata):
+            self.passed_over.update(map(id, dict.values(metadata)))
         return frozenset({"._metadata"})
+
+    def _is_new(self, container: Any) -> bool:
+        """Tell whether a container is met for the first time: the file may show a long one again and again."""
+        known = id(container) in self._met
+        self._met.add(id(container))
+        return not known
 
     def _step(self, states: Any) -> float | None:
         """Read how many steps an optimizer has made from the states of its parameters, which all say the same."""

@@ -52,15 +52,17 @@ class Document:
     """
 
     def __init__(self, lines: Sequence[str], tables: Sequence[Table], closing: str) -> None:
-        self.lines = tuple(lines)
+        self.lines = tuple(map(_one_line, lines))
         self.tables = tuple(tables)
         self.closing = closing
 
 
-def _one_line(cell: str) -> str:
-    """Join the lines of what somebody else has worded: a row is one line."""
-    lines = cell.splitlines()
-    return cell if len(lines) < 2 else " ".join(line.strip() for line in lines if line.strip())
+def _one_line(text: str) -> str:
+    """Join the lines of what somebody else has worded, and escape what a terminal would obey."""
+    if text.isprintable():
+        return text
+    joined = " ".join(line.strip() for line in text.splitlines() if line.strip())
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in joined)
 
 
 def document_as_text(document: Document) -> str:
@@ -106,7 +108,8 @@ def left_out(number: int, rows: int) -> str:
 
 def document_as_html(document: Document) -> str:
     """Lay any report out for a notebook, which brings its own style."""
-    parts = [f"<div><p><strong>{escape(document.lines[0])}</strong></p>"]
+    first, *others = document.lines
+    parts = [f"<div><p><strong>{escape(first)}</strong></p>", *(f"<p>{escape(line)}</p>" for line in others)]
     for table in document.tables:
         parts.append(f"<p>{escape(table.title)}</p><table><thead><tr>")
         parts += [f"<th>{escape(column)}</th>" for column in table.columns]

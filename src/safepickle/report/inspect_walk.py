@@ -105,6 +105,7 @@ class _Walk:
         self._checkpoint = Checkpoint(storages)
         self._found = Findings()
         self._seen: set[int] = set()
+        self._members: set[int] = set()
         # Plain containers in which something lies that is to be noted.
         self._mixed: set[int] = set()
         self._waiting: deque[tuple[Any, int, Edge, int, tuple[int, ...]]] = deque()
@@ -323,7 +324,7 @@ class _Walk:
         kind = type(value)
         weak = find_weak_type(kind)
         if kind is Symbol:
-            yield from _symbol_children(value)
+            yield from _symbol_children(value, self._members)
         elif issubclass(kind, dict):
             yield from _pairs(value, dict.items(value))
         elif issubclass(kind, (list, tuple, deque)):
@@ -369,7 +370,7 @@ def _class_name(symbol: Symbol) -> str:
     return f"{name} (a class by value)" if type(name) is str else "object of a class by value"
 
 
-def _symbol_children(symbol: Symbol) -> Iterator[tuple[Any, Edge]]:
+def _symbol_children(symbol: Symbol, members: set[int]) -> Iterator[tuple[Any, Edge]]:
     yield from ((item, position) for position, item in enumerate(symbol.items))
     yield from _pairs(symbol, zip(symbol.pairs[::2], symbol.pairs[1::2], strict=False))
     state = symbol.state
@@ -377,7 +378,7 @@ def _symbol_children(symbol: Symbol) -> Iterator[tuple[Any, Edge]]:
         state = {**(state[0] or {}), **(state[1] or {})}
     info = symbol.info
     if type(state) is dict:
-        yield from _module_members(symbol, state)
+        yield from _module_members(symbol, state, members)
         yield from ((item, attribute_edge(name)) for name, item in state.items())
     elif type(state) is tuple and len(state) == 5 and info is not None and info.kind == "array":
         yield from _elements(state[4], info.shape)
@@ -411,11 +412,17 @@ def _pairs(mapping: Any, pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any
             yield key, item_edge(position)
 
 
-def _module_members(symbol: Symbol, state: dict[Any, Any]) -> Iterator[tuple[Any, Edge]]:
-    """Name what a torch module finds as its attributes; a module is known by the dictionaries that it keeps."""
+def _module_members(symbol: Symbol, state: dict[Any, Any], named: set[int]) -> Iterator[tuple[Any, Edge]]:
+    """Name what a torch module finds as its attributes; a module is known by the dictionaries that it keeps.
+
+    What two modules keep in one dictionary has a name by the first of them: a file may have a million such modules.
+    """
     if all(isinstance(state.get(holder), dict) for holder in MODULE_MEMBERS):
         kinds = {symbol.grant.name.rpartition(".")[2]} if symbol.grant is not None else set()
         for holder in MODULE_MEMBERS:
+            if id(state[holder]) in named:
+                continue
+            named.add(id(state[holder]))
             for position, (name, child) in enumerate(dict.items(state[holder])):
                 edge = member_edge(state[holder], name, position, kinds)
                 if child is not None and edge is not NEAREST:
