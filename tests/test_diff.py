@@ -110,6 +110,12 @@ def test_long_texts_and_numbers_are_cut() -> None:
     assert (found.before, found.after) == ("an integer of 5,001 bits", "an integer of 5,002 bits")
 
 
+def test_containers_of_plain_values_are_the_same_if_types_and_values_are() -> None:
+    for one, other in (([1, 2], [1, 2.0]), ({"a": 1}, {"a": True}), ((0,), (False,)), ({1: "a"}, {1: "b"})):
+        assert len(changes(one, other)) == 1
+        assert changes(one, one) == changes(other, other) == {}
+
+
 def test_nan_equals_nan() -> None:
     values = {"loss": math.nan, "list": [math.nan] * 20, "array": np.full(3, np.nan), "scalar": np.float64("nan")}
     assert changes(values, values) == {}
@@ -435,7 +441,7 @@ def test_without_numpy_it_is_told_that_bytes_differ() -> None:
 
 
 MEASURE = """
-import resource, sys, tracemalloc
+import sys, tracemalloc
 import safepickle
 small = safepickle.diff({"w": 1}, {"w": 2})
 import numpy

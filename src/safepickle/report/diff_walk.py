@@ -84,7 +84,7 @@ class Comparison:
 
     def _visit(self, pair: _Pair) -> None:
         one, other, number, code = pair
-        if (id(one), id(other)) in self._seen:
+        if (id(one), id(other)) in self._seen or _is_equal_and_plain(one, other):
             return
         before, after = look_at_value(one, self._runs[0]), look_at_value(other, self._runs[1])
         if before.text is None and after.text is None:
@@ -263,6 +263,17 @@ class Comparison:
                     self._seen[side, id(child)] = child, None
                     waiting.append((child, look_at_value(child, self._runs[side])))
         return total
+
+
+def _is_equal_and_plain(one: Any, other: Any) -> bool:
+    """Tell whether two containers hold the same numbers and texts alone, in one order, as most do in most files."""
+    kind = type(one)
+    if kind is not type(other) or kind not in (list, tuple, dict) or len(one) != len(other):
+        return False
+    if kind is dict:
+        return _is_equal_and_plain([*one, *one.values()], [*other, *other.values()])
+    types = list(map(type, one))
+    return PLAIN.issuperset(types) and types == list(map(type, other)) and bool(one == other)
 
 
 def _by_fingerprint(values: Iterable[Any]) -> list[Child]:

@@ -260,6 +260,10 @@ class _Comparison:
             same_kind = one.dtype == other.dtype
             self._changed += int(np.count_nonzero(one != other)) if same_kind else one.size
             return
+        if np.isfinite(one).all() and np.isfinite(other).all():
+            self._changed += int(np.count_nonzero(one != other))
+            self._add(_wide(one), _wide(other))
+            return
         nan_before, nan_after = np.isnan(one), np.isnan(other)
         differs = (one != other) & ~(nan_before & nan_after)
         self._changed += int(np.count_nonzero(differs))
@@ -268,18 +272,27 @@ class _Comparison:
         self._nan_vanished += int(np.count_nonzero(nan_before & ~nan_after))
         self._inf_appeared += int(np.count_nonzero(inf_after & ~inf_before))
         self._inf_vanished += int(np.count_nonzero(inf_before & ~inf_after))
-        self._add_norm(one)
         finite = ~(nan_before | nan_after | inf_before | inf_after)
-        difference = np.abs(_wide(other[finite]) - _wide(one[finite]))
+        self._add(_wide(one[finite]), _wide(other[finite]))
+        self._add_norm(one[(nan_after | inf_after) & np.isfinite(one)])
+
+    def _add(self, one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> None:
+        """Take account of finite elements."""
+        import numpy as np
+
+        self._norm += float(np.vdot(one, one).real)
+        difference = np.abs(other - one)
         if difference.size:
             self._largest = max(self._largest, difference.max())
             self._difference += float(np.vdot(difference, difference))
 
     def _add_norm(self, values: np.ndarray[Any, Any]) -> None:
+        """Take account of elements that are in both."""
         import numpy as np
 
-        finite = _wide(values[np.isfinite(values)])
-        self._norm += float(np.vdot(finite, finite).real)
+        finite = np.isfinite(values)
+        wide = _wide(values if finite.all() else values[finite])
+        self._norm += float(np.vdot(wide, wide).real)
 
 
 def _common_order(before: TensorView, after: TensorView) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
