@@ -5,6 +5,7 @@ import re
 import pytest
 
 from pages import PAGES, ROOT, Example, blocks, examples_for
+from safepickle import errors, load_errors
 
 NOT_FOR_THE_README = {"api.md", "changelog.md", "index.md", "releasing.md"}
 _LINK = re.compile(r"\]\(([\w./-]+\.\w+)(?:#[\w-]+)?\)")
@@ -30,6 +31,11 @@ def test_links_of_the_page_lead_to_files(page):
 def test_readme_leads_to_every_page():
     linked = {(ROOT / target).resolve() for target in _LINK.findall((ROOT / "README.md").read_text(encoding="utf-8"))}
     assert [page.name for page in PAGES[1:] if page not in linked and page.name not in NOT_FOR_THE_README] == []
+
+
+def test_the_questions_name_every_error_and_warning():
+    questions = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
+    assert [name for name in (*errors.__all__, *load_errors.__all__) if f"`{name}`" not in questions] == []
 
 
 def test_the_site_has_every_page():

@@ -164,7 +164,7 @@ def test_touching_a_tombstone_says_what_stood_there_and_why(use: Any, wanted: st
     sock = socket.socket()
     with closing(sock):
         restored, _ = save_partially(Holder(sock=sock))
-    expected = rf"^{wanted} is not to be had: the socket\.socket that stood at \$\.sock could not be pickled"
+    expected = rf"^{wanted} is not available: the socket\.socket that stood at \$\.sock could not be pickled"
     with pytest.raises(safepickle.UnpicklableError, match=expected + r" \(TypeError: cannot pickle 'socket' object\)"):
         use(restored.sock)
 
@@ -490,7 +490,7 @@ def test_a_partially_saved_checkpoint_loads_in_a_fresh_process(tmp_path: Path) -
     )
     assert first.startswith("2 objects could not be pickled and are replaced by tombstones")
     assert "$.monitor: socket.socket (TypeError: cannot pickle 'socket' object)" in first
-    assert second.startswith("() is not to be had: the builtins.builtin_function_or_method that stood at $.send")
+    assert second.startswith("() is not available: the builtins.builtin_function_or_method that stood at $.send")
 
 
 def test_a_policy_of_the_callers_decides_in_a_partial_dump_too() -> None:

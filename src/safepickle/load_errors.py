@@ -136,7 +136,7 @@ class UnpicklableError(AttributeError, TypeError):
 
     def __str__(self) -> str:
         return (
-            f"{self.wanted} is not to be had: the {self.object_type} that stood at {self.path} could not be pickled "
+            f"{self.wanted} is not available: the {self.object_type} that stood at {self.path} could not be pickled "
             f"({self.cause}). Put a new one in the place of this tombstone."
         )
 

@@ -91,7 +91,7 @@ class StorageClaims:
             Malformed: Nothing claimed it.
         """
         if key not in self._whole:
-            raise Malformed(f"storage {key!r} is used nowhere")
+            raise Malformed(f"storage {key!r} is not used")
         return self._whole[key][1:]
 
     def hold_keys(self, keys: object) -> None:

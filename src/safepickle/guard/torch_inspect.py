@@ -149,7 +149,7 @@ def run_nested(payload: bytes, depth: int) -> Run:
     file = io.BytesIO(payload)
     form = torch_format(payload[:HEAD])
     if form is None:
-        raise Malformed("the torch file inside it is none")
+        raise Malformed("the file inside it is not a torch file")
     return run_zip(file, depth) if form == "zip" else run_legacy(file, depth)
 
 

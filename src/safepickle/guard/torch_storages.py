@@ -21,7 +21,7 @@ def describe_storage(context: RuleContext, identifier: object) -> ValueInfo:
     _, cls, key, location, count = identifier[:5]
     kind = context.info(cls)
     if kind is None or kind.kind != "storage type":
-        raise Refusal("the type of a storage is none of torch's")
+        raise Refusal("the type of a storage is not one of torch's")
     if type(key) is not str or type(location) not in (str, bytes) or type(count) is not int or not 0 <= count < 1 << 50:
         raise Malformed("the persistent id of a storage is malformed")
     if DEVICE.fullmatch(location if type(location) is str else location.decode("ascii", "replace")) is None:

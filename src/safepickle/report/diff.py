@@ -41,10 +41,15 @@ def diff(before: Any, after: Any) -> Difference:
         What was added, removed and changed. ``str()`` reads as the command line does.
 
     Raises:
-        DamagedPickleError: A file is not whole, or none that can be read.
+        DamagedPickleError: A file is not whole, or is of a kind that cannot be read.
         NotAllowedError: A file asks for what no load would do.
         OSError: A file cannot be opened.
         PicklingError: An object cannot be pickled. What it holds that cannot be is compared by its type.
+
+    Examples:
+        >>> found = safepickle.diff({"epoch": 3, "rate": 0.1}, {"epoch": 4, "rate": 0.1})
+        >>> [(change.where, change.before, change.after) for change in found.changes]
+        [("$['epoch']", '3', '4')]
     """
     with open_side(before) as one, open_side(after) as other:
         notes = align(one, other)

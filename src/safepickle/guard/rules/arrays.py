@@ -287,7 +287,7 @@ def _check_characters(data: Any, swapped: bool) -> None:
     try:
         content.decode("utf-32-le" if little else "utf-32-be", "surrogatepass")
     except UnicodeDecodeError:
-        raise Malformed("a character of the scalar is none") from None
+        raise Malformed("a number in the scalar is not a character") from None
 
 
 _SCALARS: Final = (

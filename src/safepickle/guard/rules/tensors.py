@@ -421,7 +421,7 @@ def _own_typed_storage(context: RuleContext, arguments: tuple[Any, ...]) -> Valu
 
 def _named_dtype(name: object) -> ValueInfo:
     if type(name) is not str or name not in _ITEMSIZE:
-        raise Refusal("the dtype is none of torch's")
+        raise Refusal("the dtype is not one of torch's")
     return ValueInfo("torch dtype", _ALIASES.get(name, name), _ITEMSIZE[name])
 
 
