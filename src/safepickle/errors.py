@@ -155,7 +155,7 @@ class WeakReferenceWarning(UserWarning):
             its copy has another.
         references: For each of them, those next to the root first: its path; ``weakref.ref``, ``weakref.proxy`` or the
             dotted name of its class; the dotted name of the referent's type; and ``"outside"``, ``"cycle"`` or
-            ``"identity key"``. At most 1,000 are named, of those that the 10,000 objects next to the root hold.
+            ``"identity key"``. At most 1,000 are named, of those that the 5,000 objects next to the root hold.
     """
 
     def __init__(

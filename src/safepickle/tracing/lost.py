@@ -6,6 +6,7 @@ Nothing here runs unless a dump has something to warn about.
 from __future__ import annotations
 
 import contextlib
+import pickle
 from collections.abc import Generator, Mapping
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from safepickle.tracing.traversal import Traversal
 
 __all__ = ["lost_references"]
 
-_MOST_WALKED: Final = 10_000
+_MOST_WALKED: Final = 5_000
 """A dump may warn each time, so that the walk takes a fraction of a second at most."""
 
 _MOST_NAMED: Final = 1_000
@@ -38,20 +39,21 @@ def lost_references(
         memo: Where to look for what has a key that is its `id`.
 
     Returns:
-        The nearest of them: fewer where there are very many, or where the walk would be long. None if a reducer fails
-        that did not fail before: the warning itself matters more.
+        The nearest of them: fewer where there are very many, or where the walk would be long.
     """
     found = _find(root, pickler, known, memo)
     try:
         return tuple(lost for _, lost in zip(range(min(count, _MOST_NAMED)), found, strict=False))
     except Exception:
+        # A reducer that did not fail before: the warning itself matters more.
         return ()
     finally:
         found.close()
 
 
 def _find(root: object, pickler: ReducingPickler, known: Dump, memo: Mapping[int, Any]) -> Generator[LostReference]:
-    traversal = Traversal(root, pickler, is_stored=known.is_persisted)
+    # Under protocol 5 a large array shows its buffer, and is not copied once more.
+    traversal = Traversal(root, pickler, is_stored=known.is_persisted, protocol=pickle.HIGHEST_PROTOCOL)
     taken = 0
     with contextlib.closing(iter(traversal)) as visits:
         for number, _ in visits:

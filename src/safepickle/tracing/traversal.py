@@ -45,6 +45,7 @@ class Traversal:
         fate: What becomes of an outside referent; what is ``"strong"`` belongs to the pickle. By default, none does.
         outside: Go on to what stays outside.
         is_stored: Tells which objects are stored elsewhere; by default the pickler's ``persistent_id`` does.
+        protocol: What objects are reduced with; by default the pickler's.
 
     Attributes:
         walk: The objects met, by number.
@@ -61,9 +62,10 @@ class Traversal:
         fate: Callable[[Any], OutsideFate] = leave_outside,
         outside: bool = False,
         is_stored: Callable[[Any], Any] | None = None,
+        protocol: int | None = None,
     ) -> None:
         persistent_id = is_stored or getattr(pickler, "persistent_id", None)
-        self.walk = Walk(root, Expander(pickler, pickler.proto, persistent_id))
+        self.walk = Walk(root, Expander(pickler, pickler.proto if protocol is None else protocol, persistent_id))
         self.questions: list[tuple[int, Question]] = []
         self.copied_from = self.outside_from = MAX_OBJECTS * 2  # Higher than any number, until there is one.
         self.complete = True
