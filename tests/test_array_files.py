@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from safepickle.storage.array_files import CannotListError, Contents, list_arrays, numpy_dtype
+from safepickle.storage.array_files import list_arrays
+from safepickle.storage.contents import CannotListError, Contents, numpy_dtype
 from safepickle.storage.formats import look_at
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
@@ -33,7 +34,6 @@ __all__ = [
     "ValueEntry",
     "Verdict",
     "inspection_document",
-    "is_empty_reference",
 ]
 
 _VERDICTS: Final = {
@@ -48,6 +48,7 @@ _SCALARS: Final = frozenset({"int", "float", "bool", "str", "NoneType"})
 _ROWS: Final = 12
 _LONGEST_TEXT: Final = 80
 _SMALLEST_SHARE: Final = 0.01
+_PRIVATE: Final = re.compile(r"[.']_\w*(?:'\])?$")
 
 
 @record
@@ -290,7 +291,7 @@ def inspection_document(inspection: Inspection, rows: int = _ROWS) -> Document:
         _table(
             "Numbers and short texts",
             ("path", "value"),
-            [(readable_path(entry.path), repr(entry.value)) for entry in inspection.values],
+            [(readable_path(entry.path), repr(entry.value)) for entry in _settings(inspection)],
             rows,
         ),
         _tensors(inspection, rows),
@@ -366,6 +367,13 @@ def _parameter_line(parameters: tuple[ElementCount, ...]) -> str:
     dtypes = [count.dtype if len(parameters) == 1 else f"{count.elements:,} {count.dtype}" for count in parameters]
     size = human_bytes(sum(count.nbytes for count in parameters))
     return f"{counted(elements, 'parameter')} in {counted(tensors, 'tensor')}: {', '.join(dtypes)}; {size}"
+
+
+def _settings(inspection: Inspection) -> list[ValueEntry]:
+    """The values that the first lines do not show, switches and private ones last."""
+    shown = {entry.path for entry in inspection.progress}
+    rest = [entry for entry in inspection.values if entry.path not in shown]
+    return sorted(rest, key=lambda entry: isinstance(entry.value, bool) or _PRIVATE.search(entry.path) is not None)
 
 
 def _problems(inspection: Inspection, rows: int) -> Table | None:
@@ -444,8 +452,3 @@ def _imports(inspection: Inspection, rows: int) -> Table | None:
         rows,
         right=(2,),
     )
-
-
-def is_empty_reference(node: Node) -> bool:
-    """Tell whether an entry is no more than the None that a tombstone leads to."""
-    return node.type == "NoneType" and node.path.endswith("()")

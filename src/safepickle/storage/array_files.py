@@ -30,7 +30,7 @@ from safepickle.storage.hdf5 import list_hdf5
 from safepickle.storage.keras_files import list_keras
 from safepickle.storage.reading import Reader
 
-__all__ = ["CannotListError", "Contents", "StoredArray", "list_arrays"]
+__all__ = ["list_arrays"]
 
 _LONGEST_NPY_HEADER: Final = 10_000
 """The longest header that numpy itself parses, in bytes."""

@@ -43,7 +43,7 @@ NEAREST: Final = None
 Names: TypeAlias = dict[int, Edge]
 """Edges by the id of what they lead to."""
 
-_LONGEST_KEY = 60
+_LONGEST_KEY = 100
 _KINDS: Final[dict[type, str]] = {
     weakref.ref: "weakref.ref",
     weakref.ProxyType: "weakref.proxy",
