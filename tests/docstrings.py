@@ -9,7 +9,7 @@ import ast
 import doctest
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,16 @@ def of_integration(path: Path) -> Iterator[Documented]:
         for node in _defined(place):
             if node.name in listed:
                 yield from _of_node(node, f"{name}.{node.name}")
+
+
+def of_reports() -> Iterator[Documented]:
+    """Yield the classes of what `explain`, `inspect`, `diff` and `compare_attributes` return, which need no example."""
+    for name in ("attributes", "changes", "elements", "explanation", "inspection"):
+        path = PACKAGE / "report" / f"{name}.py"
+        for node in _defined(path):
+            if any(ast.unparse(mark) == "record" for mark in node.decorator_list):
+                for documented in _of_node(node, f"{module_name(path)}.{node.name}"):
+                    yield replace(documented, is_method=True)
 
 
 def module_name(path: Path) -> str:

@@ -3,10 +3,11 @@
 import pytest
 
 import safepickle
-from docstrings import INTEGRATIONS, of_integration, of_package, run_examples
+from docstrings import INTEGRATIONS, of_integration, of_package, of_reports, run_examples
 
 OF_PACKAGE = list(of_package())
 OF_INTEGRATIONS = [documented for path in INTEGRATIONS for documented in of_integration(path)]
+OF_REPORTS = list(of_reports())
 WITH_EXAMPLES = [each.name.removeprefix("safepickle.") for each in OF_PACKAGE if "Examples" in each.sections]
 
 # The names of other libraries, and the values.
@@ -18,9 +19,12 @@ RAISES_NOTHING = {"safepickle.compare_attributes"}
 def test_every_public_name_is_looked_at():
     assert {f"safepickle.{name}" for name in set(safepickle.__all__) - NOT_OURS} <= {each.name for each in OF_PACKAGE}
     assert len({each.name.rpartition(".")[0] for each in OF_INTEGRATIONS if not each.is_method}) == len(INTEGRATIONS)
+    assert {"Explanation", "Inspection", "Difference"} <= {each.name.rpartition(".")[2] for each in OF_REPORTS}
 
 
-@pytest.mark.parametrize("documented", OF_PACKAGE + OF_INTEGRATIONS, ids=lambda documented: documented.name)
+@pytest.mark.parametrize(
+    "documented", OF_PACKAGE + OF_INTEGRATIONS + OF_REPORTS, ids=lambda documented: documented.name
+)
 def test_docstring_leaves_nothing_out(documented):
     assert documented.missing() == []
 

@@ -75,7 +75,11 @@ class Difference:
         return not self.changes
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as dicts, lists, strings and numbers, ready for JSON."""
+        """Return the report as plain data, ready for JSON.
+
+        Returns:
+            Everything as dicts, lists, strings and numbers.
+        """
         plain = asdict(self)
         plain["changes"] = [asdict(change) | {"verb": change.verb} for change in self.changes]
         return plain | {"same": self.same}

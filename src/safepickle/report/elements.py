@@ -83,7 +83,11 @@ class ElementChanges:
         return ", ".join([*parts, *self.not_finite()])
 
     def not_finite(self) -> list[str]:
-        """Say how many NaN and infinities appeared and vanished."""
+        """Say how many NaN and infinities appeared and vanished.
+
+        Returns:
+            One phrase for each kind that came or went.
+        """
         told = (
             (self.nan_appeared, "NaN appeared"),
             (self.nan_vanished, "NaN vanished"),

@@ -203,7 +203,11 @@ class Explanation:
         return not failing and all(found.becomes != "error" for found in self.weak_references)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all but the graph as dicts, lists, strings and numbers, ready for JSON."""
+        """Return the report as plain data, ready for JSON.
+
+        Returns:
+            Everything but the graph, as dicts, lists, strings and numbers.
+        """
         facts = ["type", "protocol", "weakrefs", "on_unpicklable", "picklable", "objects", "bytes"]
         facts += ["strong_adds_bytes", "strong_adds_objects", "complete"]
         plain = {name: getattr(self, name) for name in facts}

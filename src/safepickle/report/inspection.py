@@ -259,7 +259,11 @@ class Inspection:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as dicts, lists, strings and numbers, ready for JSON: ``nan`` and ``inf`` as strings."""
+        """Return the report as plain data, ready for JSON.
+
+        Returns:
+            Everything as dicts, lists, strings and numbers; ``nan`` and ``inf`` as strings.
+        """
         plain: dict[str, Any] = _plain(asdict(self))
         return plain
 
