@@ -73,7 +73,9 @@ def as_users_look(model: Model) -> None:
     report = safepickle.inspect("model.pkl")
     if report.verdict != "safe":
         print(report)
-    print(len(safepickle.compare_attributes(model)))
+    difference = safepickle.diff("model.pkl", model)
+    largest = max((change.elements.largest or 0.0 for change in difference.changes if change.elements), default=0.0)
+    print(difference.same, largest, len(safepickle.compare_attributes(model)))
 
 
 def as_users_register() -> None:
