@@ -1,14 +1,12 @@
 """The examples in the docstrings of the integrations run; tests/heavy has those of ray, Spark and Hugging Face."""
 
 import importlib
-import os
 from pathlib import Path
 
 import pytest
 
 from docstrings import HEAVY, INTEGRATIONS, module_name, of_integration, run_examples
 
-os.environ.setdefault("KERAS_BACKEND", "torch")
 EXAMPLES = [
     (module_name(path), documented.name.rpartition(".")[2])
     for path in INTEGRATIONS

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import weakref
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
 import safepickle
-
-os.environ.setdefault("KERAS_BACKEND", "torch")
-import keras
 
 VALUES, TARGETS = np.ones((8, 3)), np.ones((8, 1))
 

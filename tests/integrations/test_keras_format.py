@@ -6,12 +6,9 @@ run this module on the others.
 
 from __future__ import annotations
 
-import os
 import pickle
 import sys
 from pathlib import Path
-
-os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import pytest
 

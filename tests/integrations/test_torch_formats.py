@@ -37,7 +37,7 @@ def test_the_bytes_of_a_torch_file_are_named(saved: Path):
 
 def test_torchscript_is_named(tmp_path: Path):
     data = io.BytesIO()
-    with pytest.warns(DeprecationWarning, match="torch.jit"):
+    with pytest.warns((DeprecationWarning, FutureWarning), match="torch.jit"):
         torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), data)
     with pytest.raises(safepickle.NotAPickleError, match=r"TorchScript archive.*torch\.jit\.load"):
         safepickle.loads(data.getvalue())
