@@ -323,10 +323,39 @@ def test_keras_archives_whose_weights_are_compressed_are_listed_in_part():
 
 
 def test_keras_archives_that_are_damaged_are_not_listed():
+    whole = keras_archive()
     for damaged in (
         keras_archive(**{"config.json": b"[]"}),
         keras_archive(**{"metadata.json": b"{"}),
         keras_archive(**{"model.weights.h5": SYMBOL_TABLES[:2000]}),
+        # The table of contents begins farther behind than the file is long.
+        whole[:-6] + struct.pack("<I", len(whole) * 2) + whole[-2:],
+        # The weights are longer than the archive.
+        whole.replace(struct.pack("<2I", *[len(SYMBOL_TABLES)] * 2), struct.pack("<2I", *[len(whole) * 2] * 2)),
     ):
-        with pytest.raises(CannotListError, match=r"JSON|cut off"):
+        with pytest.raises(CannotListError, match=r"JSON|cut off|malformed"):
             contents(damaged)
+
+
+@pytest.mark.parametrize("form", ["npz", "npy", "safetensors", ".keras"])
+def test_damage_anywhere_ends_in_a_list_or_in_an_error_of_its_own(form: str):
+    whole = {
+        "npz": npz(a=np.arange(10.0), b=np.ones(3, "i2")),
+        "npy": npy(np.arange(10.0)),
+        "safetensors": safetensors({"w": entry("F32", [2], 0, 8), "v": entry("U8", [3], 8, 11)}, bytes(11)),
+        ".keras": keras_archive(),
+    }[form]
+    known = look_at(io.BytesIO(whole))
+    assert known is not None
+    random = np.random.default_rng(0)
+    failed = 0
+    for _ in range(300):
+        data = bytearray(whole)
+        # The tables lie at the two ends.
+        for place in random.integers(-120, 120, random.integers(1, 5)):
+            data[max(place, -len(data))] = random.integers(256)
+        try:
+            list_arrays(io.BytesIO(data), known)
+        except CannotListError:
+            failed += 1
+    assert failed > 30

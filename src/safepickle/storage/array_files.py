@@ -79,7 +79,11 @@ def list_arrays(file: IO[bytes], form: Format, start: int = 0) -> Contents | Non
         CannotListError: The file is damaged, or its header is too long.
     """
     reader = _READERS.get(form.name)
-    return None if reader is None else reader(file, start)
+    try:
+        return None if reader is None else reader(file, start)
+    except (ValueError, OverflowError) as error:
+        # zipfile takes what the tables say for places in the file, and some lie before its start.
+        raise CannotListError(f"its tables are malformed: {error}") from error
 
 
 def _safetensors(file: IO[bytes], start: int) -> Contents:

@@ -23,7 +23,7 @@ _NOWHERE: Final = (1 << 64) - 1
 
 _READ_PER_BYTE: Final = 4
 _READ_FLOOR: Final = 1 << 20
-_READ_AT_LEAST: Final = 32
+_READ_AT_LEAST: Final = 128
 """What listing may read: so many bytes, and so many for each byte of the file; a part counts as so many at least."""
 
 _LONGEST_HEADER: Final = 1 << 20
@@ -53,8 +53,10 @@ def list_hdf5(file: IO[bytes], start: int, size: int | None = None) -> Contents:
     Source:
         HDF5 File Format Specification, version 3.0: superblocks 0 and 1, object headers 1, groups as symbol tables.
     """
-    if size is None:
-        size = file.seek(0, io.SEEK_END) - start
+    left = file.seek(0, io.SEEK_END) - start
+    size = left if size is None else size
+    if size > left:
+        raise CannotListError(f"it is cut off: it claims {size:,} bytes, and {left:,} are there")
     try:
         return _Reader(file, start, size).run()
     except (struct.error, IndexError) as error:
