@@ -132,6 +132,31 @@ def test_added_and_removed_paths_are_told_once_at_their_top() -> None:
     assert found["entry", "$['new']"].bytes == 24
 
 
+def test_each_path_of_what_went_is_told() -> None:
+    shared = {"a": 1}
+    found = changes({"x": {"deep": shared}, "y": shared}, {})
+    assert {where for _, where in found} == {"$['x']", "$['y']"}
+    assert sorted(change.bytes for change in found.values()) == [-8, 0]
+
+
+def test_buffers_that_are_not_there_are_told() -> None:
+    data = safepickle.dumps([np.zeros(3)], buffer_callback=lambda buffer: None)
+    result = safepickle.diff(data, [np.zeros(3)])
+    (change,) = result.changes
+    assert (result.complete, change.where) == (False, "$[0]")
+    assert change.elements is not None
+    assert change.elements.reason == "cannot be read: the bytes of its elements are not there"
+
+
+def test_what_a_function_closes_over_is_told_at_its_own_path() -> None:
+    def make(value: float) -> Any:
+        weights = np.full(3, value)
+        return {"function": lambda: weights, "deep": {"deeper": {"deepest": {"weights": weights}}}}
+
+    found = {change.where: change.kind for change in safepickle.diff(make(1), make(2)).changes}
+    assert found == {"$['deep']['deeper']['deepest']['weights']": "tensor"}
+
+
 def test_order_of_sets_and_dicts_is_no_difference() -> None:
     names = [f"name {number}" for number in range(200)]
     shuffled = random.Random(0).sample(names, 200)

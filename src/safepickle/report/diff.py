@@ -52,10 +52,10 @@ def diff(before: Any, after: Any) -> Difference:
         [("$['epoch']", '3', '4')]
     """
     with open_side(before) as one, open_side(after) as other:
-        notes = align(one, other)
         most = _MOST_ELEMENTS + _ELEMENTS_PER_BYTE * (one.size + other.size)
         comparison = Comparison(one.run, other.run, same_format=one.form == other.form, most_elements=most)
         try:
+            notes = align(one, other)
             comparison.compare(one.root, other.root)
         except Exception as error:
             # Its values are real ones in part: whatever they do to the walk is the file's doing.

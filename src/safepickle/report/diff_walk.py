@@ -62,6 +62,7 @@ class Comparison:
         self.complete = True
         self._paths = PathTable()
         self._waiting: deque[_Pair] = deque()
+        self._in_code: deque[_Pair] = deque()
         self._unordered: deque[tuple[list[Any], list[Any], int]] = deque()
         # Pairs and lone values that were looked at. They are held, so that no other gets their ids.
         self._seen: dict[tuple[int, int], tuple[Any, Any]] = {}
@@ -72,12 +73,15 @@ class Comparison:
     def compare(self, before: Any, after: Any) -> None:
         """Compare two values and all that lies in them."""
         self._waiting.append(_Pair(before, after, self._paths.add(-1, NEAREST), None))
-        while self._waiting or self._unordered:
-            if not self._waiting:
+        while self._waiting or self._unordered or self._in_code:
+            if self._waiting:
+                self._visit(self._waiting.popleft())
+            elif self._unordered:
                 # What else a member of a set belongs to is known by now.
                 self._match(*self._unordered.popleft())
-                continue
-            self._visit(self._waiting.popleft())
+            else:
+                # What is only told as code here may have a path of its own elsewhere.
+                self._visit(self._in_code.popleft())
             if len(self._seen) > _MOST_PAIRS:
                 self.complete = False
                 break
@@ -117,7 +121,8 @@ class Comparison:
             kind = type(one)
             if kind is type(other) and kind in PLAIN and (one == other or (one != one and other != other)):
                 continue
-            self._waiting.append(_Pair(one, other, self._paths.add(number, edge), code))
+            waiting = self._waiting if code is None else self._in_code
+            waiting.append(_Pair(one, other, self._paths.add(number, edge), code))
         for key, edge, other in after:
             if key in others:
                 self._note_alone(other, 1, number, edge, code)
@@ -149,10 +154,6 @@ class Comparison:
     def _note_alone(self, value: Any, side: int, number: int, edge: Edge, code: str | None) -> None:
         """Note a value that only one of the two has."""
         sight = look_at_value(value, self._runs[side])
-        if sight.text is None:
-            if (side, id(value)) in self._seen:
-                return
-            self._seen[side, id(value)] = value, None
         path = shorten(self._paths.path(number, edge))
         text, size = self._describe(value, sight, side), self._weigh(value, sight, side)
         change = Change(sight.kind, path, None, text, size) if side else Change(sight.kind, path, text, None, -size)
@@ -247,6 +248,9 @@ class Comparison:
 
     def _weigh(self, value: Any, sight: Sight, side: int) -> int:
         """Count the bytes of a value and of all that lies in it and was not counted before."""
+        if sight.text is None and (side, id(value)) in self._seen:
+            return 0
+        self._seen[side, id(value)] = value, None
         total, waiting = 0, [(value, sight)]
         while waiting:
             value, sight = waiting.pop()

@@ -21,6 +21,8 @@ from safepickle.storage.reading import read_memory
 
 __all__ = ["TensorView", "contiguous", "view_of", "view_of_numbers", "view_of_scalar"]
 
+_UNREADABLE: Final = Blob(bytes, None)
+
 
 @dataclass(frozen=True, slots=True)
 class TensorView:
@@ -200,23 +202,24 @@ def _tensor(
     )
 
 
-def _find_storage(storage: Symbol, run: Run) -> tuple[Blob | None, Any, int]:
+def _find_storage(storage: Symbol, run: Run) -> tuple[Blob, Any, int]:
     """Return the bytes of a storage, what names them, and where in them it begins, counted in elements."""
     if storage.grant is None:
         _, _, key, _, _, *view = storage.arguments
-        return run.storages.get(key), (id(run), key), view[0][1] if view and view[0] else 0
+        return run.storages.get(key, _UNREADABLE), (id(run), key), view[0][1] if view and view[0] else 0
     if storage.grant.name == "rebuild_torch_typed_storage":
         return _find_storage(storage.arguments[0], run)
     if storage.grant.name == "_load_from_bytes":
         payload = _blob(storage.arguments[0])
         if payload is None or payload.read is None:
-            return None, id(storage), 0
+            return _UNREADABLE, id(storage), 0
         if run.last_nested is None or run.last_nested[0] is not storage:
             run.last_nested = storage, run_nested(payload.read(), 1)
         inner = run.last_nested[1]
         data, _, begins = _find_storage(inner.root, inner)
         return data, id(storage), begins
-    return _blob(storage.arguments[0]), id(storage), 0
+    found = _blob(storage.arguments[0])
+    return _UNREADABLE if found is None else found, id(storage), 0
 
 
 def _wrapped(symbol: Symbol, run: Run) -> TensorView | None:
