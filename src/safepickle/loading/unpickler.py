@@ -76,29 +76,35 @@ class Unpickler(_Unopened, pickle.Unpickler):
         aliases: Aliases | None = None,
         missing: Missing | None = None,
     ) -> None:
+        super().__init__(file, fix_imports=fix_imports, encoding=encoding, errors=errors, buffers=buffers)
+        self._file = file
+        self._loader = self._names = None
+        plain = allow is None and aliases is None and missing is None and self.load_options is UNBOUND
+        if plain and allow_list(None) is None:
+            return  # Most are so, and are not to wait for more.
         options = LoadOptions(fix_imports, encoding, errors, buffers, allow, aliases, missing)
         # What `backend` binds stands in its class.
         options = options.bound_to(self.load_options)
-        self._begin(file, options, allow_list(options.allow))
+        self._take(options, allow_list(options.allow))
 
     @classmethod
     def _with(cls, file: Any, options: LoadOptions, allowed: AllowList | None) -> Unpickler:
         """Return an unpickler whose options a public function has made."""
         unpickler = cls.__new__(cls)
-        unpickler._begin(file, options, allowed)
-        return unpickler
-
-    def _begin(self, file: Any, options: LoadOptions, allowed: AllowList | None) -> None:
-        super().__init__(
+        unpickler._file = file
+        pickle.Unpickler.__init__(
+            unpickler,
             file,
             fix_imports=options.fix_imports,
             encoding=options.encoding,
             errors=options.errors,
             buffers=options.buffers,
         )
+        unpickler._take(options, allowed)
+        return unpickler
+
+    def _take(self, options: LoadOptions, allowed: AllowList | None) -> None:
         self._names = names(options)
-        self._file = file
-        self._loader = None
         if allowed is not None:
             from safepickle.guard.torch_loading import new_loader
 
@@ -107,7 +113,7 @@ class Unpickler(_Unopened, pickle.Unpickler):
                 options,
                 names=self._names,
                 find_class=None if type(self).find_class is Unpickler.find_class else self.find_class,
-                name=_name_of(file),
+                name=_name_of(self._file),
                 keep_memo=self._keeps_memo,
             )
 
