@@ -21,7 +21,7 @@ export OMP_NUM_THREADS ?= 1
 # What the package is built from, which an editable install has to be told of.
 BUILD := pyproject.toml setup.py src/safepickle/__init__.py $(wildcard src/safepickle/_*.[ch])
 
-.PHONY: help demo test test-core test-debian test-integrations test-torch-latest test-heavy test-all lint fuzz docs bench
+.PHONY: help demo test test-core test-debian test-integrations test-pure test-torch-latest test-heavy test-all lint fuzz docs bench
 .PHONY: coverage dist sanitize clean test-peers
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make test-all  make test, and the tests that need TensorFlow, JAX, Ray and Spark"
 	@echo "make test-debian        the core's tests on the Pythons of Debian $(DEBIAN), as root"
 	@echo "make test-peers  cloudpickle's and dill's own tests, with safepickle in their place"
+	@echo "make test-pure          the integrations' tests without the compiled core"
 	@echo "make test-torch-latest  the integrations' tests on the newest torch, which takes 5 GB"
 	@echo "make lint      ruff format, ruff check, mypy --strict, pyright"
 	@echo "make coverage  which branches of src/ the core's tests leave out"
@@ -68,10 +69,14 @@ test-debian:
 	}
 
 test-integrations: .venv/test/.ready
-	.venv/test/$(VENV_BIN)/python -m pytest -q tests/integrations
+	.venv/test/$(VENV_BIN)/python -m pytest $(PARALLEL) tests/integrations
+
+# The compiled core is on in the target above; those of the core run both ways.
+test-pure: .venv/test/.ready
+	SAFEPICKLE_PURE=1 .venv/test/$(VENV_BIN)/python -m pytest $(PARALLEL) tests/integrations
 
 test-torch-latest: .venv/torch-latest/.ready
-	.venv/torch-latest/$(VENV_BIN)/python -m pytest -q tests/integrations
+	.venv/torch-latest/$(VENV_BIN)/python -m pytest $(PARALLEL) tests/integrations
 
 ifneq ($(wildcard tests/heavy/test_*.py),)
 test-heavy: .venv/heavy/.ready
