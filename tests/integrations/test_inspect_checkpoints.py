@@ -124,6 +124,11 @@ def test_a_whole_module_shows_its_parts_and_none_of_its_internals(dump: Callable
     assert {"$[1].layers", "$[1].head"} <= paths
     assert not [path for path in paths if "._" in path or "hooks" in path or path.endswith(".training")]
     assert "$[1].layers[0].conv1.weight" in {tensor.path for tensor in found.tensors}
+    deep = safepickle.inspect(dump([{"run": {"trainer": [optimizer]}}, net]))
+    assert counted(deep) == counted(found)
+    assert [tensor.path for tensor in deep.tensors if tensor.role == "parameter"] == [
+        tensor.path for tensor in found.tensors if tensor.role == "parameter"
+    ]
     assert shown(found)["$[1].width"] == 20
     for path in shown(found):
         assert eval(path.replace("$", "root"), {"root": [optimizer, net]}) == shown(found)[path]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from safepickle.guard.blob import Blob
 from safepickle.guard.inspect_backend import InspectBackend, Symbol
@@ -53,6 +53,9 @@ _LEAVES: Final = frozenset({int, float, bool, complex, type(None), str, bytes, b
 _SIZED: Final = frozenset({str, bytes, bytearray})
 _VALUES: Final = frozenset({int, float, bool, str})
 _KEYED: Final = frozenset({dict, OrderedDict, Symbol})
+_Step: TypeAlias = tuple[Any, int, Edge, int, tuple[int, ...]]
+"""A value, the number of what led to it, the edge from there, its depth, and the lines of the tree that it adds to."""
+
 _NO_EDGES: Final[frozenset[Edge]] = frozenset()
 
 
@@ -108,8 +111,8 @@ class _Walk:
         self._members: set[int] = set()
         # Plain containers in which something lies that is to be noted.
         self._mixed: set[int] = set()
-        self._waiting: deque[tuple[Any, int, Edge, int, tuple[int, ...]]] = deque()
-        self._late: deque[tuple[Any, int, Edge, int, tuple[int, ...]]] = deque()
+        self._waiting: deque[_Step] = deque()
+        self._late: deque[_Step] = deque()
         self._nodes: list[_Line] = []
         self._paths = PathTable()
         # Nothing is said of a container whose type the file does not name, but what it holds.
@@ -168,13 +171,21 @@ class _Walk:
             if len(value) > _LONG:
                 below = max(below, _VALUES_DEPTH + 1)
                 self._checkpoint.passed_over.update(id(child) for child, _ in children)
-            self._go_on(value[listed:], range(listed, len(value)), number, below, lines)
+            self._go_on(value[listed:], range(listed, len(value)), number, below, lines, queue)
         elif len(children) > listed:
+            if len(children) > _MOST_VALUES:
+                below = max(below, _VALUES_DEPTH + 1)
             rest, ways = zip(*children[listed:], strict=True)
-            self._go_on(rest, ways, number, below, lines)
+            self._go_on(rest, ways, number, below, lines, queue)
 
     def _go_on(
-        self, parts: Sequence[Any], ways: Sequence[Edge], number: int, depth: int, lines: tuple[int, ...]
+        self,
+        parts: Sequence[Any],
+        ways: Sequence[Edge],
+        number: int,
+        depth: int,
+        lines: tuple[int, ...],
+        queue: deque[_Step],
     ) -> None:
         """Go on to parts that are not listed: of leaves and of plain containers of them, only the size is told."""
         weighs = depth > _VALUES_DEPTH or len(self._found.values) >= _MOST_VALUES
@@ -186,7 +197,7 @@ class _Walk:
             if kind in _LEAVES:
                 size += len(part) if kind in _SIZED else 8
             elif kind not in self._plain or (part and (not weighs or id(part) in self._mixed)):
-                self._waiting.append((part, number, way, depth, lines))
+                queue.append((part, number, way, depth, lines))
         self._add_size(lines, size)
 
     def _add_size(self, lines: tuple[int, ...], size: int) -> None:
