@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,20 +23,42 @@ Calls = dict[str, Callable[[], object]]
 
 
 class Node:
+    children: list[Node]
+    parent: weakref.ref[Node]
+
     def __init__(self, number: int) -> None:
         self.number = number
         self.name = "node"
 
 
+class Linking(pickle.Pickler):
+    """Writes a weak reference as safepickle does, and classes of this program by name, as a module's."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        return (weakref.ref, (obj(),)) if type(obj) is weakref.ref else NotImplemented
+
+
 def loading(build: Callable[[], Any], *allow: Any) -> Callable[[], Calls]:
     def contenders() -> Calls:
-        data = pickle.dumps(build(), 5)
+        file = io.BytesIO()
+        Linking(file, 5).dump(build())
+        data = file.getvalue()
         return {
             "safepickle": lambda: safepickle.loads(data, allow=allow),
             "pickle": lambda: pickle.loads(data),
         }
 
     return contenders
+
+
+def tree() -> Node:
+    """A binary tree whose nodes refer weakly to their parents."""
+    nodes = [Node(number) for number in range(MANY)]
+    for number, node in enumerate(nodes):
+        node.children = nodes[2 * number + 1 : 2 * number + 3]
+        for child in node.children:
+            child.parent = weakref.ref(node)
+    return nodes[0]
 
 
 def checkpoint() -> Calls:
@@ -74,6 +97,7 @@ suite = Suite("guard")
 suite.compare(
     "100,000 plain objects: guarded load", loading(lambda: [Node(i) for i in range(MANY)], Node), targets=GRANTED
 )
+suite.compare("tree of 100,000 nodes with weak parents: guarded load", loading(tree, Node), targets=GRANTED)
 suite.compare("1,000,000 integers: guarded load", loading(lambda: list(range(1_000_000))), targets=GRANTED)
 suite.compare(
     "50,000 rows of dict, text and tuple: guarded load",

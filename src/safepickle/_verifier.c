@@ -2,9 +2,9 @@
  *
  * A Verifier reads a whole pickle and builds nothing. It follows what lies on the stack and in the memo by kind alone,
  * and takes only what the machine would take without asking a rule: numbers, text, bytes, exact containers with keys
- * that are cheap to hash, and instances of classes that Python has called plain. What it takes can be given to the C
- * unpickler. Whatever it does not know it leaves to the machine, which alone decides and makes errors. So it may be
- * stricter than the machine in anything, and never more generous.
+ * that are cheap to hash, instances of classes that Python has called plain, and weak references to these. What it
+ * takes can be given to the C unpickler. Whatever it does not know it leaves to the machine, which alone decides and
+ * makes errors. So it may be stricter than the machine in anything, and never more generous.
  *
  * It is given the figures of the guard, and knows none.
  */
@@ -27,10 +27,12 @@ enum kind {
     FROZENSET,
     CLASS,
     INSTANCE,
+    REFERENCE_TYPE,
+    REFERENCE,
 };
 
 /* Eight bits of kind, eight for how deep tuples nest in it, and above these the detail: where the opcode of a text or
- * of bytes stands, which dict it is, or whether a tuple holds anything. */
+ * of bytes stands, which dict it is, what a tuple holds, or whether a class and its instances take weak references. */
 typedef uint64_t Value;
 
 static Value
@@ -89,6 +91,9 @@ enum outcome { REFUSED, TAKEN, FINISHED, CUT_OFF };
 #define NO_STATE ((uint64_t)1)
 #define ONE_ITEM ((uint64_t)2)
 
+/* What a tuple holds. */
+enum { NOTHING, ANYTHING, ONE_REFERENT };
+
 #define NO_FRAME SIZE_MAX
 
 /* More levels than this of tuples do not fit a Value. */
@@ -96,8 +101,9 @@ enum outcome { REFUSED, TAKEN, FINISHED, CUT_OFF };
 
 typedef struct {
     PyObject_HEAD
-    PyObject *find;  /* find(module, name, protocol): a plain class, or None */
-    PyObject *names; /* (module, name) -> what `find` has said */
+    PyObject *find;      /* find(module, name, protocol): a plain class, weakref.ref, or None */
+    PyObject *reference; /* weakref.ref */
+    PyObject *names;     /* (module, name) -> what `find` has said */
     Array stack;
     Array marks; /* how long the stack was */
     Array memo;
@@ -110,7 +116,7 @@ typedef struct {
     int protocol;
     char is_wide; /* whether there was an integer that makes the machine count the hashes of all integers */
     struct {
-        Py_ssize_t floor, per_byte, attribute, equal_hashes, marks, levels, payload;
+        Py_ssize_t floor, per_byte, argument, attribute, equal_hashes, marks, levels, payload;
     } limits;
 } Verifier;
 
@@ -173,11 +179,11 @@ little_endian(const unsigned char *bytes, size_t width)
 enum {
     MARK = '(', STOP = '.', BININT = 'J', BININT1 = 'K', BININT2 = 'M', NONE_ = 'N', BINUNICODE = 'X', APPEND = 'a',
     BUILD = 'b', GLOBAL = 'c', EMPTY_DICT = '}', APPENDS = 'e', BINGET = 'h', LONG_BINGET = 'j', EMPTY_LIST = ']',
-    BINPUT = 'q', LONG_BINPUT = 'r', SETITEM = 's', TUPLE_ = 't', EMPTY_TUPLE = ')', SETITEMS = 'u', BINFLOAT = 'G',
-    BINBYTES = 'B', SHORT_BINBYTES = 'C', PROTO = 0x80, NEWOBJ = 0x81, TUPLE1 = 0x85, TUPLE2 = 0x86, TUPLE3 = 0x87,
-    NEWTRUE = 0x88, NEWFALSE = 0x89, LONG1 = 0x8A, SHORT_BINUNICODE = 0x8C, BINUNICODE8 = 0x8D, BINBYTES8 = 0x8E,
-    EMPTY_SET = 0x8F, ADDITEMS = 0x90, FROZENSET_ = 0x91, STACK_GLOBAL = 0x93, MEMOIZE = 0x94, FRAME = 0x95,
-    BYTEARRAY8 = 0x96,
+    BINPUT = 'q', LONG_BINPUT = 'r', REDUCE = 'R', SETITEM = 's', TUPLE_ = 't', EMPTY_TUPLE = ')', SETITEMS = 'u',
+    BINFLOAT = 'G', BINBYTES = 'B', SHORT_BINBYTES = 'C', PROTO = 0x80, NEWOBJ = 0x81, TUPLE1 = 0x85, TUPLE2 = 0x86,
+    TUPLE3 = 0x87, NEWTRUE = 0x88, NEWFALSE = 0x89, LONG1 = 0x8A, SHORT_BINUNICODE = 0x8C, BINUNICODE8 = 0x8D,
+    BINBYTES8 = 0x8E, EMPTY_SET = 0x8F, ADDITEMS = 0x90, FROZENSET_ = 0x91, STACK_GLOBAL = 0x93, MEMOIZE = 0x94,
+    FRAME = 0x95, BYTEARRAY8 = 0x96,
 };
 
 /* How many bytes of argument an opcode has; with HAS_PAYLOAD they are the length of what follows. */
@@ -220,8 +226,8 @@ spend_on_odd_keys(Verifier *self, const unsigned char *data, const Value *items,
     return TAKEN;
 }
 
-/* Charges what the machine charges for hashing every `stride`-th of `items`, or more. `*no_state` is set where one can be
- * no name of an attribute: the machine refuses dunders. */
+/* Charges what the machine charges for hashing every `stride`-th of `items`, or more. `*no_state` is set where one can
+ * be no name of an attribute: the machine refuses dunders. */
 static int
 spend_on_keys(Verifier *self, const unsigned char *data, const Value *items, size_t count, size_t stride,
               uint64_t *no_state)
@@ -276,7 +282,8 @@ make_tuple(Verifier *self, const Value *items, size_t count)
     if (level >= DEEPEST || level >= (size_t)self->limits.levels) {
         return REFUSED;
     }
-    return push(self, TUPLE, level + 1, count > 0);
+    int is_referent = count == 1 && kind_of(items[0]) == INSTANCE && detail_of(items[0]);
+    return push(self, TUPLE, level + 1, count == 0 ? NOTHING : is_referent ? ONE_REFERENT : ANYTHING);
 }
 
 /* A tuple of the last values on the stack. */
@@ -314,9 +321,43 @@ to_mark(Verifier *self, const unsigned char *data, unsigned char code)
     }
 }
 
-/* Asks whether a name is that of a plain class. */
+/* What stands for a name, a borrowed reference: None if it needs a rule; NULL with an exception. */
+static PyObject *
+find_name(Verifier *self, PyObject *module, PyObject *name, PyObject *pair)
+{
+    PyObject *found = PyDict_GetItemWithError(self->names, pair);
+    if (found != NULL || PyErr_Occurred()) {
+        return found;
+    }
+    found = PyObject_CallFunction(self->find, "OOi", module, name, self->protocol);
+    if (found == NULL || found == Py_None || PyDict_SetItem(self->names, pair, found) == 0) {
+        Py_XDECREF(found); /* None is always there, and the rest is held by the dict. */
+        return found;
+    }
+    Py_DECREF(found);
+    return NULL;
+}
+
 static int
-push_class(Verifier *self, const char *module, uint64_t module_length, const char *name, uint64_t name_length)
+push_found(Verifier *self, PyObject *found)
+{
+    if (found == Py_None) {
+        return REFUSED;
+    }
+    if (found == self->reference) {
+        return push(self, REFERENCE_TYPE, 0, 0);
+    }
+    /* The cache of attributes keeps each string by which it was asked, so it is asked by one. */
+    PyObject *attribute = PyUnicode_InternFromString("__weakrefoffset__");
+    PyObject *offset = attribute == NULL ? NULL : PyObject_GetAttr(found, attribute);
+    Py_XDECREF(attribute);
+    int takes_references = offset == NULL ? -1 : PyObject_IsTrue(offset);
+    Py_XDECREF(offset);
+    return takes_references < 0 ? -1 : push(self, CLASS, 0, (uint64_t)takes_references);
+}
+
+static int
+push_name(Verifier *self, const char *module, uint64_t module_length, const char *name, uint64_t name_length)
 {
     PyObject *pair = Py_BuildValue("(s#s#)", module, (Py_ssize_t)module_length, name, (Py_ssize_t)name_length);
     if (pair == NULL) {
@@ -326,21 +367,9 @@ push_class(Verifier *self, const char *module, uint64_t module_length, const cha
         PyErr_Clear();
         return REFUSED;
     }
-    int outcome = -1;
-    PyObject *cls = PyDict_GetItemWithError(self->names, pair);
-    if (cls != NULL) {
-        outcome = TAKEN;
-    }
-    else if (!PyErr_Occurred()) {
-        cls = PyObject_CallFunction(self->find, "OOi", PyTuple_GetItem(pair, 0), PyTuple_GetItem(pair, 1),
-                                    self->protocol);
-        if (cls != NULL) {
-            outcome = cls == Py_None ? REFUSED : PyDict_SetItem(self->names, pair, cls) < 0 ? -1 : TAKEN;
-            Py_DECREF(cls);
-        }
-    }
+    PyObject *found = find_name(self, PyTuple_GetItem(pair, 0), PyTuple_GetItem(pair, 1), pair);
     Py_DECREF(pair);
-    return outcome == TAKEN ? push(self, CLASS, 0, 0) : outcome;
+    return found == NULL ? -1 : push_found(self, found);
 }
 
 static int
@@ -353,18 +382,30 @@ stack_global(Verifier *self, const unsigned char *data)
     self->stack.length -= 2;
     const char *module = payload_of(data, self->stack.items[self->stack.length], &module_length);
     const char *name = payload_of(data, self->stack.items[self->stack.length + 1], &name_length);
-    return push_class(self, module, module_length, name, name_length);
+    return push_name(self, module, module_length, name, name_length);
 }
 
 static int
 make_instance(Verifier *self)
 {
     if (!is_kind(self, 0, TUPLE) || !is_kind(self, 1, CLASS)
-        || detail_of(self->stack.items[self->stack.length - 1]) != 0) {
+        || detail_of(self->stack.items[self->stack.length - 1]) != NOTHING) {
         return REFUSED;
     }
     self->stack.length -= 2;
-    return push(self, INSTANCE, 1, 0);
+    return push(self, INSTANCE, 1, detail_of(self->stack.items[self->stack.length]));
+}
+
+static int
+make_reference(Verifier *self)
+{
+    if (!is_kind(self, 0, TUPLE) || !is_kind(self, 1, REFERENCE_TYPE)
+        || detail_of(self->stack.items[self->stack.length - 1]) != ONE_REFERENT
+        || !spend(self, (uint64_t)self->limits.argument)) {
+        return REFUSED;
+    }
+    self->stack.length -= 2;
+    return push(self, REFERENCE, 2, 0);
 }
 
 static int
@@ -465,6 +506,8 @@ carry_out(Verifier *self, const unsigned char *data, uint64_t argument, size_t b
         return stack_global(self, data);
     case NEWOBJ:
         return make_instance(self);
+    case REDUCE:
+        return make_reference(self);
     case BUILD:
         return set_state(self);
     case FRAME:
@@ -473,7 +516,8 @@ carry_out(Verifier *self, const unsigned char *data, uint64_t argument, size_t b
         self->protocol = (int)argument;
         return self->position == self->start && argument <= 5;
     case STOP:
-        return self->marks.length == 0 && self->stack.length == 1 && (self->frame_end == NO_FRAME || self->frame_end == behind)
+        return self->marks.length == 0 && self->stack.length == 1
+                       && (self->frame_end == NO_FRAME || self->frame_end == behind)
                    ? FINISHED
                    : REFUSED;
     default:
@@ -496,7 +540,7 @@ global(Verifier *self, const unsigned char *data, size_t end, size_t *behind)
     if (*behind > self->frame_end) {
         return REFUSED;
     }
-    return push_class(self, module, (uint64_t)(module_end - module), name, (uint64_t)(name_end - name));
+    return push_name(self, module, (uint64_t)(module_end - module), name, (uint64_t)(name_end - name));
 }
 
 /* Carries out the next opcode, unless `data` ends before it does. */
@@ -550,6 +594,10 @@ Verifier_read(Verifier *self, PyObject *bytes)
     if (PyBytes_AsStringAndSize(bytes, &buffer, &length) < 0) {
         return NULL;
     }
+    if ((size_t)length < self->position) {
+        PyErr_SetString(PyExc_ValueError, "the bytes do not begin as those before");
+        return NULL;
+    }
     int outcome;
     do {
         outcome = step(self, (const unsigned char *)buffer, (size_t)length);
@@ -569,11 +617,12 @@ Verifier_read(Verifier *self, PyObject *bytes)
 static PyObject *
 Verifier_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"", "", "floor", "per_byte", "attribute", "equal_hashes", "marks", "levels", "payload", NULL};
-    PyObject *find;
-    Py_ssize_t start, floor, per_byte, attribute, equal_hashes, marks, levels, payload;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "On$nnnnnnn:Verifier", names, &find, &start, &floor, &per_byte,
-                                     &attribute, &equal_hashes, &marks, &levels, &payload)) {
+    static char *names[] = {"",          "",             "",      "floor",  "per_byte", "argument",
+                            "attribute", "equal_hashes", "marks", "levels", "payload",  NULL};
+    PyObject *find, *reference;
+    Py_ssize_t start, floor, per_byte, argument, attribute, equal_hashes, marks, levels, payload;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OOn$nnnnnnnn:Verifier", names, &find, &reference, &start, &floor,
+                                     &per_byte, &argument, &attribute, &equal_hashes, &marks, &levels, &payload)) {
         return NULL;
     }
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
@@ -582,10 +631,12 @@ Verifier_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         return NULL;
     }
     self->find = Py_NewRef(find);
+    self->reference = Py_NewRef(reference);
     self->start = self->position = (size_t)start;
     self->frame_end = NO_FRAME;
     self->limits.floor = floor;
     self->limits.per_byte = per_byte;
+    self->limits.argument = argument;
     self->limits.attribute = attribute;
     self->limits.equal_hashes = equal_hashes;
     self->limits.marks = marks;
@@ -604,6 +655,7 @@ Verifier_traverse(Verifier *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE((PyObject *)self));
     Py_VISIT(self->find);
+    Py_VISIT(self->reference);
     Py_VISIT(self->names);
     return 0;
 }
@@ -612,6 +664,7 @@ static int
 Verifier_clear(Verifier *self)
 {
     Py_CLEAR(self->find);
+    Py_CLEAR(self->reference);
     Py_CLEAR(self->names);
     return 0;
 }
@@ -630,8 +683,8 @@ Verifier_dealloc(Verifier *self)
 
 static PyMethodDef Verifier_methods[] = {
     {"read", (PyCFunction)Verifier_read, METH_O,
-     PyDoc_STR("Read on in bytes that begin as those before. Return the position behind the pickle; False if the machine "
-               "has to decide; None if the bytes end before the pickle does.")},
+     PyDoc_STR("Read on in bytes that begin as those before. Return the position behind the pickle; False if the "
+               "machine has to decide; None if the bytes end before the pickle does.")},
     {NULL},
 };
 
@@ -641,7 +694,7 @@ static PyMemberDef Verifier_members[] = {
 };
 
 static PyType_Slot Verifier_slots[] = {
-    {Py_tp_doc, PyDoc_STR("Verifier(find, start, **limits): tells whether a pickle needs no rule of the guard.")},
+    {Py_tp_doc, PyDoc_STR("Verifier(find, weakref.ref, start, **limits): tells whether a pickle needs no rule.")},
     {Py_tp_new, Verifier_new},
     {Py_tp_dealloc, Verifier_dealloc},
     {Py_tp_traverse, Verifier_traverse},

@@ -135,7 +135,7 @@ def load_allowed(data: bytes) -> None:
 
 def verified(data: bytes) -> None:
     """The compiled core grants nothing that the machine refuses, and what it grants is built alike, shared alike."""
-    found = load_verified(source_of_bytes(data), _FINDER.plain_class)
+    found = load_verified(source_of_bytes(data), _FINDER.find_plain)
     if found is None:
         return
     with mock.patch.object(speedups, "current", speedups.PURE):

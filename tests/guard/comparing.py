@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import weakref
 from typing import Any
 
 import safepickle
@@ -42,8 +43,8 @@ def difference(first: Any, second: Any) -> str:
         kind = type(left)
         if kind is not type(right):
             return f"{kind.__name__} and {type(right).__name__}"
-        if kind in (int, bool, float, str, type(None), type):
-            # Not a number equals nothing, and -0.0 equals 0.0. Texts are shared as the interpreter likes.
+        if kind in (int, bool, float, str, type(None), type) or (kind is bytes and len(left) < 2):
+            # Not a number equals nothing, and -0.0 equals 0.0. Texts and short bytes are shared as the interpreter likes.
             if repr(left) != repr(right):
                 return f"{left!r} and {right!r}"
             continue
@@ -70,4 +71,6 @@ def _parts(obj: Any) -> list[Any]:
         return [*obj]
     if type(obj) in (set, frozenset):
         return sorted(obj, key=repr)
+    if type(obj) is weakref.ref:
+        return [obj()]
     return [vars(obj)]

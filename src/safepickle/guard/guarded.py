@@ -24,12 +24,12 @@ from safepickle.guard.rules.copies import own_arguments, own_container
 from safepickle.guard.rules.users import check_users_state
 from safepickle.guard.users_state import attributes_of, check_attributes, has_own_hash
 
-__all__ = ["ATTRIBUTE", "USERS", "Guarded"]
+__all__ = ["ARGUMENT", "ATTRIBUTE", "USERS", "Guarded"]
 
 USERS: Final = Rule(data=True)
 """The rule of every name that the user allows."""
 
-_ARGUMENT: Final = 16
+ARGUMENT: Final = 16
 """Units for handing on one argument."""
 
 ATTRIBUTE: Final = 64
@@ -167,7 +167,7 @@ class Guarded:
 
     def _charge_arguments(self, arguments: tuple[Any, ...], keywords: dict[str, Any] | None) -> int:
         """Charge for handing arguments on, which the memo may give again and again; return their size."""
-        self.spend(_ARGUMENT * (len(arguments) + len(keywords or ())))
+        self.spend(ARGUMENT * (len(arguments) + len(keywords or ())))
         size = extent(arguments)
         if keywords:
             size += extent(keywords.values())

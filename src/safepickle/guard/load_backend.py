@@ -77,13 +77,15 @@ class LoadBackend(Guarded):
             return self._resolve(grant)
         return import_name(module, name)
 
-    def plain_class(self, module: str, name: str, protocol: int) -> type | None:
-        """Return the class of a name of the stream, if the user allows it and its instances need no rule.
+    def find_plain(self, module: str, name: str, protocol: int) -> type | None:
+        """Return what a name of the stream stands for, if it needs no rule: `weakref.ref`, or a plain class.
 
         Nothing is decided by this: for any other name `find` says what is wrong with it, if anything is.
         """
         pair = self._of_today(module, name, protocol)
-        if pair in BUILT_IN or pair not in self._allowed:
+        if pair in BUILT_IN:
+            return weakref.ref if BUILT_IN[pair] is BUILT_IN["weakref", "ref"] else None
+        if pair not in self._allowed:
             return None
         target = self._allowed.resolve(pair)
         known = self._by_id.get(id(target))

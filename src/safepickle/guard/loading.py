@@ -73,7 +73,7 @@ class Loader:
         """
         backend = self._backend
         if self._verifies and not is_inside_a_load():
-            verified = load_verified(source, backend.plain_class)
+            verified = load_verified(source, backend.find_plain)
             if verified is not None:
                 return verified[0]
         memo = {} if self._memo is None else self._memo

@@ -1,19 +1,21 @@
 """Pickles that need no rule: the compiled core reads them first, and what it grants goes to the C unpickler.
 
-`_speedups.Verifier` takes numbers, text, bytes, exact containers and instances of plain classes, and nothing else. What
-it does not grant goes to the machine, which alone refuses and says why. So verdicts are the same with it and without.
+`_speedups.Verifier` takes numbers, text, bytes, exact containers, instances of plain classes and weak references to
+these, and nothing else. What it does not grant goes to the machine, which alone refuses and says why. So verdicts are
+the same with it and without.
 """
 
 from __future__ import annotations
 
 import pickle
 import sys
+import weakref
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any, Final, NamedTuple
 
 from safepickle import speedups
-from safepickle.guard.guarded import ATTRIBUTE
+from safepickle.guard.guarded import ARGUMENT, ATTRIBUTE
 from safepickle.guard.limits import EQUAL_HASHES, NESTED_TUPLES, OPEN_MARKS, WORK_FLOOR, WORK_PER_BYTE
 from safepickle.guard.source import Source
 from safepickle.guard.users_state import is_plain
@@ -21,14 +23,14 @@ from safepickle.guard.users_state import is_plain
 __all__ = ["FindPlain", "load_verified"]
 
 FindPlain = Callable[[str, str, int], "type | None"]
-"""Returns the plain class that a name stands for under a protocol, or None."""
+"""Returns what a name stands for under a protocol, if it needs no rule: a plain class, or `weakref.ref`; else None."""
 
 _LARGEST: Final = 1 << 20
 """Longest payload where a stream is copied to be read ahead: the machine reads longer ones as fast, and once."""
 
 
 class _Verified(NamedTuple):
-    """A pickle that needs no rule: bytes that begin with it, its end in the source, and the classes of its names."""
+    """A pickle that needs no rule: bytes that begin with it, its end in the source, and what its names stand for."""
 
     data: bytes | memoryview
     end: int
@@ -65,9 +67,11 @@ def _verify(source: Source, find: FindPlain) -> _Verified | None:
         for data, start in pieces:
             verifier = verifier or speedups.current.verifier(
                 find,
+                weakref.ref,
                 start,
                 floor=WORK_FLOOR,
                 per_byte=WORK_PER_BYTE,
+                argument=ARGUMENT,
                 attribute=ATTRIBUTE,
                 equal_hashes=EQUAL_HASHES,
                 marks=OPEN_MARKS,
@@ -76,7 +80,7 @@ def _verify(source: Source, find: FindPlain) -> _Verified | None:
             )
             end = verifier.read(data)
             # To import one class may have changed another.
-            if end and all(map(is_plain, verifier.names.values())):
+            if end and all(named is weakref.ref or is_plain(named) for named in verifier.names.values()):
                 return _Verified(memoryview(data)[start:end] if start else data, end, verifier.names)
             if end is not None:
                 break
@@ -92,7 +96,7 @@ def _unpickle(verified: _Verified) -> Any:
 
 
 class _Pinned(pickle.Unpickler):
-    """Takes for each name the class that was found when the pickle was verified."""
+    """Takes for each name what was found when the pickle was verified."""
 
     names: dict[tuple[str, str], type]
 
