@@ -22,7 +22,7 @@ export OMP_NUM_THREADS ?= 1
 BUILD := pyproject.toml setup.py src/safepickle/__init__.py $(wildcard src/safepickle/_*.[ch])
 
 .PHONY: help demo test test-core test-debian test-integrations test-pure test-torch-latest test-heavy test-all lint fuzz docs bench
-.PHONY: coverage dist sanitize clean test-peers
+.PHONY: coverage dist sanitize clean test-peers figures wheels
 
 help:
 	@echo "make demo      train, save, resume in a new process: examples/train_resume.py"
@@ -35,9 +35,11 @@ help:
 	@echo "make lint      ruff format, ruff check, mypy --strict, pyright"
 	@echo "make coverage  which branches of src/ the core's tests leave out"
 	@echo "make dist      the wheels and the sdist, in dist/, each tried in a fresh environment"
+	@echo "make wheels    the wheel of this platform by cibuildwheel, in wheelhouse/"
 	@echo "make fuzz      the guard under a coverage-guided fuzzer, for FUZZ_SECONDS ($(FUZZ_SECONDS)); new seeds join the corpus"
 	@echo "make sanitize  the compiled core's tests under the address and undefined-behaviour sanitizers"
-	@echo "make bench     the benchmarks, side by side with the peers"
+	@echo "make bench     the benchmarks beside the peers, with the compiled core and without; then make figures"
+	@echo "make figures   the tables and the picture of the pages, from the results of the last run"
 	@echo "make docs      the documentation site, in site/"
 	@echo "make clean     remove environments and caches"
 
@@ -117,6 +119,10 @@ dist: .venv/dist/.ready
 	@sh tools/check_dist.sh .venv/dist/$(VENV_BIN)/python \
 	    "$(PYTHON) $(filter-out $(PYTHON),$(foreach found,$(PYTHONS),$(lastword $(subst =, ,$(found)))))" $(DIST_TESTS)
 
+# The wheel of this platform as others can use it, from environments of cibuildwheel's: on Linux it takes docker.
+wheels: .venv/wheels/.ready
+	.venv/wheels/$(VENV_BIN)/cibuildwheel --output-dir wheelhouse
+
 # Shared among the targets. What is found lies in .cache/fuzz/findings, and makes this fail.
 FUZZ_SECONDS ?= 300
 
@@ -131,10 +137,15 @@ bench: .venv/bench/.ready
 	@set -e; for program in benchmarks/bench_*.py; do \
 	    echo "== $$program"; .venv/bench/$(VENV_BIN)/python "$$program"; \
 	done
+	@$(MAKE) figures
+
+# The tables of the pages, and the picture, from the results of the last run.
+figures: .venv/bench/.ready
+	.venv/bench/$(VENV_BIN)/python benchmarks/tables.py
 	.venv/bench/$(VENV_BIN)/python benchmarks/plot.py
 
 clean:
-	rm -rf site .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf site .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist wheelhouse
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/core-%/.ready: requirements/core.txt $(BUILD) tools/make_venv.sh

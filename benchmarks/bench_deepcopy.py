@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from harness import Suite
+from cores import both_cores
 
 import safepickle
 
@@ -97,7 +97,7 @@ def model() -> Any:
     return net
 
 
-suite = Suite("deepcopy")
+suite = both_cores("deepcopy")
 suite.compare("100,000 plain objects in a tree", both(tree(lambda parent: None)), targets=TARGETS)
 suite.compare("100,000 objects with weak parent pointers", both(tree(weakref.ref)), targets=TARGETS)
 suite.compare("100,000 objects with weak references forward", both(forward), targets=TARGETS)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from harness import Suite
+from cores import both_cores
 
 MANY = 20_000
 Calls = dict[str, Callable[[], object]]
@@ -182,7 +182,7 @@ ENGINES = {
     "Hugging Face, torch.save": ("torch", checkpoint),
 }
 
-suite = Suite("engines")
+suite = both_cores("engines")
 for engine, (needed, contenders_of) in ENGINES.items():
     try:
         __import__(needed)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import Suite
+from cores import both_cores
 
 import safepickle
 
@@ -93,7 +93,7 @@ def inspecting() -> Calls:
     }
 
 
-suite = Suite("guard")
+suite = both_cores("guard")
 suite.compare(
     "100,000 plain objects: guarded load", loading(lambda: [Node(i) for i in range(MANY)], Node), targets=GRANTED
 )

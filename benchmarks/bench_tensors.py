@@ -14,7 +14,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from harness import Suite
+from cores import both_cores
 from torch import nn
 
 import safepickle
@@ -98,7 +98,7 @@ def without_memcpy(calls: Calls) -> Calls:
     return {name: call for name, call in calls.items() if name != "memcpy"}
 
 
-suite = Suite("tensors")
+suite = both_cores("tensors")
 suite.compare(f"a model of {MEGABYTES} MB: dumps", lambda: dump_calls(model(MEGABYTES)), targets={"memcpy": 1.3})
 suite.compare(f"a model of {MEGABYTES} MB: loads", lambda: load_calls(model(MEGABYTES)), targets={"memcpy": 1.3})
 suite.compare(

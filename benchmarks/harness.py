@@ -13,6 +13,9 @@ Large blocks come fresh from the system each time, as they do in a program that 
     )
     suite.main()
 
+Where the suite has a `variant`, each case is measured once more in a process with other variables in its environment:
+both run beside the same peers, one after the other, and their ratios stand side by side.
+
 Knows nothing of safepickle: what is measured, and against what, is up to the programs that use it.
 """
 
@@ -29,6 +32,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -69,13 +73,20 @@ class Comparison:
 
 @dataclass
 class Figure:
-    """What one case came to: absolute figures of each contender, and the subject's ratios to its peers."""
+    """What one case came to: absolute figures of each contender, and the subject's ratios to its peers.
+
+    Attributes:
+        variant: The same of the suite's variant, in the order of `comparisons`; empty where there is none.
+        variant_figure: The subject's own figure there.
+    """
 
     case: str
     unit: str
     medians: dict[str, float]
     comparisons: list[Comparison] = field(default_factory=list)
     note: str = ""
+    variant: list[Comparison] = field(default_factory=list)
+    variant_figure: float | None = None
 
 
 def interleave(
@@ -192,11 +203,19 @@ class Suite:
 
     Cases are declared, not run at once, so that ``--only`` can choose among them; what a case needs is built by its own
     function and dropped before the next one starts.
+
+    Args:
+        name: Of the results' file.
+        subject: The contender whose ratios to the others are the figures.
+        variant: What the other column is called, and the variables in the environment that make it.
     """
 
-    def __init__(self, name: str, *, subject: str = "safepickle") -> None:
+    def __init__(
+        self, name: str, *, subject: str = "safepickle", variant: tuple[str, Mapping[str, str]] | None = None
+    ) -> None:
         self.name = name
         self.subject = subject
+        self.variant = variant
         self._cases: list[tuple[str, Callable[[argparse.Namespace], Figure]]] = []
 
     def compare(
@@ -300,6 +319,19 @@ class Suite:
         medians = {name: statistics.median(samples[name]) for name in sorted(samples, key=lambda n: n != self.subject)}
         return Figure(case, unit, medians, comparisons, note)
 
+    def _add_variant(self, figure: Figure, options: argparse.Namespace) -> None:
+        """Measure the case again in a process of the suite's variant."""
+        if self.variant is None:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            results = Path(folder) / "results.json"
+            command = [sys.executable, sys.argv[0], "--case", figure.case, "--json", str(results)]
+            command += ["--rounds", str(options.rounds), "--clock", options.clock]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **self.variant[1]})
+            (found,) = json.loads(results.read_text(encoding="utf-8"))["figures"]
+        figure.variant = [Comparison(**comparison) for comparison in found["comparisons"]]
+        figure.variant_figure = found["medians"][self.subject]
+
     def main(self, argv: Sequence[str] | None = None) -> None:
         """Run what the command line asks for, print the table and write ``results/<suite>.json``."""
         parser = argparse.ArgumentParser(description=f"The benchmark suite {self.name!r}.")
@@ -307,28 +339,33 @@ class Suite:
         parser.add_argument("--only", default="", help="run only the cases whose name contains this")
         parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: less noise where neighbours are busy")
         parser.add_argument("--json", type=Path, default=RESULTS / f"{self.name}.json", help="where the results go")
+        parser.add_argument("--case", help="run exactly this case, and no variant of it")
         options = parser.parse_args(argv)
         have_fresh_memory()
-        figures = []
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        variant = self.variant and self.variant[0]
+        record = {"suite": self.name, "variant": variant, "clock": options.clock, **surroundings()}
+        figures: list[Figure] = []
         for case, run in self._cases:
-            if options.only.lower() in case.lower():
-                figures.append(run(options))
-                print(render([figures[-1]], heading=len(figures) == 1), flush=True)
+            if options.only.lower() not in case.lower() or options.case not in (None, case):
+                continue
+            figures.append(run(options))
+            if options.case is None:
+                self._add_variant(figures[-1], options)
+            print(render([figures[-1]], heading=len(figures) == 1), flush=True)
+            # After each: whoever interrupts a run keeps what it has measured.
+            written = json.dumps({**record, "figures": [asdict(figure) for figure in figures]}, indent=1)
+            options.json.write_text(written + "\n", encoding="utf-8")
         for figure in figures:
             if figure.note:
                 print(f"\n{figure.case}: {figure.note}")
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        record = {"suite": self.name, "clock": options.clock, **surroundings(), "figures": [asdict(f) for f in figures]}
-        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def render(figures: Sequence[Figure], *, heading: bool = True) -> str:
     """Return the figures as the rows of a Markdown table."""
-    rows = (
-        ["| case | measured | against | ratio (quartiles) | target |", "| --- | --- | --- | --- | --- |"]
-        if heading
-        else []
-    )
+    rows = []
+    if heading:
+        rows = ["| case | measured | against | ratio (quartiles) | variant (quartiles) | target |", f"|{' --- |' * 6}"]
     for figure in figures:
         subject = next(iter(figure.medians))
         for number, comparison in enumerate(figure.comparisons):
@@ -337,10 +374,14 @@ def render(figures: Sequence[Figure], *, heading: bool = True) -> str:
             peer = comparison.peer
             if peer in figure.medians:
                 peer = f"{peer}, {quantity(figure.medians[peer], figure.unit)}"
-            ratio = f"{comparison.ratio:.2f} ({comparison.low:.2f} to {comparison.high:.2f})"
+            variant = _ratio(figure.variant[number]) if figure.variant else ""
             target = "" if comparison.target is None else f"{comparison.target:g}: {comparison.verdict}"
-            rows.append(f"| {case} | {mine} | {peer} | {ratio} | {target} |")
+            rows.append(f"| {case} | {mine} | {peer} | {_ratio(comparison)} | {variant} | {target} |")
     return "\n".join(rows)
+
+
+def _ratio(comparison: Comparison) -> str:
+    return f"{comparison.ratio:.2f} ({comparison.low:.2f} to {comparison.high:.2f})"
 
 
 def quantity(figure: float, unit: str) -> str:
