@@ -4,11 +4,19 @@ import re
 
 import pytest
 
-from pages import PAGES, ROOT, Example, blocks, examples_for
+from pages import PAGES, ROOT, Example, blocks, examples, examples_for
 from safepickle import errors, load_errors
 
 NOT_FOR_THE_README = {"api.md", "changelog.md", "index.md", "releasing.md"}
 _LINK = re.compile(r"\]\(([\w./-]+\.\w+)(?:#[\w-]+)?\)")
+
+
+def test_every_python_block_of_the_pages_is_part_of_a_program_or_a_file():
+    fences = sum(page.read_text(encoding="utf-8").count("```python") for page in PAGES)
+    assert sum(len(list(blocks(page))) for page in PAGES) == fences > 50
+    places = [examples_for(place) for place in ("core", "integrations", "heavy")]
+    assert sum(map(len, places)) == sum(len(examples(page)) for page in PAGES)
+    assert all(places)
 
 
 @pytest.mark.parametrize("example", examples_for("core"), ids=lambda example: example.name)
