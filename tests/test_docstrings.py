@@ -3,7 +3,8 @@
 import pytest
 
 import safepickle
-from docstrings import INTEGRATIONS, of_integration, of_package, of_reports, run_examples
+from docstrings import INTEGRATIONS, PACKAGE, of_integration, of_package, of_reports, run_examples
+from pages import ROOT
 
 OF_PACKAGE = list(of_package())
 OF_INTEGRATIONS = [documented for path in INTEGRATIONS for documented in of_integration(path)]
@@ -39,3 +40,11 @@ def test_functions_say_what_they_raise(documented):
 def test_examples_of_the_docstring_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run_examples(getattr(safepickle, name), name) > 0
+
+
+def test_the_reference_has_the_functions_that_are_called_as_their_module():
+    reference = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    names = [each.name.rpartition(".")[2] for each in OF_INTEGRATIONS if ".torch." in each.name]
+    shadowed = [name for name in names if (PACKAGE / "integrations" / "torch" / f"{name}.py").exists()]
+    assert shadowed
+    assert [name for name in shadowed if f"::: safepickle.integrations.torch.{name}.{name}\n" not in reference] == []
