@@ -82,7 +82,12 @@ class Guarded:
         grant = self._grants.get((module, name))
         if grant is None:
             grant = self._grants[module, name] = self._decide(module, name)
-            self._settle(grant, written)
+            try:
+                self._settle(grant, written)
+            except BaseException:
+                # Another load of the same Unpickler asks again.
+                del self._grants[module, name]
+                raise
         self.subject = ""
         return grant if not grant.rule.data or grant.target is None else grant.target
 
