@@ -110,7 +110,7 @@ coverage: .venv/coverage/.ready
 	.venv/coverage/$(VENV_BIN)/coverage report
 
 # The tests that the sdist runs of its own: those that read files beside src/ and tests/, and a few that dump and load.
-DIST_TESTS ?= $(addprefix tests/test_,$(addsuffix .py,docs public_api layering peers format recomputed cli policies))
+DIST_TESTS ?= $(addprefix tests/test_,$(addsuffix .py,docs package public_api layering peers format recomputed cli policies systems))
 
 # CPython 3.11 builds the binary that serves the later ones, too.
 dist .venv/dist/.ready: PYTHON := $(or $(call interpreter,3.11),$(PYTHON))

@@ -49,7 +49,7 @@ import re, sys, zipfile
 from pathlib import Path
 
 SOURCE = {path.relative_to("src").as_posix() for path in Path("src/safepickle").rglob("*") if path.is_file()}
-WANTED = {name for name in SOURCE if not re.search(r"__pycache__|\.(c|so|pyd)$", name)}
+WANTED = {name for name in SOURCE if not re.search(r"__pycache__|\.([ch]|so|pyd)$", name)}
 for wheel in sys.argv[1:]:
     archive = zipfile.ZipFile(wheel)
     packed = {name for name in archive.namelist() if ".dist-info/" not in name}
