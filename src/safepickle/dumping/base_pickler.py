@@ -136,9 +136,8 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     @property
     def file_failed(self) -> bool:
-        """Whether the dump has failed over its file."""
-        failed: bool = self._output.has_failed
-        return failed
+        """Whether the dump has failed over its file, which it has not where no constructor was called."""
+        return self._dump is not _NO_CONSTRUCTOR_CALLED and bool(self._output.has_failed)
 
     def dump_whole(self, obj: Any, *announced: Warning | None) -> None:
         """Write the pickle of `obj`, or nothing.
