@@ -356,3 +356,11 @@ class TestWeak:
             safepickle.loads(data, allow=[Node, golden_cases.note_finalized])
         gc.collect()
         assert safepickle.inspect(data).verdict == "refused"
+
+
+def test_a_name_that_cannot_be_imported_is_asked_for_again_by_the_same_unpickler():
+    gone = b"\x80\x04cvanished_module\nVanished\n."
+    unpickler = safepickle.Unpickler(io.BytesIO(gone * 2), allow=("vanished_module:Vanished",))
+    for _ in range(2):
+        with pytest.raises(safepickle.DamagedPickleError, match="it cannot be imported here"):
+            unpickler.load()

@@ -108,9 +108,10 @@ class LoadBackend(Guarded):
             return super()._find_again(module, name)
         except Malformed:
             pair = (module, name) if self._names is None else self._names.rename(module, name)
-            grant = self._grants.get(pair)
-            if grant is None or grant.listed != "user":
+            grant = self._decide(*pair)
+            if grant.listed != "user":
                 raise
+            self._grants[pair] = grant
             grant.target = rebuild.stub_class(*pair)
             self._by_id.setdefault(id(grant.target), grant)
             self.subject = ""
