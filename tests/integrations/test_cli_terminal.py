@@ -24,7 +24,7 @@ def in_terminal(command: list[str], folder: Path, columns: int = 100, *, rows: i
     """Run a command in a terminal of its own, and return what that shows."""
     controller, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    # What pytest-xdist sets for its workers would stand for the size of the terminal.
+    # They would stand for the size of the terminal.
     inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     variables = inherited | {"PYTHONPATH": str(ROOT / "src"), "TERM": "xterm"} | environment
     process = subprocess.Popen(
