@@ -98,7 +98,7 @@ lint: .venv/lint/.ready
 	.venv/lint/$(VENV_BIN)/ruff format --check .
 	.venv/lint/$(VENV_BIN)/ruff check .
 	set -e; for platform in linux darwin win32; do .venv/lint/$(VENV_BIN)/mypy --platform $$platform; done
-	.venv/lint/$(VENV_BIN)/pyright --pythonpath .venv/lint/$(VENV_BIN)/python
+	.venv/lint/$(VENV_BIN)/pyright --project pyproject.toml --pythonpath .venv/lint/$(VENV_BIN)/python
 
 sanitize: .venv/core-$(firstword $(VERSIONS))/.ready
 	sh tools/sanitize.sh .venv/core-$(firstword $(VERSIONS))/$(VENV_BIN)/python

@@ -25,10 +25,10 @@ class _Override:
         # A subclass comes here by super(), too.
         if pickler is not None and pickler.override_owner is self.owner:
             in_front = pickler.in_front
-            if in_front is None:
-                in_front = pickler.__dict__.get(_NAME)
             if in_front is not None:
                 return in_front
+            if _NAME in pickler.__dict__:
+                return pickler.__dict__[_NAME]
         return self.method.__get__(pickler, cls)
 
     def __set__(self, pickler: object, override: object) -> None:
