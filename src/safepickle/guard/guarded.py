@@ -81,13 +81,10 @@ class Guarded:
         self.subject = f"{module}:{name}"
         grant = self._grants.get((module, name))
         if grant is None:
-            grant = self._grants[module, name] = self._decide(module, name)
-            try:
-                self._settle(grant, written)
-            except BaseException:
-                # Another load of the same Unpickler asks again.
-                del self._grants[module, name]
-                raise
+            grant = self._decide(module, name)
+            self._settle(grant, written)
+            # Only now: where it cannot be imported, another load of the same Unpickler asks again.
+            self._grants[module, name] = grant
         self.subject = ""
         return grant if not grant.rule.data or grant.target is None else grant.target
 
