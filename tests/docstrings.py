@@ -122,6 +122,17 @@ def run_examples(named: Any, name: str) -> int:
     return runner.tries
 
 
+def examples_of_integrations(*, heavy: bool) -> list[tuple[str, str]]:
+    """Return module and name of what an integration documents with an example, for one of the two environments."""
+    return [
+        (module_name(path), documented.name.rpartition(".")[2])
+        for path in INTEGRATIONS
+        if (path.stem in HEAVY) == heavy
+        for documented in of_integration(path)
+        if "Examples" in documented.sections
+    ]
+
+
 def _defined(path: Path) -> list[Any]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return [node for node in tree.body if isinstance(node, ast.ClassDef | _Function)]

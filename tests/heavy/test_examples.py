@@ -1,5 +1,6 @@
-"""The examples of the pages that need ray, Spark or Hugging Face run as printed, pasted into a file."""
+"""The examples of docstrings and pages that need ray, Spark or Hugging Face run."""
 
+import importlib
 import os
 import shutil
 import sys
@@ -7,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from docstrings import examples_of_integrations, run_examples
 from pages import Example, examples_for
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("module", "name"), examples_of_integrations(heavy=True))
+def test_examples_of_the_docstring_run(module: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_examples(getattr(importlib.import_module(module), name), name) > 0
 
 
 @pytest.mark.parametrize("example", examples_for("heavy"), ids=lambda example: example.name)
