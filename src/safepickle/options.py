@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from types import BuiltinFunctionType, FunctionType
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 __all__ = [
@@ -32,7 +31,7 @@ OutsideFate: TypeAlias = Literal["strong", "tombstone", "strict"]
 WeakReferencePolicy: TypeAlias = Literal["relink", "strong", "tombstone", "strict"] | Callable[[Any], OutsideFate]
 Finalizers: TypeAlias = Literal["dead", "rearm"]
 Unpicklable: TypeAlias = Literal["raise", "tombstone"] | Callable[[Any], Any]
-AllowItem: TypeAlias = type[Any] | FunctionType | BuiltinFunctionType | str
+AllowItem: TypeAlias = type[Any] | Callable[..., Any] | str
 Aliases: TypeAlias = Mapping[str, str | type[Any] | Callable[..., Any]]
 Missing: TypeAlias = Literal["raise", "stub"]
 

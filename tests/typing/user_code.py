@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import pathlib
 import types
@@ -15,6 +16,10 @@ import safepickle
 class Model:
     def __init__(self, width: int) -> None:
         self.width = width
+
+
+def copy_of(model: Model) -> Model:
+    return Model(model.width)
 
 
 def as_users_pickle(model: Model, path: pathlib.Path) -> None:
@@ -33,6 +38,10 @@ def as_users_pickle(model: Model, path: pathlib.Path) -> None:
         safepickle.Pickler(file, protocol=5, weakrefs="relink").dump(model)
         safepickle.Unpickler(memory, allow=[Model]).load()
     safepickle.load(path, allow=())
+    with gzip.open(path, "wb") as packed:
+        safepickle.dump(model, packed)
+    with gzip.open(path) as packed:
+        safepickle.load(packed, allow=[Model, copy_of, len])
     safepickle.load("model.pkl", mmap=True, checksum="ignore")
 
 

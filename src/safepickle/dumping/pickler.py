@@ -21,7 +21,7 @@ from safepickle.public import public
 from safepickle.reducers.table import TypeTable
 from safepickle.storage.atomic import replacing
 from safepickle.storage.compression import Compress, compressor, pack
-from safepickle.storage.files import FileOrPath, Output, OwnBytes, is_path
+from safepickle.storage.files import Output, OwnBytes, WritableOrPath, is_path
 from safepickle.storage.remote import is_address, sending
 
 __all__ = ["Pickler", "dump", "dumps"]
@@ -128,7 +128,7 @@ _BytesPickler.reducer_override = property(operator.attrgetter("in_front"))
 @public
 def dump(
     obj: object,
-    file: FileOrPath,
+    file: WritableOrPath,
     protocol: int | None = None,
     *,
     fix_imports: bool = True,
@@ -189,8 +189,8 @@ def dump(
         if not is_path(file):
             Pickler(Output(file, checksum=checksum, bar=bar), protocol, **options).dump(obj)
             return
-        compression = compressor(file, compress)  # type: ignore[arg-type]
-        place: Any = sending(file) if is_address(file) else replacing(file, fsync=fsync)  # type: ignore[arg-type]
+        compression = compressor(file, compress)
+        place: Any = sending(file) if is_address(file) else replacing(file, fsync=fsync)
         with place as opened:
             if compression is None:
                 # With buffers of the caller's out of band, those of the file could not be told from them.

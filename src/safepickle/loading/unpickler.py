@@ -18,7 +18,7 @@ from safepickle.progress import reading
 from safepickle.public import public
 from safepickle.storage.checksum import ChecksumPolicy, check_buffer, check_file
 from safepickle.storage.compression import compression_of
-from safepickle.storage.files import FileOrPath, is_path
+from safepickle.storage.files import ReadableOrPath, is_path
 from safepickle.storage.remote import is_address, open_path
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class _Once(Unpickler):
 
 @public
 def load(
-    file: FileOrPath,
+    file: ReadableOrPath,
     *,
     fix_imports: bool = True,
     encoding: str = "ASCII",
@@ -344,7 +344,9 @@ def _load_whole(file: IO[bytes], checksum: ChecksumPolicy, options: LoadOptions,
         return _Once._with(check_file(file, checksum), options, allowed).load()
 
 
-def _load_mapped(file: FileOrPath, checksum: ChecksumPolicy, options: LoadOptions, allowed: AllowList | None) -> Any:
+def _load_mapped(
+    file: ReadableOrPath, checksum: ChecksumPolicy, options: LoadOptions, allowed: AllowList | None
+) -> Any:
     from safepickle.loading.mapping import map_buffers
 
     if not is_path(file) or is_address(file):
@@ -353,7 +355,7 @@ def _load_mapped(file: FileOrPath, checksum: ChecksumPolicy, options: LoadOption
         raise ValueError("mmap=True is not for guarded loads, which read all that they check: leave out mmap or allow")
     if options.buffers is not None and options.buffers != ():
         raise ValueError("mmap=True finds the buffers in the file: leave out mmap or buffers")
-    with open(file, "rb") as opened:  # type: ignore[arg-type]
+    with open(file, "rb") as opened:
         if not opened.seekable():
             raise ValueError(f"{opened.name} is a pipe or the like, and cannot be mapped into memory: leave out mmap")
         packed = compression_of(opened)

@@ -12,7 +12,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard
 
 from safepickle.progress import Bar
 from safepickle.storage.alignment import Aligner
@@ -20,9 +20,24 @@ from safepickle.storage.alignment import Aligner
 if TYPE_CHECKING:
     from safepickle.storage.checksum import Digest
 
-__all__ = ["FileOrPath", "Output", "OwnBytes", "is_path", "write_all"]
+__all__ = ["Output", "OwnBytes", "ReadableOrPath", "WritableOrPath", "is_path", "write_all"]
 
-FileOrPath: TypeAlias = str | os.PathLike[str] | IO[bytes]
+
+class Readable(Protocol):
+    """What `pickle.load` asks of an open file."""
+
+    def read(self, size: int, /) -> bytes: ...
+    def readline(self) -> bytes: ...
+
+
+class Writable(Protocol):
+    """What `pickle.dump` asks of an open file."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+
+ReadableOrPath: TypeAlias = str | os.PathLike[str] | Readable
+WritableOrPath: TypeAlias = str | os.PathLike[str] | Writable
 
 SPOOL_BYTES = 64 * 2**20
 """How much of a dump stays in memory, in bytes, before a spool moves to a temporary file."""
@@ -316,7 +331,7 @@ class _Spool:
         self._held.close()
 
 
-def is_path(file: Any) -> bool:
+def is_path(file: object) -> TypeGuard[str | os.PathLike[str]]:
     """Tell whether `file` is a path rather than an open file."""
     return isinstance(file, (str, os.PathLike))
 

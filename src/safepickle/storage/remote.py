@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
-from typing import IO, Any, Final
+from typing import IO, Any, Final, TypeGuard
 
 from safepickle.storage.atomic import replacing
 
@@ -16,7 +16,7 @@ _ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.:\-]+://")
 _COLLAPSED: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:/[^/]")
 
 
-def is_address(path: Any) -> bool:
+def is_address(path: Any) -> TypeGuard[str]:
     """Tell whether a path is an address that fsspec reads, rather than the path of a file of this machine.
 
     Raises:
