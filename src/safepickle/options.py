@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 __all__ = [
@@ -32,7 +33,7 @@ WeakReferencePolicy: TypeAlias = Literal["relink", "strong", "tombstone", "stric
 Finalizers: TypeAlias = Literal["dead", "rearm"]
 Unpicklable: TypeAlias = Literal["raise", "tombstone"] | Callable[[Any], Any]
 AllowItem: TypeAlias = type[Any] | Callable[..., Any] | str
-Aliases: TypeAlias = Mapping[str, str | type[Any] | Callable[..., Any]]
+Aliases: TypeAlias = Mapping[str, str | type[Any] | Callable[..., Any] | ModuleType]
 Missing: TypeAlias = Literal["raise", "stub"]
 
 _POLICIES = ("relink", "strong", "tombstone", "strict")

@@ -27,7 +27,7 @@ def as_users_pickle(model: Model, path: pathlib.Path) -> None:
     data += safepickle.dumps(model, 5, fix_imports=True, buffer_callback=None, weakrefs="strong", finalizers="rearm")
     data += safepickle.dumps(model, weakrefs=lambda referent: "tombstone", unpicklable="tombstone")
     assert_type(safepickle.loads(data), Any)
-    safepickle.loads(data, allow=(Model, "app.nets:Net"), aliases={"app.old.Net": Model, "app.older": "app.old"})
+    safepickle.loads(data, allow=(Model, "app.nets:Net"), aliases={"app.old.Net": Model, "app.older": pathlib})
     safepickle.loads(data, missing="stub", buffers=[bytearray(4)])
     safepickle.dump(model, path)
     safepickle.dump(model, "model.pkl", weakrefs="strict", fsync=False)

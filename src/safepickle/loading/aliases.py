@@ -45,8 +45,8 @@ class Names:
 
     Args:
         aliases: Dotted names of old (of a class, a function, a module or a package), each with the dotted name of
-            today, or the class or function itself. The longest one that fits wins. A colon may part the module from
-            the rest, as in ``"app.nets:Outer.Inner"``.
+            today, or the class, function or module itself. The longest one that fits wins. A colon may part the module
+            from the rest, as in ``"app.nets:Outer.Inner"``.
         missing: ``"stub"``: a name that is nowhere is that of a placeholder class.
     """
 

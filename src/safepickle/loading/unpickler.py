@@ -50,7 +50,7 @@ class Unpickler(_Unopened, pickle.Unpickler):
         allow: None for pickle's contract: the stream can run anything. Classes, functions and ``"module:name"`` strings
             for a guarded load, which takes these and the built-in list; ``()`` is the built-in list alone.
         aliases: Dotted names of old (of classes, functions, modules or packages), each with the one of today, or with
-            the class or function itself. The guard decides on the name of today.
+            the class, function or module itself. The guard decides on the name of today.
         missing: What becomes of a name that does not exist: ``"raise"``; ``"stub"``: a placeholder class of that name.
 
     Raises:
