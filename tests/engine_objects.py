@@ -13,6 +13,8 @@ import safepickle
 class Node:
     """A tree with parent pointers of every kind."""
 
+    parts: list[Any]
+
     def __init__(self, name: str, parent: Node | None = None) -> None:
         self.name = name
         self.children: list[Node] = []
@@ -63,7 +65,7 @@ def fail_with_a_path(_: Any = None) -> None:
 
 def fail_on_a_generator(_: Any = None) -> None:
     """Raise what a dump raises that meets something that nothing can pickle: the path is in an attribute and a note."""
-    safepickle.dumps({"trainer": [tree(), (each for each in ())]})
+    safepickle.dumps({"trainer": [tree(), (each for each in "")]})
 
 
 class Orphan:
@@ -80,7 +82,7 @@ def is_orphan(child: Orphan) -> bool:
 def unpicklable(_: Any = None) -> Any:
     """Return an object that holds, at ``.parts[0]``, what nothing can pickle."""
     node = Node("unpicklable")
-    node.parts = [(each for each in ())]
+    node.parts = [(each for each in "")]
     return node
 
 

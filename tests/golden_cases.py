@@ -46,6 +46,7 @@ class CallableNode(Node):
 
 class SlottedReference(weakref.ref[Any]):
     __slots__ = ("label",)
+    label: str
 
 
 class ConstructedReference(weakref.ref[Any]):
@@ -68,13 +69,15 @@ class ConstructedMethod(weakref.WeakMethod[Any]):
         return reference
 
     def __init__(self, owner: Any, name: str) -> None:
-        super().__init__(getattr(owner, name))
+        super().__init__(getattr(owner, name))  # type: ignore[call-arg]
 
     label: str
 
 
 class Members(set[Any]):
     """A set with attributes."""
+
+    label: str
 
 
 class OwnThread(threading.Thread):
@@ -498,7 +501,7 @@ def keyword_finalizer() -> Any:
     return [armed, owner]
 
 
-class LabelledFinalizer(weakref.finalize):  # type: ignore[type-arg]
+class LabelledFinalizer(weakref.finalize):
     """A finalizer with an attribute."""
 
     label: str

@@ -106,7 +106,7 @@ def finalizer_of_multiprocessing(folder: Path) -> Owned:
     path = tempfile.mkdtemp(dir=folder)
     owner = Holder(path=path)
     # The lambda cannot be pickled by reference, nor the generator at all.
-    unpicklable = (each for each in ())
+    unpicklable = (each for each in "")
     owner.finalizer = util.Finalize(owner, lambda _: shutil.rmtree(path), args=(unpicklable,), exitpriority=1)
     return Owned(owner, lambda: os.path.isdir(path), owner.finalizer)
 

@@ -14,6 +14,7 @@ import socket
 import sys
 import types
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,15 +24,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import safepickle
-from nodes import Node
+from nodes import Node, deepcopy
 
 
 class Slotted:
     __slots__ = ("__weakref__", "link", "other")
+    link: Any
+    other: Any
 
 
 class Labelled(weakref.ref):
     __slots__ = ("__dict__", "label")
+    label: Any
+    extra: list[Any]
+    holder: list[Any]
 
 
 def identity(node: Any) -> Any:
@@ -68,7 +74,7 @@ def test_stock_deepcopy_leaves_the_parent_pointer_at_the_original() -> None:
 def test_parent_pointer_leads_to_the_copy(weak: Any) -> None:
     parent = Node("parent")
     parent.child = Node("child", parent=weak(parent))
-    copied = safepickle.deepcopy(parent)
+    copied = deepcopy(parent)
     assert copied is not parent
     assert follow(copied.child.parent) is copied
     assert type(copied.child.parent) is type(parent.child.parent)
@@ -81,7 +87,7 @@ def test_forward_reference_leads_to_the_copy_wherever_it_is_held(weak: Any, hold
     reference = weak(target)
     slotted = Slotted()
     slotted.link = reference
-    holders = {
+    holders: dict[str, tuple[Any, Callable[[Any], Any]]] = {
         "list": ([reference], lambda h: h[0]),
         "dict": ({"x": reference}, lambda h: h["x"]),
         "attribute": (Node(x=reference), lambda h: h.x),
@@ -93,7 +99,7 @@ def test_forward_reference_leads_to_the_copy_wherever_it_is_held(weak: Any, hold
         "set": ({reference} if weak is not weakref.proxy else [reference], lambda h: next(iter(h))),
     }
     holder, read = holders[hold]
-    copied = safepickle.deepcopy([holder, "between", target, holder])
+    copied = deepcopy([holder, "between", target, holder])
     assert copied[2] is not target
     assert follow(read(copied[0])) is copied[2]
     assert copied[3] is copied[0]
@@ -102,7 +108,7 @@ def test_forward_reference_leads_to_the_copy_wherever_it_is_held(weak: Any, hold
 
 def test_outside_referent_stays_the_same_object(weak: Any) -> None:
     outside = Node("outside")
-    copied = safepickle.deepcopy(Node("inside", link=weak(outside), pair=(weak(outside), 1)))
+    copied = deepcopy(Node("inside", link=weak(outside), pair=(weak(outside), 1)))
     assert follow(copied.link) is outside
     assert follow(copied.pair[0]) is outside
 
@@ -110,7 +116,7 @@ def test_outside_referent_stays_the_same_object(weak: Any) -> None:
 def test_plain_outside_reference_is_shared_as_with_copy() -> None:
     outside = Node("outside")
     reference = weakref.ref(outside)
-    assert safepickle.deepcopy([reference])[0] is reference
+    assert deepcopy([reference])[0] is reference
 
 
 def test_dead_reference_stays_dead(weak: Any) -> None:
@@ -118,7 +124,7 @@ def test_dead_reference_stays_dead(weak: Any) -> None:
     holder = [weak(node)]
     del node
     gc.collect()
-    copied = safepickle.deepcopy(holder)[0]
+    copied = deepcopy(holder)[0]
     if type(copied) is weakref.ProxyType:
         with pytest.raises(ReferenceError, match="weakly-referenced object no longer exists"):
             copied.name  # noqa: B018
@@ -129,7 +135,7 @@ def test_dead_reference_stays_dead(weak: Any) -> None:
 def test_a_reference_shared_by_two_holders_is_one_object_in_the_copy(weak: Any) -> None:
     target = Node("target")
     reference = weak(target)
-    first, second, _, third = safepickle.deepcopy([[reference], {"x": reference}, target, [reference]])
+    first, second, _, third = deepcopy([[reference], {"x": reference}, target, [reference]])
     assert first[0] is second["x"]
     assert first[0] is third[0]
 
@@ -138,25 +144,25 @@ def test_reference_to_a_builtin_set_leads_to_the_copy() -> None:
     members = {1, 2}
     frozen = frozenset({Node("element")})
     references = [weakref.ref(members), weakref.ref(frozen)]
-    copied = safepickle.deepcopy([*references, members, frozen])
+    copied = deepcopy([*references, members, frozen])
     assert copied[0]() is copied[2] is not members
     assert copied[1]() is copied[3] is not frozen
 
 
 def test_functions_and_classes_are_shared_and_so_are_references_to_them() -> None:
     reference, class_reference = weakref.ref(identity), weakref.ref(Node)
-    copied = safepickle.deepcopy([reference, class_reference, identity, Node])
+    copied = deepcopy([reference, class_reference, identity, Node])
     assert copied == [reference, class_reference, identity, Node]
     assert copied[0]() is identity
 
 
 def test_callable_proxy_leads_to_the_copy_and_stays_callable() -> None:
-    class Callable:
+    class Called:
         def __call__(self) -> Any:
             return self
 
-    target = Callable()
-    proxy, copied = safepickle.deepcopy([weakref.proxy(target), target])
+    target = Called()
+    proxy, copied = deepcopy([weakref.proxy(target), target])
     assert type(proxy) is weakref.CallableProxyType
     assert proxy() is copied
 
@@ -164,7 +170,7 @@ def test_callable_proxy_leads_to_the_copy_and_stays_callable() -> None:
 def test_dead_after_its_last_owner_goes() -> None:
     parent = Node("parent")
     parent.child = Node("child", parent=weakref.ref(parent))
-    child = safepickle.deepcopy(parent).child
+    child = deepcopy(parent).child
     gc.collect()
     assert child.parent() is None
 
@@ -173,7 +179,7 @@ def test_subclass_keeps_its_slots_and_attributes() -> None:
     target = Node("target")
     reference = Labelled(target)
     reference.label, reference.extra = "name", [target]
-    first, copied = safepickle.deepcopy([reference, target])
+    first, copied = deepcopy([reference, target])
     assert type(first) is Labelled
     assert (first.label, first.extra[0]) == ("name", copied)
     assert first() is copied
@@ -184,20 +190,20 @@ def test_subclass_whose_attributes_lead_back_to_it() -> None:
     reference = Labelled(target)
     reference.label = "loop"
     reference.holder = [reference]
-    first, copied = safepickle.deepcopy([reference, target])
+    first, copied = deepcopy([reference, target])
     assert first() is copied
     assert first.holder[0] is first
 
 
 def test_subclass_that_is_its_own_attribute() -> None:
     class Method(weakref.WeakMethod):
-        pass
+        me: Any
 
     target = Node("target")
     reference, method = Labelled(target), Method(target.method)
     reference.label = method.me = None
     reference.label, method.me = reference, method
-    first, second, copied = safepickle.deepcopy((reference, method, target))
+    first, second, copied = deepcopy((reference, method, target))
     assert first.label is first
     assert second.me is second
     assert first() is second().__self__ is copied
@@ -208,20 +214,20 @@ def test_subclass_that_hashes_by_identity_finds_its_new_referent() -> None:
         __slots__ = ("_id",)
 
         def __init__(self, referent: Any, callback: Any = None) -> None:
-            super().__init__(referent, callback)
+            super().__init__(referent, callback)  # type: ignore[call-arg]
             self._id = id(referent)
 
         def __hash__(self) -> int:
             return self._id
 
     target = Node("target")
-    copied, table = safepickle.deepcopy([target, {ByIdentity(target): "entry"}])
+    copied, table = deepcopy([target, {ByIdentity(target): "entry"}])
     assert table[ByIdentity(copied)] == "entry"
 
 
 def test_strong_ref_goes_on_owning() -> None:
     loaded = safepickle.loads(safepickle.dumps([weakref.ref(Outside.only)], weakrefs="strong"))
-    copied = safepickle.deepcopy(loaded)
+    copied = deepcopy(loaded)
     assert copied[0]().name == "only"
     assert copied[0]() is not loaded[0]()
     del loaded
@@ -235,7 +241,7 @@ class Outside:
 
 def test_tombstone_stays_a_tombstone() -> None:
     tombstone = safepickle.Tombstone("outside", "app.Thing")
-    copied = safepickle.deepcopy([tombstone])[0]
+    copied = deepcopy([tombstone])[0]
     assert (copied(), copied.reason, copied.referent_type) == (None, "outside", "app.Thing")
 
 
@@ -245,8 +251,8 @@ def test_tombstone_stays_a_tombstone() -> None:
 def test_callback_function_is_the_same_and_fires_for_the_copy_alone() -> None:
     fired: list[Any] = []
     target = Node("target")
-    holder = [weakref.ref(target, fired.append), target]
-    copied = safepickle.deepcopy(holder)
+    holder: list[Any] = [weakref.ref(target, fired.append), target]
+    copied = deepcopy(holder)
     gc.collect()
     assert fired == []
     relinked = copied[0]
@@ -258,6 +264,8 @@ def test_callback_function_is_the_same_and_fires_for_the_copy_alone() -> None:
 
 
 class Registry:
+    watch: weakref.ref[Node]
+
     def __init__(self) -> None:
         self.gone: list[Any] = []
 
@@ -271,7 +279,7 @@ def test_callback_bound_to_a_copied_object_is_bound_to_the_copy(place: int, make
     target, registry = Node("target"), Registry()
     graph: list[Any] = [target, registry]
     graph.insert(place, make(target, registry.note))
-    copied = safepickle.deepcopy(graph)
+    copied = deepcopy(graph)
     copied_registry = next(each for each in copied if type(each) is Registry)
     del copied[0 if place else 1]
     gc.collect()
@@ -281,21 +289,22 @@ def test_callback_bound_to_a_copied_object_is_bound_to_the_copy(place: int, make
 
 def test_callback_bound_to_an_object_that_stays_outside_is_the_same() -> None:
     target, registry = Node("target"), Registry()
-    copied = safepickle.deepcopy([target, weakref.ref(target, registry.note)])
+    copied = deepcopy([target, weakref.ref(target, registry.note)])
     assert copied[1].__callback__.__self__ is registry
 
 
 def test_reference_to_the_outside_calls_back_the_copy() -> None:
     outside, registry = Node("outside"), Registry()
     registry.watch = weakref.ref(outside, registry.note)
-    copied = safepickle.deepcopy(registry)
+    copied = deepcopy(registry)
     assert copied.watch() is outside
     assert copied.watch.__callback__.__self__ is copied
 
 
 def test_callback_of_a_list_method_and_of_a_partial() -> None:
-    target, log = Node("target"), []
-    copied = safepickle.deepcopy([
+    log: list[Any] = []
+    target = Node("target")
+    copied = deepcopy([
         target,
         log,
         weakref.ref(target, log.append),
@@ -312,7 +321,7 @@ def test_weak_reference_that_only_a_callback_is_given_leads_to_the_copy(weak: An
     registry, target = Node("registry"), Node("target")
     callback = functools.partial(_note, weak(registry))
     finalizer = weakref.finalize(target, _note, weak(registry), by="finalizer")
-    copied = safepickle.deepcopy([registry, target, weakref.ref(target, callback), finalizer], finalizers="rearm")
+    copied = deepcopy([registry, target, weakref.ref(target, callback), finalizer], finalizers="rearm")
     del copied[1]
     gc.collect()
     assert copied[0].noted == {"callback", "finalizer"}
@@ -323,7 +332,7 @@ def test_weak_reference_that_only_a_callback_is_given_leads_to_the_copy(weak: An
 def test_weak_reference_to_the_outside_that_a_callback_is_given_stays_the_same() -> None:
     registry, target = Node("registry"), Node("target")
     callback = functools.partial(lambda *_: None, weakref.ref(registry))
-    _, reference = safepickle.deepcopy([target, weakref.ref(target, callback)])
+    _, reference = deepcopy([target, weakref.ref(target, callback)])
     assert reference.__callback__ is callback
 
 
@@ -343,7 +352,7 @@ def _log_to(log: list[Any], reference: Any) -> None:
 def test_weak_set_holds_copies_and_outside_members() -> None:
     inside, outside = Node("inside"), Node("outside")
     members = weakref.WeakSet([inside, outside])
-    copied_members, copied = safepickle.deepcopy([members, inside])
+    copied_members, copied = deepcopy([members, inside])
     assert set(copied_members) == {copied, outside}
     assert set(members) == {inside, outside}
     del copied
@@ -354,7 +363,7 @@ def test_weak_set_holds_copies_and_outside_members() -> None:
 def test_weak_value_dictionary_copies_keys_and_relinks_values() -> None:
     key, inside, outside = ("key", Node("key")), Node("inside"), Node("outside")
     table = weakref.WeakValueDictionary({"in": inside, "out": outside, key: inside})
-    copied_table, copied, copied_key = safepickle.deepcopy([table, inside, key])
+    copied_table, copied, copied_key = deepcopy([table, inside, key])
     assert copied_table["in"] is copied
     assert copied_table["out"] is outside
     assert copied_table[copied_key] is copied
@@ -367,7 +376,7 @@ def test_weak_value_dictionary_copies_keys_and_relinks_values() -> None:
 def test_weak_key_dictionary_copies_values_and_relinks_keys() -> None:
     inside, outside = Node("inside"), Node("outside")
     table = weakref.WeakKeyDictionary({inside: ["in"], outside: ["out"]})
-    copied_table, copied = safepickle.deepcopy([table, inside])
+    copied_table, copied = deepcopy([table, inside])
     assert copied_table[copied] == ["in"]
     assert copied_table[copied] is not table[inside]
     assert copied_table[outside] == ["out"]
@@ -377,9 +386,9 @@ def test_weak_key_dictionary_copies_values_and_relinks_keys() -> None:
 
 def test_a_value_is_no_reason_to_copy_its_own_key() -> None:
     key = Node("key")
-    table = weakref.WeakKeyDictionary()
+    table: weakref.WeakKeyDictionary[Node, Any] = weakref.WeakKeyDictionary()
     table[key] = Node("value", key=key, ref=weakref.ref(key))
-    copied = safepickle.deepcopy(table)
+    copied = deepcopy(table)
     assert list(copied) == [key]
     assert copied[key] is not table[key]
     assert copied[key].key is key
@@ -388,11 +397,11 @@ def test_a_value_is_no_reason_to_copy_its_own_key() -> None:
 
 def test_a_chain_of_values_and_keys_is_followed_in_any_order() -> None:
     first, second, third = Node("1"), Node("2"), Node("3")
-    table = weakref.WeakKeyDictionary()
+    table: weakref.WeakKeyDictionary[Node, Any] = weakref.WeakKeyDictionary()
     table[third] = "end"
     table[second] = third
     table[first] = second
-    copied_table, copied = safepickle.deepcopy([table, first])
+    copied_table, copied = deepcopy([table, first])
     assert copied_table[copied].name == "2"
     assert copied_table[copied_table[copied]].name == "3"
     assert copied_table[copied_table[copied_table[copied]]] == "end"
@@ -410,7 +419,7 @@ def test_subclass_of_a_weak_container_keeps_class_and_attributes(base: Any) -> N
     container = Named("table")
     owner = Node("owner")
     container.owner = weakref.ref(owner)
-    copied, copied_owner = safepickle.deepcopy([container, owner])
+    copied, copied_owner = deepcopy([container, owner])
     assert type(copied) is Named
     assert copied.name == "table"
     assert copied.owner() is copied_owner
@@ -419,16 +428,16 @@ def test_subclass_of_a_weak_container_keeps_class_and_attributes(base: Any) -> N
 
 def test_subclass_of_a_weak_container_that_copies_itself_is_left_to() -> None:
     class Mine(weakref.WeakValueDictionary):
-        def __deepcopy__(self, memo: dict[Any, Any]) -> str:
+        def __deepcopy__(self, memo: dict[Any, Any]) -> str:  # type: ignore[override]
             return "mine"
 
-    assert safepickle.deepcopy([Mine()]) == ["mine"]
+    assert deepcopy([Mine()]) == ["mine"]
 
 
 def test_container_that_holds_itself() -> None:
     table: Any = weakref.WeakValueDictionary()
     table["self"] = table
-    copied = safepickle.deepcopy(table)
+    copied = deepcopy(table)
     assert copied is not table
     assert copied["self"] is copied
 
@@ -441,7 +450,7 @@ def test_rearmed_finalizer_is_armed_on_the_copy_with_the_copy_of_its_arguments()
     target = Node("target")
     finalizer = weakref.finalize(target, log.append, "gone")
     finalizer.atexit = False
-    copied_log, copied_finalizer, copied = safepickle.deepcopy([log, finalizer, target], finalizers="rearm")
+    copied_log, copied_finalizer, copied = deepcopy([log, finalizer, target], finalizers="rearm")
     assert copied_finalizer.alive
     assert not copied_finalizer.atexit
     del copied
@@ -455,7 +464,7 @@ def test_finalizer_in_a_tuple_never_runs_for_a_copy_that_was_thrown_away() -> No
     log: list[str] = []
     target = Node("target")
     finalizer = weakref.finalize(target, log.append, "gone")
-    pair, copied = safepickle.deepcopy([(finalizer, weakref.ref(target)), target], finalizers="rearm")
+    pair, copied = deepcopy([(finalizer, weakref.ref(target)), target], finalizers="rearm")
     gc.collect()
     assert log == []
     assert pair[0].alive
@@ -470,7 +479,7 @@ def test_finalizer_of_the_outside_and_a_dead_one_come_back_dead(finalizers: Any)
     finalizer = weakref.finalize(outside, print)
     dead = weakref.finalize(outside, print)
     dead.detach()
-    copied = safepickle.deepcopy([finalizer, dead], finalizers=finalizers)
+    copied = deepcopy([finalizer, dead], finalizers=finalizers)
     assert [each.alive for each in copied] == [False, False]
     assert finalizer.detach() is not None
 
@@ -483,7 +492,7 @@ def test_finalizers_are_dead_by_default_and_the_originals_stay_armed() -> None:
     target = Node("target", log=log)
     target.plain, target.named = weakref.finalize(target, log.append, "gone"), Named(target, log.append, "gone")
     target.named.name, target.named.owner = "named", [target]
-    copied = safepickle.deepcopy(target)
+    copied = deepcopy(target)
     assert not copied.plain.alive
     assert not copied.named.alive
     assert (type(copied.named), copied.named.name, copied.named.owner) == (Named, "named", [copied])
@@ -518,7 +527,7 @@ class Pair(collections.namedtuple("Pair", "left right")):
 
 
 class Listed(list):
-    pass
+    name: str
 
 
 class Reduced:
@@ -556,6 +565,9 @@ def _examples() -> list[Any]:
     ]  # fmt: skip
 
 
+slot_names = copyreg._slotnames  # type: ignore[attr-defined]
+
+
 def _outline(value: Any, seen: dict[int, int]) -> Any:
     """All there is to see of a value, with the sharing of its parts."""
     if isinstance(value, np.ndarray):
@@ -575,14 +587,14 @@ def _outline(value: Any, seen: dict[int, int]) -> Any:
     if isinstance(value, BaseException):
         parts.append([_outline(each, seen) for each in value.args])
     parts.append([(name, _outline(each, seen)) for name, each in sorted(getattr(value, "__dict__", {}).items())])
-    parts.append([_outline(getattr(value, name, None), seen) for name in copyreg._slotnames(type(value))])
+    parts.append([_outline(getattr(value, name, None), seen) for name in slot_names(type(value))])
     return parts
 
 
 @pytest.mark.parametrize("example", _examples(), ids=lambda example: type(example).__name__)
 def test_same_result_as_copy_deepcopy(example: Any) -> None:
     graph = [example, {"again": example}, (example,)]
-    ours, theirs = safepickle.deepcopy(graph), copy.deepcopy(graph)
+    ours, theirs = deepcopy(graph), copy.deepcopy(graph)
     assert _outline(ours, {}) == _outline(theirs, {})
     assert (ours[0] is example) == (theirs[0] is example) or isinstance(example, frozenset)
     assert (ours[2] is graph[2]) == (theirs[2] is graph[2]) or isinstance(example, frozenset)
@@ -591,22 +603,22 @@ def test_same_result_as_copy_deepcopy(example: Any) -> None:
 def test_recursive_structures() -> None:
     loop: list[Any] = []
     loop.append((loop, {"loop": loop}))
-    copied = safepickle.deepcopy(loop)
+    copied = deepcopy(loop)
     assert copied is not loop
     assert copied[0][0] is copied
     assert copied[0][1]["loop"] is copied
-    pair = ([],)
+    pair: tuple[list[Any]] = ([],)
     pair[0].append(pair)
-    assert safepickle.deepcopy(pair)[0][0][0] is not pair[0]
+    assert deepcopy(pair)[0][0][0] is not pair[0]
     node = Node("node")
     node.members = {node}
-    copied_node = safepickle.deepcopy(node)
+    copied_node = deepcopy(node)
     assert copied_node.members == {copied_node}
 
 
 def test_own_attributes_held_elsewhere_are_those_of_the_copy() -> None:
     node = Node("node")
-    copied, attributes = safepickle.deepcopy([node, vars(node)])
+    copied, attributes = deepcopy([node, vars(node)])
     assert attributes is vars(copied)
 
 
@@ -629,7 +641,7 @@ def test_deepcopy_method_is_called_once_and_weak_references_below_it_are_relinke
     owner.custom = Custom(parent=weakref.ref(owner), ahead=weakref.ref(target), deep=[weakref.ref(target)])
     owner.custom.child = Node("child", parent=weakref.ref(owner.custom), ahead=weakref.ref(target))
     owner.target = target
-    copied = safepickle.deepcopy(owner)
+    copied = deepcopy(owner)
     assert copied.custom.parent() is copied
     assert copied.custom.child.parent() is copied.custom
     assert copied.custom.ahead() is copied.custom.deep[0]() is copied.custom.child.ahead() is copied.target
@@ -645,8 +657,9 @@ def test_reference_that_a_deepcopy_method_copies_by_itself_is_relinked(place: st
         def __init__(self, argument: Any = None) -> None:
             self.argument = argument
 
-        def __deepcopy__(self, memo: dict[Any, Any]) -> Custom:
-            new = memo[id(self)] = Custom(copy.deepcopy(self.argument, memo))
+        def __deepcopy__(self: Any, memo: dict[Any, Any]) -> Any:
+            new: Any = Custom(copy.deepcopy(self.argument, memo))
+            memo[id(self)] = new
             if place == "slot":
                 new.slot = copy.deepcopy(self.slot, memo)
             elif place == "list":
@@ -665,7 +678,7 @@ def test_reference_that_a_deepcopy_method_copies_by_itself_is_relinked(place: st
     custom = Custom()
     setattr(custom, place, wrap.get(place, lambda part: part)(weakref.ref(target)))
     order = [target, custom] if kind == "behind" else [custom, target]
-    copied = safepickle.deepcopy(order)
+    copied = deepcopy(order)
     copied_custom, copied_target = reversed(copied) if kind == "behind" else copied
     reference = unwrap.get(place, lambda whole: whole)(getattr(copied_custom, place))
     assert reference() is copied_target is not target
@@ -674,6 +687,8 @@ def test_reference_that_a_deepcopy_method_copies_by_itself_is_relinked(place: st
 @pytest.mark.parametrize("make", [weakref.WeakSet, lambda nodes: weakref.WeakValueDictionary(enumerate(nodes))])
 def test_weak_container_that_a_deepcopy_method_copies_by_itself_is_relinked(make: Any) -> None:
     class Custom:
+        container: Any
+
         def __deepcopy__(self, memo: dict[Any, Any]) -> Custom:
             new = Custom()
             new.container = copy.deepcopy(self.container, memo)
@@ -681,7 +696,7 @@ def test_weak_container_that_a_deepcopy_method_copies_by_itself_is_relinked(make
 
     custom, target = Custom(), Node("target")
     custom.container = make([target])
-    copied, copied_target = safepickle.deepcopy([custom, target])
+    copied, copied_target = deepcopy([custom, target])
     values = getattr(copied.container, "values", copied.container.__iter__)
     assert [*values()] == [copied_target]
 
@@ -690,6 +705,8 @@ def test_memo_answers_other_questions_of_a_deepcopy_method_like_a_dict() -> None
     answers: list[Any] = []
 
     class Custom:
+        part: Node
+
         def __deepcopy__(self, memo: dict[Any, Any]) -> Custom:
             key = id(self.part)
             answers.append((key in memo, memo.get(key, "none")))
@@ -702,7 +719,7 @@ def test_memo_answers_other_questions_of_a_deepcopy_method_like_a_dict() -> None
 
     custom = Custom()
     custom.part = Node("part")
-    safepickle.deepcopy(custom)
+    deepcopy(custom)
     assert answers == [(False, "none"), (True, True)]
 
 
@@ -715,12 +732,12 @@ def test_the_standard_library_is_as_it_was_while_and_after_another_thread_copies
         def __deepcopy__(self, memo: dict[Any, Any]) -> Custom:
             with concurrent.futures.ThreadPoolExecutor(1) as pool:
                 seen.append(pool.submit(copy.deepcopy, [node, reference]).result()[1])
-                seen.append(pool.submit(safepickle.deepcopy, [reference, node]).result())
+                seen.append(pool.submit(deepcopy, [reference, node]).result())
             seen.append(copy.deepcopy(reference))
             return self
 
     before = getattr(copy, "_atomic_types", None)
-    safepickle.deepcopy(Custom())
+    deepcopy(Custom())
     assert seen[0] is reference
     assert seen[1][0]() is seen[1][1]
     assert seen[2] is reference
@@ -733,7 +750,7 @@ def test_deepcopy_method_that_shares_something_is_honoured() -> None:
             return self
 
     shared = Shares()
-    reference, same = safepickle.deepcopy([weakref.ref(shared), shared])
+    reference, same = deepcopy([weakref.ref(shared), shared])
     assert same is shared
     assert reference() is shared
 
@@ -747,7 +764,7 @@ def test_deepcopy_method_of_an_instance_and_of_a_dynamic_class() -> None:
 
     node = Node("node")
     node.__deepcopy__ = lambda memo: "instance"
-    assert safepickle.deepcopy([node, Dynamic()]) == copy.deepcopy([node, Dynamic()]) == ["instance", "dynamic"]
+    assert deepcopy([node, Dynamic()]) == copy.deepcopy([node, Dynamic()]) == ["instance", "dynamic"]
 
 
 def test_a_state_that_is_taken_apart_still_leads_to_the_copy() -> None:
@@ -762,13 +779,13 @@ def test_a_state_that_is_taken_apart_still_leads_to_the_copy() -> None:
             self.references = list(state["references"])
 
     target = Node("target")
-    unpacked, copied = safepickle.deepcopy([Unpacks([weakref.ref(target)]), target])
+    unpacked, copied = deepcopy([Unpacks([weakref.ref(target)]), target])
     assert unpacked.references[0]() is copied
 
 
 def test_children_given_to_a_constructor_find_their_parent() -> None:
     tree = Branch([Node("leaf")])
-    copied = safepickle.deepcopy([tree.children[0].parent, tree])
+    copied = deepcopy([tree.children[0].parent, tree])
     assert copied[1].children[0].parent() is copied[1]
     assert copied[0]() is copied[1]
     assert tree.children[0].parent() is tree
@@ -792,20 +809,21 @@ def test_copyreg_and_reducers_of_the_copy_module_are_honoured(monkeypatch: pytes
         pass
 
     monkeypatch.setitem(copyreg.dispatch_table, Registered, lambda obj: (list, (["reduced"],)))
-    monkeypatch.setitem(copy._deepcopy_dispatch, Dispatched, lambda obj, memo: "dispatched")
-    assert safepickle.deepcopy([Registered(), Dispatched()]) == [["reduced"], "dispatched"]
+    copiers: dict[type, Any] = copy._deepcopy_dispatch  # type: ignore[attr-defined]
+    monkeypatch.setitem(copiers, Dispatched, lambda obj, memo: "dispatched")
+    assert deepcopy([Registered(), Dispatched()]) == [["reduced"], "dispatched"]
 
 
 def test_what_cannot_be_copied_raises_what_copy_deepcopy_raises() -> None:
     class Unreducible:
-        __reduce_ex__ = __reduce__ = None
+        __reduce_ex__ = __reduce__ = None  # type: ignore[assignment]
 
-    graphs = [Node("node", generator=(each for each in "ab")), [socket.socket()], Unreducible()]
+    graphs: list[Any] = [Node("node", generator=(each for each in "ab")), [socket.socket()], Unreducible()]
     for graph in graphs:
         with pytest.raises((TypeError, copy.Error), match=r"cannot pickle|copyable") as theirs:
             copy.deepcopy(graph)
         with pytest.raises(theirs.type, match=re.escape(str(theirs.value))):
-            safepickle.deepcopy(graph)
+            deepcopy(graph)
     graphs[1][0].close()
 
 
@@ -818,7 +836,7 @@ def test_a_class_can_make_copy_deepcopy_do_this() -> None:
     first, second = copy.deepcopy([tree, tree])
     assert first is second is not tree
     assert first.child.parent() is first
-    assert safepickle.deepcopy(tree).child.parent() is not tree
+    assert deepcopy(tree).child.parent() is not tree
 
 
 def test_super_deepcopy_copies_and_calls_nothing_twice() -> None:
@@ -828,7 +846,7 @@ def test_super_deepcopy_copies_and_calls_nothing_twice() -> None:
         __deepcopy__ = safepickle.deepcopy
 
     class Derived(Base):
-        def __deepcopy__(self, memo: dict[Any, Any]) -> Derived:
+        def __deepcopy__(self, memo: dict[Any, Any]) -> Derived:  # type: ignore[override]
             calls.append("called")
             new = super().__deepcopy__(memo)
             new.name += " copied"
@@ -846,11 +864,11 @@ def test_super_deepcopy_copies_and_calls_nothing_twice() -> None:
 def test_memo_of_the_caller_is_read_and_filled() -> None:
     known, replaced, other = Node("known"), Node("replaced"), Node("other")
     memo: dict[Any, Any] = {id(known): replaced}
-    copied = safepickle.deepcopy([known, other, weakref.ref(known)], memo)
+    copied = deepcopy([known, other, weakref.ref(known)], memo)
     assert copied[0] is replaced
     assert copied[2]() is replaced
     assert memo[id(other)] is copied[1]
-    assert safepickle.deepcopy(other, memo) is copied[1]
+    assert deepcopy(other, memo) is copied[1]
     assert copy.deepcopy(other, memo) is copied[1]
 
 
@@ -873,7 +891,7 @@ def test_arrays_are_copied_once() -> None:
     objects = np.array([None, None], dtype=object)
     node = Node("node")
     objects[0], objects[1] = node, weakref.ref(node)
-    first, second, copied_objects, copied = safepickle.deepcopy([array, (array, weakref.ref(node)), objects, node])
+    first, second, copied_objects, copied = deepcopy([array, (array, weakref.ref(node)), objects, node])
     assert first is second[0] is not array
     assert (first == array).all()
     assert copied_objects[0] is copied
@@ -895,7 +913,7 @@ def test_nothing_is_kept_alive_and_the_source_is_untouched() -> None:
     gc.collect()
     gc.disable()
     try:
-        watch = [weakref.ref(root), weakref.ref(safepickle.deepcopy(root).child)]
+        watch = [weakref.ref(root), weakref.ref(deepcopy(root).child)]
         assert {name: id(value) for name, value in vars(root).items()} == before
         assert root.child.parent() is root
         del root
@@ -908,7 +926,7 @@ def test_a_failed_copy_keeps_nothing_alive() -> None:
     root = Node("root", generator=(each for each in "ab"))
     watch = weakref.ref(root)
     with pytest.raises(TypeError, match="cannot pickle"):
-        safepickle.deepcopy([root])
+        deepcopy([root])
     del root
     gc.collect()
     assert watch() is None
@@ -925,9 +943,9 @@ def test_deeper_than_copy_deepcopy_before_a_recursion_error_that_says_what_to_do
     deep = chain(limit // 2)
     with pytest.raises(RecursionError, match="maximum recursion depth exceeded"):
         copy.deepcopy(deep)
-    assert safepickle.deepcopy(deep).next.name == "link"
+    assert deepcopy(deep).next.name == "link"
     with pytest.raises(RecursionError, match="maximum recursion depth exceeded") as caught:
-        safepickle.deepcopy(chain(limit + 10))
+        deepcopy(chain(limit + 10))
     assert "sys.setrecursionlimit()" in caught.value.__notes__[0]
 
 
@@ -984,7 +1002,7 @@ def _kept(root: Node) -> set[Node]:
 def test_random_graphs_agree_with_the_definition(nodes: list[Node]) -> None:
     kept = _kept(nodes[0])
     memo: dict[Any, Any] = {}
-    safepickle.deepcopy(nodes[0], memo)
+    deepcopy(nodes[0], memo)
     copies = {node: memo[id(node)] for node in kept}
     expected = {node: copies.get(node, node) for node in nodes}
     assert not set(copies.values()) & set(nodes)

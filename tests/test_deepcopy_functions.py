@@ -17,13 +17,14 @@ from typing import Any
 
 import pytest
 
+import nodes
 import safepickle
+from nodes import deepcopy
 
 
-class Node:
+class Node(nodes.Node):
     def __init__(self, **attributes: Any) -> None:
-        self.log: list[Any] = []
-        self.__dict__.update(attributes)
+        super().__init__(**{"log": []} | attributes)
 
     def note(self, *what: Any) -> None:
         self.log.append("noted")
@@ -40,12 +41,12 @@ class Noter:
         self.lead = lead
 
     def __call__(self, *_: Any) -> None:
-        found = self.lead() if isinstance(self.lead, weakref.ref) else self.lead
+        found: Any = self.lead() if isinstance(self.lead, weakref.ref) else self.lead
         found.note()
 
 
 def note(node: Any, *_: Any) -> None:
-    found = node() if type(node) is weakref.ref else node
+    found: Any = node() if type(node) is weakref.ref else node
     found.note()
 
 
@@ -54,8 +55,8 @@ def _closure(node: Node) -> Callable[..., None]:
 
 
 def _weak_closure(node: Node) -> Callable[..., None]:
-    reference = weakref.ref(node)
-    return lambda *_: reference().note()  # type: ignore[union-attr]
+    reference: Any = weakref.ref(node)
+    return lambda *_: reference().note()
 
 
 def _proxy_closure(node: Node) -> Callable[..., None]:
@@ -73,8 +74,8 @@ def _nested_closure(node: Node) -> Callable[..., None]:
 
 
 def _container_closure(node: Node) -> Callable[..., None]:
-    held = {"nodes": [(weakref.ref(node),)]}
-    return lambda *_: held["nodes"][0][0]().note()  # type: ignore[union-attr]
+    held: Any = {"nodes": [(weakref.ref(node),)]}
+    return lambda *_: held["nodes"][0][0]().note()
 
 
 def _default(node: Node) -> Callable[..., None]:
@@ -104,7 +105,7 @@ def _attribute(node: Node) -> Callable[..., None]:
 def _wrapped(node: Node) -> Callable[..., None]:
     @functools.wraps(node.note)
     def function(*_: Any) -> None:
-        function.__wrapped__()  # type: ignore[attr-defined]
+        function.__wrapped__()
 
     return function
 
@@ -152,7 +153,11 @@ def leading(request: pytest.FixtureRequest) -> Any:
 # Callbacks
 
 
-WEAK_KINDS = [weakref.ref, weakref.proxy, lambda node, callback: weakref.WeakMethod(node.note, callback)]
+WEAK_KINDS: list[Callable[..., Any]] = [
+    weakref.ref,
+    weakref.proxy,
+    lambda node, callback: weakref.WeakMethod(node.note, callback),
+]
 
 
 @pytest.mark.parametrize(("is_sealed", "is_last"), [(False, False), (False, True), (True, False), (True, True)])
@@ -160,8 +165,8 @@ def test_callback_acts_on_the_copy_alone(leading: Any, is_sealed: bool, is_last:
     for make in WEAK_KINDS:
         registry, target = Node(), Node()
         reference = make(target, leading(registry))
-        held = (reference,) if is_sealed else [reference]
-        copied = safepickle.deepcopy([registry, target, held] if is_last else [held, target, registry])
+        held: Any = (reference,) if is_sealed else [reference]
+        copied = deepcopy([registry, target, held] if is_last else [held, target, registry])
         copied_registry = copied[0 if is_last else 2]
         del copied[1]
         assert (copied_registry.log, registry.log) == (["noted"], [])
@@ -182,7 +187,7 @@ def test_registry_of_the_original_survives_its_copy() -> None:
     registry = Registry()
     registry.add("a")
     registry.add("b")
-    copied = safepickle.deepcopy(registry)
+    copied = deepcopy(registry)
     del copied.owned[0]
     assert (list(copied.refs), list(registry.refs)) == (["b"], ["a", "b"])
     del copied
@@ -193,7 +198,7 @@ def test_registry_of_the_original_survives_its_copy() -> None:
 def test_callback_of_a_reference_to_the_outside_acts_on_the_copy(leading: Any) -> None:
     outside, registry = Node(), Node()
     registry.watch = weakref.ref(outside, leading(registry))
-    copied = safepickle.deepcopy(registry)
+    copied = deepcopy(registry)
     assert copied.watch() is outside
     del registry.watch, outside
     gc.collect()
@@ -201,15 +206,16 @@ def test_callback_of_a_reference_to_the_outside_acts_on_the_copy(leading: Any) -
 
 
 def test_callback_that_leads_nowhere_is_the_same() -> None:
-    outside, target, log = Node(), Node(), []
+    log: list[Any] = []
+    outside, target = Node(), Node()
     for callback in (_closure(outside), _weak_closure(outside), functools.partial(note, outside), log.append, print):
-        copied = safepickle.deepcopy([weakref.ref(target, callback), target])
+        copied = deepcopy([weakref.ref(target, callback), target])
         assert copied[0].__callback__ is callback
 
 
 def test_what_a_callback_holds_beside_the_graph_is_shared() -> None:
     target, registry, calls = Node(), Node(), []
-    copied = safepickle.deepcopy([target, registry, weakref.ref(target, lambda _: calls.append(registry))])
+    copied = deepcopy([target, registry, weakref.ref(target, lambda _: calls.append(registry))])
     del copied[0]
     gc.collect()
     assert calls == [copied[0]]
@@ -231,7 +237,7 @@ def test_callbacks_that_share_a_variable_go_on_sharing_it() -> None:
 
     registry = Node()
     registry.up, registry.read = make(registry)
-    copied = safepickle.deepcopy(registry)
+    copied = deepcopy(registry)
     copied.up()
     copied.up()
     assert (copied.count, copied.read(), registry.read()) == (2, 2, 0)
@@ -243,7 +249,7 @@ def test_what_lies_between_a_callback_and_the_graph_is_followed_on() -> None:
     between.call = lambda: between.registry.note()
     other = Node(between=weakref.ref(between))
     reference = weakref.ref(target, lambda _: between.call())
-    copied = safepickle.deepcopy([other, registry, target, reference])
+    copied = deepcopy([other, registry, target, reference])
     assert copied[0].between() is not between
     del copied[2]
     gc.collect()
@@ -256,11 +262,12 @@ def test_callback_that_cannot_be_copied_is_left_out_and_counted(is_sealed: bool)
     generator = (registry for _ in "ab")
     stuck = Node(generator=generator, registry=registry)
     reference = weakref.ref(target, lambda _: stuck.registry.note())
-    graph = [(reference,) if is_sealed else reference, target, registry, (weakref.ref(registry),)]
+    graph: list[Any] = [(reference,) if is_sealed else reference, target, registry, (weakref.ref(registry),)]
     name = f"{__name__}.{test_callback_that_cannot_be_copied_is_left_out_and_counted.__name__}.<locals>.<lambda>"
     with pytest.warns(safepickle.CallbackWarning, match="1 weak reference came back without a callback") as caught:
-        copied = safepickle.deepcopy(graph)
-    assert caught[0].message.counts == {name: 1}
+        copied = deepcopy(graph)
+    message: Any = caught[0].message
+    assert message.counts == {name: 1}
     assert issubclass(safepickle.CallbackWarning, safepickle.WeakReferenceWarning)
     copied_reference = copied[0][0] if is_sealed else copied[0]
     assert copied_reference() is copied[1]
@@ -278,7 +285,7 @@ def test_callback_that_cannot_be_copied_is_left_out_and_counted(is_sealed: bool)
 def test_function_acts_on_the_copy_alone(leading: Any, hold: str) -> None:
     node = Node()
     function = leading(node)
-    holders = {
+    holders: dict[str, tuple[Any, Callable[[Any], Any]]] = {
         "attribute": (function, lambda held: held),
         "list": ([function], lambda held: held[0]),
         "dict": ({"f": function}, lambda held: held["f"]),
@@ -288,27 +295,36 @@ def test_function_acts_on_the_copy_alone(leading: Any, hold: str) -> None:
     }
     held, read = holders[hold]
     for graph in (Node(held=held, node=node), Node(node=node, held=held)):
-        copied = safepickle.deepcopy(graph)
+        copied = deepcopy(graph)
         read(copied.held)()
         assert (copied.node.log, node.log) == (["noted"], [])
 
 
 def test_function_that_leads_nowhere_is_shared() -> None:
     outside = Node()
-    functions = [note, Node.note, Node.make, print, _closure(outside), _default(outside), lambda: 1, outside.log.append]
-    copied = safepickle.deepcopy([*functions, (*functions,)])
+    functions: list[Any] = [
+        note,
+        Node.note,
+        Node.make,
+        print,
+        _closure(outside),
+        _default(outside),
+        lambda: 1,
+        outside.log.append,
+    ]
+    copied = deepcopy([*functions, (*functions,)])
     shared = [each for each in functions if each != Node.make]
     assert [each for each in copied[:-1] if each != Node.make] == shared
     assert [each for each in copied[-1] if each != Node.make] == shared
     cached = functools.lru_cache(_closure(outside))
-    assert safepickle.deepcopy([cached])[0] is cached
+    assert deepcopy([cached])[0] is cached
 
 
 def test_function_of_a_module_is_shared_whatever_it_leads_to() -> None:
     node = Node()
     note.node = node  # type: ignore[attr-defined]
     try:
-        copied, function = safepickle.deepcopy([node, note])
+        copied, function = deepcopy([node, note])
     finally:
         del note.node  # type: ignore[attr-defined]
     assert function is note
@@ -324,7 +340,7 @@ def test_copied_function_is_the_same_but_for_what_it_holds() -> None:
 
     function.mark = "mark"  # type: ignore[attr-defined]
     reference = weakref.ref(function)
-    copied, copied_node, copied_reference = safepickle.deepcopy((function, node, reference))
+    copied, copied_node, copied_reference = deepcopy((function, node, reference))
     assert copied is copied_reference() is not function
     for name in ("__name__", "__qualname__", "__module__", "__doc__", "__annotations__", "__code__", "__defaults__"):
         assert getattr(copied, name) == getattr(function, name)
@@ -342,7 +358,7 @@ def test_functions_that_lead_to_each_other_and_to_themselves() -> None:
     def second(depth: int) -> Any:
         return first(depth - 1) if depth else node
 
-    copied, again, copied_node = safepickle.deepcopy([first, second, node])
+    copied, again, copied_node = deepcopy([first, second, node])
     assert copied(2) is again(2) is copied_node
     assert first(2) is node
 
@@ -353,7 +369,7 @@ def test_empty_cell_stays_empty() -> None:
     def function() -> Any:
         return node, later
 
-    copied, _ = safepickle.deepcopy([function, node])
+    copied, _ = deepcopy([function, node])
     with pytest.raises(NameError, match="later"):
         copied()
     later = 1
@@ -367,7 +383,7 @@ def test_method_of_a_builtin_is_that_of_the_copy() -> None:
 
     node = Node(loud=Loud())
     node.add, node.quiet = node.log.append, super(Loud, node.loud).append
-    copied = safepickle.deepcopy(Node(first=node.add, pair=(node.quiet,), node=node))
+    copied = deepcopy(Node(first=node.add, pair=(node.quiet,), node=node))
     copied.first(1)
     copied.pair[0](2)
     assert (copied.node.log, copied.node.loud, node.log, node.loud) == ([1], [2], [], [])
@@ -384,7 +400,7 @@ def test_cache_of_a_method_asks_the_copy() -> None:
 
     squares = Squares(2)
     squares.get(3)
-    copied = safepickle.deepcopy(squares)
+    copied = deepcopy(squares)
     copied.base = 3
     assert (copied.get(3), squares.get(3)) == (27, 8)
     assert copied.get.cache_parameters() == {"maxsize": 7, "typed": False}
@@ -400,7 +416,7 @@ def test_functions_by_type_ask_the_copy_and_share_no_cache() -> None:
         return node
 
     node.by_type = by_type
-    first, second = safepickle.deepcopy(node), safepickle.deepcopy(node)
+    first, second = deepcopy(node), deepcopy(node)
     assert first.by_type(1) is first
     assert second.by_type(1) is second
     assert node.by_type(1) is node
@@ -409,7 +425,7 @@ def test_functions_by_type_ask_the_copy_and_share_no_cache() -> None:
 def test_property_that_an_instance_holds() -> None:
     node = Node()
     node.leads, node.bare = property(lambda _: node), property(len)
-    copied = safepickle.deepcopy(node)
+    copied = deepcopy(node)
     assert copied.leads.fget(1) is copied
     assert copied.bare is node.bare
 
@@ -418,7 +434,7 @@ def test_function_that_cannot_be_copied_raises() -> None:
     node = Node()
     stuck = Node(node=node, generator=(each for each in "ab"))
     with pytest.raises(TypeError, match="cannot pickle 'generator' object"):
-        safepickle.deepcopy([node, lambda: stuck])
+        deepcopy([node, lambda: stuck])
 
 
 # Finalizers
@@ -426,7 +442,7 @@ def test_function_that_cannot_be_copied_raises() -> None:
 
 def test_temporary_directory_outlives_the_copy_of_its_owner() -> None:
     owner = Node(folder=tempfile.TemporaryDirectory())
-    del (copied := [safepickle.deepcopy([owner])])[0]
+    del (copied := [deepcopy([owner])])[0]
     gc.collect()
     assert copied == []
     assert Path(owner.folder.name).is_dir()
@@ -436,7 +452,7 @@ def test_temporary_directory_outlives_the_copy_of_its_owner() -> None:
 def test_rearmed_finalizer_acts_on_the_copy_alone(leading: Any) -> None:
     registry, target = Node(), Node()
     finalizer = weakref.finalize(target, leading(registry))
-    copied = safepickle.deepcopy([registry, target, finalizer], finalizers="rearm")
+    copied = deepcopy([registry, target, finalizer], finalizers="rearm")
     del copied[1]
     gc.collect()
     assert (copied[0].log, registry.log) == (["noted"], [])
@@ -447,7 +463,7 @@ def test_rearmed_finalizer_that_cannot_be_copied_comes_back_dead_and_is_counted(
     registry, target = Node(), Node()
     finalizer = weakref.finalize(target, note, Node(registry=registry, generator=(each for each in "ab")))
     with pytest.warns(safepickle.CallbackWarning, match=f"{__name__}.note"):
-        copied = safepickle.deepcopy([registry, target, finalizer], finalizers="rearm")
+        copied = deepcopy([registry, target, finalizer], finalizers="rearm")
     assert not copied[2].alive
     finalizer.detach()
 
@@ -457,9 +473,9 @@ def test_owning_finalizer_of_a_load_is_dead_in_a_copy() -> None:
     target = Node(log=log)
     finalizer = weakref.finalize(target, log.append, "gone")
     loaded = safepickle.loads(safepickle.dumps([finalizer], weakrefs="strong", finalizers="rearm"))
-    copied = safepickle.deepcopy(loaded)
+    copied = deepcopy(loaded)
     assert not copied[0].alive
-    rearmed = safepickle.deepcopy(loaded, finalizers="rearm")
+    rearmed = deepcopy(loaded, finalizers="rearm")
     assert rearmed[0].alive
     assert rearmed[0].peek()[0] is not loaded[0].peek()[0]
     for each in (*loaded, *rearmed, finalizer):
@@ -469,7 +485,7 @@ def test_owning_finalizer_of_a_load_is_dead_in_a_copy() -> None:
 def test_file_in_memory_that_a_finalizer_would_close_stays_open() -> None:
     node = Node(file=io.StringIO("text"))
     node.finalizer = weakref.finalize(node, node.file.close)
-    safepickle.deepcopy(node)
+    deepcopy(node)
     gc.collect()
     assert node.file.read() == "text"
     node.finalizer.detach()

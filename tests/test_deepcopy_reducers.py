@@ -36,7 +36,7 @@ def by_dumps(obj: Any) -> Any:
 
 @pytest.fixture(params=[by_dumps, safepickle.deepcopy], ids=["dumps", "deepcopy"])
 def duplicate(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
-    return request.param  # type: ignore[no-any-return]
+    return request.param
 
 
 def _future() -> Any:
@@ -173,6 +173,7 @@ def test_executor_is_a_new_one(duplicate: Any) -> None:
 
 @pytest.mark.parametrize("make", [tempfile.NamedTemporaryFile, tempfile.TemporaryFile, socket.socket, mmap.mmap])
 def test_resource_is_refused_and_stays_usable(make: Any, duplicate: Any) -> None:
+    resource: Any
     with make(-1, 10) if make is mmap.mmap else make() as resource:
         with pytest.raises(TypeError, match="cannot pickle"):
             duplicate([resource])
@@ -183,13 +184,14 @@ def test_resource_is_refused_and_stays_usable(make: Any, duplicate: Any) -> None
 def test_shared_memory_outlives_its_copy(duplicate: Any) -> None:
     block = shared_memory.SharedMemory(create=True, size=8)
     try:
+        assert block.buf is not None
         block.buf[0] = 7
         copied = duplicate([block])[0]
         assert copied.buf[0] == 7
         copied.close()
         del copied
         gc.collect()
-        again = shared_memory.SharedMemory(block.name)
+        again: Any = shared_memory.SharedMemory(block.name)
         assert again.buf[0] == 7
         again.close()
     finally:
@@ -269,7 +271,7 @@ def test_items_of_a_reducer_come_before_its_state_as_in_a_load(registration: Any
 
 def test_copy_error_where_copy_raises_it() -> None:
     class Nothing:
-        __reduce_ex__ = __reduce__ = None
+        __reduce_ex__ = __reduce__ = None  # type: ignore[assignment]
 
     for function in (copy.deepcopy, safepickle.deepcopy):
         with pytest.raises(copy.Error, match=r"un\(deep\)copyable object of type <class .*Nothing'>"):

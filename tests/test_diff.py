@@ -599,7 +599,7 @@ def test_names_and_verdicts_of_files_are_compared(tmp_path: Path) -> None:
 
 def test_what_cannot_be_pickled_is_compared_by_its_type() -> None:
     def make(number: int) -> Any:
-        return {"generator": (item for item in ()), "epoch": number}
+        return {"generator": (item for item in ""), "epoch": number}
 
     assert [change.where for change in safepickle.diff(make(1), make(2)).changes] == ["$['epoch']"]
 

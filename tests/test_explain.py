@@ -171,7 +171,7 @@ def test_finalizer_that_has_run_is_dead() -> None:
 @pytest.mark.parametrize("policy", ["relink", "strong", "tombstone", "strict", lambda referent: "strong"])
 def test_finalizer_is_listed_as_dead_and_what_it_would_call_is_not_in_the_pickle(policy: Any) -> None:
     node = Node()
-    finalizer = weakref.finalize(node, lambda: None, (number for number in ()))
+    finalizer = weakref.finalize(node, lambda: None, (number for number in ""))
     explanation = safepickle.explain([finalizer, node], weakrefs=policy)
     entry = only(explanation)
     assert (entry.path, entry.kind, entry.referent_type) == ("$[0]", "weakref.finalize", "nodes.Node")
@@ -219,7 +219,7 @@ def test_each_weak_type_is_listed(make: Callable[[Any], Any], kind: str, path: s
 
 
 def test_all_unpicklable_objects_are_listed() -> None:
-    root = Node(one=Offender(), rest=[(number for number in ()), {"k": Hostile(deep=Offender())}])
+    root = Node(one=Offender(), rest=[(number for number in ""), {"k": Hostile(deep=Offender())}])
     explanation = safepickle.explain(root)
     assert [(entry.path, entry.error, entry.reason) for entry in explanation.unpicklable] == [
         ("$.one", "ValueError", "not today"),
@@ -335,7 +335,7 @@ def test_buffers_are_counted_without_being_copied() -> None:
 
 
 def test_report_fits_a_terminal_and_groups_what_is_alike() -> None:
-    root = Node(layers=[Node() for _ in range(1000)], generator=(number for number in ()))
+    root = Node(layers=[Node() for _ in range(1000)], generator=(number for number in ""))
     for layer in root.layers:
         layer.parent = KeyedRef(root)
     text = str(safepickle.explain(root))
@@ -358,7 +358,7 @@ def test_html_escapes_what_objects_say() -> None:
 
 def test_data_is_ready_for_json() -> None:
     outside = Node()
-    root = Node(reference=weakref.ref(outside), generator=(number for number in ()))
+    root = Node(reference=weakref.ref(outside), generator=(number for number in ""))
     data = json.loads(json.dumps(safepickle.explain(root).to_dict()))
     assert data["picklable"] is False
     assert data["weak_references"][0]["path"] == "$.reference"

@@ -238,7 +238,7 @@ def test_offender_is_the_one_whose_message_was_raised() -> None:
 
 @pytest.mark.parametrize("protocol", [5, 2])
 def test_exception_has_the_type_that_pickle_raises(protocol: int) -> None:
-    generator = (number for number in ())
+    generator = (number for number in "")
     with pytest.raises(TypeError, match="generator") as plain:
         pickle.dumps(generator, protocol)
     with pytest.raises(type(plain.value), match="cannot pickle 'generator' object") as caught:

@@ -134,7 +134,7 @@ def test_a_dump_that_fails_leaves_memo_and_file_as_they_were():
     before = file.getvalue()
     lost = Node(name="lost")
     with pytest.raises(TypeError, match="cannot pickle"):
-        pickler.dump([shared, lost, forward_graph(), (value for value in ())])
+        pickler.dump([shared, lost, forward_graph(), (value for value in "")])
     assert file.getvalue() == before
     pickler.dump([shared, lost])
     file.seek(0)
@@ -163,7 +163,7 @@ def test_middle_of_a_file_is_overwritten_only_after_success(tmp_path):
     with open(path, "r+b") as file:
         file.seek(10)
         with pytest.raises(TypeError, match="cannot pickle"):
-            safepickle.dump([b"x" * 80_000, (value for value in ())], file)
+            safepickle.dump([b"x" * 80_000, (value for value in "")], file)
         assert file.tell() == 10
         safepickle.dump(forward_graph(), file)
         file.seek(10)
@@ -176,7 +176,7 @@ def test_unseekable_file_receives_nothing_before_success():
     with open(read_end, "rb") as reader:
         with open(write_end, "wb") as writer:
             with pytest.raises(TypeError, match="cannot pickle"):
-                safepickle.dump([b"x" * 100, (value for value in ())], writer)
+                safepickle.dump([b"x" * 100, (value for value in "")], writer)
             safepickle.dump(forward_graph(), writer)
         data = reader.read()
     assert data[:1] == b"\x80"

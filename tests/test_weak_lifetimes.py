@@ -44,7 +44,7 @@ POLICIES = ["relink", "strong", "tombstone", "strict", lambda referent: "strict"
 @pytest.mark.parametrize("kept", [True, False])
 def test_finalizer_is_dead_on_the_copy_and_nothing_of_what_it_would_call_is_walked(protocol, policy, kept, noted):
     node = Node()
-    unpicklable = (number for number in ())
+    unpicklable = (number for number in "")
     finalizer = weakref.finalize(node, lambda *args, **kwargs: note(unpicklable), unpicklable, key=unpicklable)
     copy, loaded = round_trip((node if kept else None, finalizer), protocol, weakrefs=policy)
     assert type(loaded) is weakref.finalize
@@ -122,7 +122,7 @@ def test_finalizer_deep_in_a_graph_is_dead(noted):
     for _ in range(20_000):
         last.next = Node()
         last = last.next
-    finalizer = last.finalizer = weakref.finalize(last, note, (number for number in ()))
+    finalizer = last.finalizer = weakref.finalize(last, note, (number for number in ""))
     loaded = round_trip(root)
     while hasattr(loaded, "next"):
         loaded = loaded.next
