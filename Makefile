@@ -48,8 +48,8 @@ demo: .venv/demo/.ready
 
 test: test-core test-integrations
 
-# The tests of one file stay in one process. Without the compiled core the guard is tested on the first CPython alone.
-PARALLEL = -q -n auto --dist loadfile
+# The tests of one file stay in one process, and one that crashes or hangs ends the run. Without the compiled core the guard is tested on the first CPython alone.
+PARALLEL = -q -n auto --dist loadfile --max-worker-restart 0
 
 test-core: $(VERSIONS:%=.venv/core-%/.ready)
 	@test -n "$(VERSIONS)" || { echo "no CPython from 3.11 to 3.15 was found"; exit 1; }

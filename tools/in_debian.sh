@@ -41,7 +41,7 @@ root=$2 suite=$3
 shift 3
 
 echo "making a root of Debian $suite with $packages"
-debootstrap --variant=minbase --include="$packages" "$suite" "$root" >"$root.log" 2>&1 || {
+timeout 900 debootstrap --variant=minbase --include="$packages" "$suite" "$root" >"$root.log" 2>&1 || {
     tail -n 20 "$root.log" >&2
     rm -f "$root.log"
     unavailable "debootstrap could not make a root of Debian $suite"
