@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import pickle
 from collections.abc import Iterable
-from dataclasses import fields
 from typing import Any
 
 from safepickle.dumping import pickler
@@ -58,8 +57,7 @@ class Backend:
         # What is wrong with them is to be said here.
         allow_list(loading.allow)
         names(loading)
-        dump_keywords = {field.name: getattr(dumping, field.name) for field in fields(dumping)}
-        dump_keywords = _other_than(DEFAULTS, dump_keywords)
+        dump_keywords = _other_than(DEFAULTS, dumping._asdict())
         load_keywords = _other_than(UNBOUND, loading._asdict())
         self._options = {**dump_keywords, **load_keywords}
         own: dict[str, Any] = {
@@ -118,7 +116,7 @@ def backend(
         With torch: ``torch.save(model, path, pickle_module=safepickle.backend(weakrefs="strong"))``.
     """
     return Backend(
-        DumpOptions(protocol, weakrefs, finalizers, unpicklable),
+        DumpOptions(protocol, weakrefs, finalizers, unpicklable).checked(),
         LoadOptions(allow=allow, aliases=aliases, missing=missing),
     )
 

@@ -26,7 +26,7 @@ __all__ = [
 
 
 # Keys of tasks and the like. Without them the warnings of one line are the same, which Python then shows once.
-_RANDOM = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32,}")
+_RANDOM = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32,}"
 
 LostReference: TypeAlias = tuple[str, str, str, str]
 
@@ -217,7 +217,7 @@ class WeakReferenceWarning(UserWarning):
         more = total - sum(path in named for path in paths)
         if not named:
             return ""
-        places = ", ".join(shorten(_RANDOM.sub("...", path), 150) for path in named)
+        places = ", ".join(shorten(re.sub(_RANDOM, "...", path), 150) for path in named)
         return f", at {places}" + (f" and {more:,} more place{'s' * (more != 1)}" if more else "")
 
     def _advice_on_outside(self) -> list[str]:

@@ -6,7 +6,6 @@ It knows the words of the options, not how they are carried out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
@@ -76,23 +75,13 @@ def check_fate(fate: Any) -> OutsideFate:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class DumpOptions:
-    """What a caller asks of a dump. See `safepickle.Pickler` for the meaning of each.
-
-    Raises:
-        ValueError: An option has no such value.
-    """
+class DumpOptions(NamedTuple):
+    """What a caller asks of a dump. See `safepickle.Pickler` for the meaning of each."""
 
     protocol: int | None = None
     weakrefs: WeakReferencePolicy = "relink"
     finalizers: Finalizers = "dead"
     unpicklable: Unpicklable = "raise"
-
-    def __post_init__(self) -> None:
-        check_weakrefs(self.weakrefs)
-        check_finalizers(self.finalizers)
-        check_unpicklable(self.unpicklable)
 
     @property
     def may_copy(self) -> bool:
@@ -100,19 +89,22 @@ class DumpOptions:
         return callable(self.weakrefs) or self.weakrefs == "strong"
 
     def given(self, **options: Any) -> DumpOptions:
-        """Return these options with those replaced that are not None."""
-        chosen = {name: value for name, value in options.items() if value is not None}
-        return replace(self, **chosen) if chosen else self
+        """Return these options with those replaced that are not None, checked."""
+        return self._replace(**{name: value for name, value in options.items() if value is not None}).checked()
+
+    def checked(self) -> DumpOptions:
+        """Return these options, or raise ``ValueError`` where one has no such value."""
+        check_weakrefs(self.weakrefs)
+        check_finalizers(self.finalizers)
+        check_unpicklable(self.unpicklable)
+        return self
 
 
 DEFAULTS: Final = DumpOptions()
 
 
 class LoadOptions(NamedTuple):
-    """What a caller asks of a load. See `safepickle.Unpickler` for the meaning of each.
-
-    A tuple is made in less time than a frozen dataclass, which a small load would notice.
-    """
+    """What a caller asks of a load. See `safepickle.Unpickler` for the meaning of each."""
 
     fix_imports: bool = True
     encoding: str = "ASCII"

@@ -11,8 +11,7 @@ import gc
 import sys
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from safepickle.messages import dotted_name
 
@@ -37,8 +36,7 @@ Entry: TypeAlias = tuple[Any, tuple[Any, ...]]
 PROXIES: Final = frozenset(weakref.ProxyTypes)
 
 
-@dataclass(frozen=True, slots=True)
-class WeakType:
+class WeakType(NamedTuple):
     """One weak type, and all classes that inherit from it.
 
     Attributes:

@@ -265,6 +265,6 @@ def dumps(
         pickler._relay = relay
         pickler._is_shared = True
     if weakrefs != "relink" or finalizers != "dead":
-        pickler.dump_options = DumpOptions(None, weakrefs, finalizers)
+        pickler.dump_options = DumpOptions(None, weakrefs, finalizers).checked()
     pickler.dump(obj)
     return file.getvalue()

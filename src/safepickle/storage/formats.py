@@ -7,8 +7,7 @@ and loads nothing.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import IO, Final
+from typing import IO, Final, NamedTuple
 
 __all__ = ["HEAD", "LEGACY_TORCH", "ZIP_MEMBER", "Format", "is_legacy_torch", "look_at", "recognise"]
 
@@ -25,8 +24,7 @@ _LOOKED_THROUGH: Final = 1 << 20
 """Bytes at the start of a pickle among which the name of its writer is looked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
+class Format(NamedTuple):
     """A format that a file may have.
 
     Attributes:

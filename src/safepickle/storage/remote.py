@@ -12,8 +12,8 @@ from safepickle.storage.atomic import replacing
 
 __all__ = ["is_address", "open_path", "sending"]
 
-_ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.:\-]+://")
-_COLLAPSED: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:/[^/]")
+_ADDRESS: Final = r"[A-Za-z][A-Za-z0-9+.:\-]+://"
+_COLLAPSED: Final = r"[A-Za-z][A-Za-z0-9+.\-]+:/[^/]"
 
 
 def is_address(path: Any) -> TypeGuard[str]:
@@ -23,10 +23,10 @@ def is_address(path: Any) -> TypeGuard[str]:
         ValueError: It was one before `pathlib` took a slash from it.
     """
     if isinstance(path, str):
-        return _ADDRESS.match(path) is not None
+        return re.match(_ADDRESS, path) is not None
     if isinstance(path, os.PathLike):
         text = os.fsdecode(path)
-        if _COLLAPSED.match(text) and not os.path.exists(text.partition("/")[0]):
+        if re.match(_COLLAPSED, text) and not os.path.exists(text.partition("/")[0]):
             raise ValueError(f"{text} was an address before pathlib took a slash from it: pass it as a string")
     return False
 
