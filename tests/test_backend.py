@@ -56,6 +56,12 @@ def test_an_argument_wins_over_a_bound_option_of_a_load_and_the_others_stay_boun
     assert type(guarded.Unpickler(io.BytesIO(pickle.dumps(Node()))).load()) is Node
 
 
+def test_an_iterator_of_what_is_allowed_serves_every_load():
+    guarded = safepickle.backend(allow=iter([Node]))
+    for module in (guarded, guarded, pickle.loads(pickle.dumps(guarded))):
+        assert type(module.loads(pickle.dumps(Node()))) is Node
+
+
 @pytest.mark.parametrize("pickler", [pickle, safepickle])
 def test_it_survives_pickling(pickler):
     strong = pickler.loads(pickler.dumps(safepickle.backend(weakrefs="strong")))

@@ -303,6 +303,21 @@ def test_registered_reducer_serves_a_class_and_its_subclasses():
         safepickle.register(Base, "reducer")
 
 
+def test_reducer_registered_between_two_dumps_of_a_pickler_serves_the_second():
+    class Late:
+        pass
+
+    file = io.BytesIO()
+    pickler = safepickle.Pickler(file)
+    pickler.dump(Late())
+    safepickle.register(Late, lambda obj: (str, ("registered",)))
+    pickler.dump(Late())
+    file.seek(0)
+    unpickler = safepickle.Unpickler(file)
+    assert type(unpickler.load()) is Late
+    assert unpickler.load() == "registered"
+
+
 def test_fast_mode_makes_tombstones_rather_than_dead_references():
     file = io.BytesIO()
     pickler = safepickle.Pickler(file, weakrefs=lambda referent: "tombstone")

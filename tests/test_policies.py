@@ -384,6 +384,34 @@ def test_reference_to_itself_through_reduce_arguments_ends():
     assert safepickle.loads(data).parts[0].reason == "cycle"
 
 
+def test_what_is_built_among_its_own_arguments_is_relinked_from_there_on():
+    hub, other = Node(), Node()
+    built = Built(hub)
+    hub.early = weakref.WeakKeyDictionary({other: built, built: other})
+    hub.late = [weakref.ref(built), weakref.proxy(built)]
+    hub.built, hub.other = built, other
+    with pytest.warns(
+        safepickle.WeakReferenceWarning, match="1 weak reference will load dead: 1 to .*Built built from"
+    ):
+        loaded = round_trip(built)
+    assert loaded.parts.early[loaded.parts.other] is loaded.parts.late[0]() is loaded
+    assert loaded.parts.late[1].parts is loaded.parts
+
+
+def test_weak_method_counts_once_where_its_class_travels_by_value():
+    class Local:
+        def method(self):
+            """Come with the class."""
+
+    local = Local()
+    with pytest.warns(safepickle.WeakReferenceWarning, match="1 weak reference will load dead: 1 to .*Local outside"):
+        safepickle.dumps(weakref.WeakMethod(local.method))
+    asked = []
+    loaded = round_trip(weakref.WeakMethod(local.method), weakrefs=lambda referent: asked.append(referent) or "strong")
+    assert asked == [local]
+    assert type(loaded().__self__) is Local
+
+
 class TreeSet(set):
     pass
 

@@ -165,6 +165,10 @@ def test_a_partial_method_keeps_its_arguments(protocol: int) -> None:
     assert copied["hello"].label == "label"
 
 
+def test_a_method_bound_to_a_class_may_be_of_any_callable() -> None:
+    assert copy_of(types.MethodType(functools.partial(isinstance, True), int))()
+
+
 def test_a_simple_queue_may_hold_itself() -> None:
     source: queue.SimpleQueue[Any] = queue.SimpleQueue()
     source.put(Holder(queue=source))

@@ -159,6 +159,29 @@ def test_finalizer_without_keywords_keeps_atexit(atexit, noted):
     finalizer.detach()
 
 
+def test_finalizer_that_owns_its_object_is_called_and_detached_like_any_other(noted):
+    node = Node()
+    finalizers = [
+        weakref.finalize(node, divmod, 7, 2),
+        weakref.finalize(node, note),
+        weakref.finalize(node, divmod, 7, 0),
+    ]
+    called, detached, failing = round_trip(finalizers, weakrefs="strong", finalizers="rearm")
+    assert called() == (3, 1)
+    assert called() is None
+    copy, func, args, kwargs = detached.detach()
+    assert (type(copy), func, args, kwargs) == (Node, note, (), {})
+    assert detached.detach() is None
+    alive = weakref.ref(copy)
+    del copy
+    with pytest.raises(ZeroDivisionError):
+        failing()
+    assert alive() is None
+    assert noted == []
+    for finalizer in finalizers:
+        finalizer.detach()
+
+
 class LabelledFinalizer(weakref.finalize):
     """A finalizer whose constructor takes other arguments, and that has attributes."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from safepickle.dumping import pickler
@@ -54,7 +54,9 @@ class Backend:
 
     def __init__(self, dumping: DumpOptions, loading: LoadOptions) -> None:
         self.__name__ = "safepickle"
-        # What is wrong with them is to be said here.
+        # What is wrong with them is to be said here, and an iterator gives them only once.
+        if isinstance(loading.allow, Iterator):
+            loading = loading._replace(allow=tuple(loading.allow))
         allow_list(loading.allow)
         names(loading)
         dump_keywords = _other_than(DEFAULTS, dumping._asdict())

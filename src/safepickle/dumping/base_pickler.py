@@ -187,6 +187,8 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _begin(self) -> dict[int, Any]:
         """Get ready for a dump, and return the memo to which a walk that is repeated goes back."""
+        # Somebody may have registered a reducer since.
+        self._table.clear()
         self._table.own_dispatch_table = self.own_dispatch_table
         if self._relay is not None:
             self._relay.begin_dump()

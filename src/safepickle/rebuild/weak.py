@@ -174,12 +174,15 @@ class OwningFinalize(_Finalize):
         self._armed = weakref.finalize(referent, func, *args, **kwargs)
 
     def __call__(self, _: object = None) -> Any:
-        self._referent = None
-        return self._armed()
+        try:
+            return self._armed()
+        finally:
+            self._referent = None
 
     def detach(self) -> Any:
+        found = self._armed.detach()
         self._referent = None
-        return self._armed.detach()
+        return found
 
     def peek(self) -> Any:
         return self._armed.peek()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copyreg
+import sys
 import types
 from collections.abc import Callable
 from typing import Any, Final
+
+from cloudpickle.cloudpickle import _PICKLE_BY_VALUE_MODULES, _should_pickle_by_reference
 
 from safepickle.reduce_value import NOT_REDUCED, ReduceValue
 from safepickle.reducers.decisions import Dump
@@ -14,6 +17,8 @@ from safepickle.weak_types import WeakType
 __all__ = [
     "has_own_reduce",
     "is_class_method",
+    "is_found_by_name",
+    "is_of_class_by_value",
     "is_ordinary",
     "is_plain",
     "is_written_in_c",
@@ -108,8 +113,33 @@ def leave_to_itself(obj: object, dump: Dump) -> ReduceValue:
 
 def is_class_method(method: types.MethodType) -> bool:
     """Tell whether a bound method is one of a class, and is found there by its name."""
-    owner = method.__self__
-    return issubclass(type(owner), type) and getattr(owner, method.__func__.__name__, None) == method
+    owner, name = method.__self__, getattr(method.__func__, "__name__", None)
+    return issubclass(type(owner), type) and type(name) is str and getattr(owner, name, None) == method
+
+
+def is_of_class_by_value(method: types.MethodType) -> bool:
+    """Tell whether a bound method is one of an instance whose class travels by value, and brings its function along."""
+    cls, function = type(method.__self__), method.__func__
+    if type(function) is not types.FunctionType or is_found_by_name(cls):
+        return False
+    for base in cls.__mro__:
+        found = vars(base).get(function.__name__)
+        if found is not None:
+            return found is function and not _should_pickle_by_reference(base)
+    return False
+
+
+def is_found_by_name(obj: Any) -> bool:
+    """Tell at a glance that an import finds a function or a class; where it is not so plain, cloudpickle decides.
+
+    It takes several times as long, which every dump would pay for each class and function that it names.
+    """
+    module_name, name = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
+    if type(module_name) is not str or module_name == "__main__" or _PICKLE_BY_VALUE_MODULES:
+        return False
+    module = sys.modules.get(module_name)
+    # The namespace and no attribute: a module may compute those.
+    return type(name) is str and isinstance(module, types.ModuleType) and vars(module).get(name) is obj
 
 
 def own_state(obj: object, weak: WeakType) -> Any:

@@ -134,8 +134,7 @@ class Dump(State):
         self._pending_hooks: list[object] = []
         # What hangs on a pending referent.
         self._dependents: dict[int, list[object]] = {}
-        # Each with whether it is linkable again afterwards.
-        self._under_construction: dict[int, bool] = {}
+        self._under_construction: set[int] = set()
 
     @property
     def certain(self) -> bool:
@@ -373,13 +372,13 @@ class Dump(State):
 
     def open_construction(self, obj: object) -> None:
         """Note that the reduce arguments of a cyclic object are being written."""
-        key = id(obj)
-        self._under_construction[key] = key in self.linkable
-        self.linkable.discard(key)
+        self._under_construction.add(id(obj))
+        self.linkable.discard(id(obj))
 
     def close_construction(self, obj: object) -> None:
-        """Note that a cyclic object is in the memo."""
-        if self._under_construction.pop(id(obj), False):
+        """Note that a cyclic object is in the memo, as none is in fast mode."""
+        self._under_construction.discard(id(obj))
+        if not self.pickler.fast:
             self.linkable.add(id(obj))
 
     def error(self, reference: object, referent: object, reason: str) -> WeakReferenceError:

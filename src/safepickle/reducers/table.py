@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import copyreg
 import importlib
-import sys
 import types
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, TypeAlias
 
 import cloudpickle
-from cloudpickle.cloudpickle import _PICKLE_BY_VALUE_MODULES, _class_setstate, _should_pickle_by_reference
+from cloudpickle.cloudpickle import _class_setstate, _should_pickle_by_reference
 
 from safepickle import cpython, rebuild
 from safepickle.public import public
 from safepickle.reduce_value import NOT_REDUCED, ReduceTuple, ReduceValue, in_full
 from safepickle.reducers import logging_types, resources, stdlib_types, weak, weak_containers
-from safepickle.reducers.classes import is_class_method, is_ordinary, is_plain, is_written_in_c, leave_to_itself
+from safepickle.reducers.classes import (
+    is_class_method,
+    is_found_by_name,
+    is_of_class_by_value,
+    is_ordinary,
+    is_plain,
+    is_written_in_c,
+    leave_to_itself,
+)
 from safepickle.reducers.decisions import NOTHING_MET, Dump
 from safepickle.reducers.walker import Walker
 
@@ -174,7 +181,7 @@ def _reduce_function_or_class(obj: Any, dump: Dump) -> ReduceValue:
     cls = type(obj)
     if cls is not type and (cls in copyreg.dispatch_table or cls in dump.pickler.own_dispatch_table):
         return NOT_REDUCED
-    if _is_found_by_name(obj):
+    if is_found_by_name(obj):
         return NOT_REDUCED
     annotate = cpython.annotate_of_undefined(obj) if cls is types.FunctionType else None
     if annotate is not None and not _should_pickle_by_reference(obj):
@@ -194,19 +201,6 @@ def _reduce_function_or_class(obj: Any, dump: Dump) -> ReduceValue:
     return value
 
 
-def _is_found_by_name(obj: Any) -> bool:
-    """Tell at a glance that an import finds a function or a class; where it is not so plain, cloudpickle decides.
-
-    It takes several times as long, which every dump would pay for each class and function that it names.
-    """
-    module_name, name = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
-    if type(module_name) is not str or module_name == "__main__" or _PICKLE_BY_VALUE_MODULES:
-        return False
-    module = sys.modules.get(module_name)
-    # The namespace and no attribute: a module may compute those.
-    return type(name) is str and isinstance(module, types.ModuleType) and vars(module).get(name) is obj
-
-
 def _reduce_method(method: types.MethodType, dump: Dump) -> ReduceValue:
     """Reduce a bound method; one of a class is found there by its name, as with plain pickle.
 
@@ -217,20 +211,9 @@ def _reduce_method(method: types.MethodType, dump: Dump) -> ReduceValue:
     if is_class_method(method):
         return getattr, (method.__self__, method.__func__.__name__)
     function, owner = method.__func__, method.__self__
-    if _is_of_class_by_value(type(owner), function):
+    if is_of_class_by_value(method):
         return rebuild.rebuild_method, (function, owner, function.__name__)
     return types.MethodType, (function, owner)
-
-
-def _is_of_class_by_value(cls: type, function: Any) -> bool:
-    """Tell whether a class that travels by value has `function` under its name."""
-    if type(function) is not types.FunctionType or _is_found_by_name(cls):
-        return False
-    for base in cls.__mro__:
-        found = vars(base).get(function.__name__)
-        if found is not None:
-            return found is function and not _should_pickle_by_reference(base)
-    return False
 
 
 def _from_cloudpickle(cls: type) -> Reducer:

@@ -13,7 +13,14 @@ from typing import Any, Final
 from safepickle import rebuild
 from safepickle.rebuild.recomputed import recipe_of
 from safepickle.reduce_value import NOT_REDUCED, ReduceValue
-from safepickle.reducers.classes import has_own_reduce, is_class_method, leave_to_itself, new_object, own_state
+from safepickle.reducers.classes import (
+    has_own_reduce,
+    is_class_method,
+    is_of_class_by_value,
+    leave_to_itself,
+    new_object,
+    own_state,
+)
 from safepickle.reducers.decisions import DEAD, RECIPE, RELINK, STRONG, Dump
 from safepickle.weak_types import look_behind, weak_method_callback, weak_type_of
 
@@ -106,8 +113,10 @@ def reduce_weak_method(reference: weakref.WeakMethod[Any], dump: Dump) -> Reduce
     if type(callback) is rebuild.Owner:
         return rebuild.rebuild_owning_reference, (cls, method, callback.callback), state
     arguments = (method,) if callback is None else (method, callback)
-    # A class owns the functions of its class methods, though it gives no access to them.
-    fates = set() if is_class_method(method) else {dump.decide(reference, method.__func__)}
+    # A class owns the functions of its class methods, though it gives no access to them, and one that travels by value
+    # brings the functions of its instances along.
+    brings_function = is_class_method(method) or is_of_class_by_value(method)
+    fates = set() if brings_function else {dump.decide(reference, method.__func__)}
     # The object last: it is the one that may be under construction.
     fates.add(dump.decide(reference, method.__self__, *arguments[1:]))
     if fates == {RELINK}:
