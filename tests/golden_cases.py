@@ -225,8 +225,8 @@ def dead_slotted_reference() -> Any:
 
 def check_method(obj: Any) -> None:
     method, owner = obj
-    assert type(method) is weakref.WeakMethod
     assert method()() == "method of kept"
+    assert type(method) is weakref.WeakMethod
     owner.clear()
     gc.collect()
     assert method() is None
@@ -250,8 +250,8 @@ def dead_weak_method() -> Any:
 
 def check_owning_method(obj: Any) -> None:
     gc.collect()
-    assert isinstance(obj, weakref.WeakMethod)
     assert obj()() == "method of owned"
+    assert isinstance(obj, weakref.WeakMethod)
 
 
 HELD: list[Any] = []
@@ -270,9 +270,9 @@ def owning_weak_method() -> Any:
 
 def check_constructed_method(obj: Any) -> None:
     method, owner = obj
+    assert method()() == "method of kept"
     assert type(method) is ConstructedMethod
     assert method.label == "method"
-    assert method()() == "method of kept"
     owner.clear()
     gc.collect()
     assert method() is None
@@ -387,8 +387,8 @@ def tombstone_of_a_cycle() -> Any:
 def check_strong(obj: Any) -> None:
     gc.collect()
     strong, with_callback = obj
-    assert type(strong) is type(with_callback) is safepickle.StrongRef
     assert strong().name == "owned"
+    assert type(strong) is type(with_callback) is safepickle.StrongRef
     assert with_callback.__callback__ is note_death
 
 
@@ -399,8 +399,8 @@ def strong_references() -> Any:
 
 def check_strong_subclass(obj: Any) -> None:
     gc.collect()
-    assert type(obj) is SlottedReference
     assert obj().name == "owned"
+    assert type(obj) is SlottedReference
     assert obj.label == "label"
 
 
@@ -555,7 +555,7 @@ def check_members(obj: Any) -> None:
 @case("set whose members point back", check_members)
 def members_that_point_back() -> Any:
     members = Members()
-    members.label = "label"  # type: ignore[attr-defined]
+    members.label = "label"
     for name in ("first", "second"):
         node = Node(name)
         node.links = weakref.ref(members)

@@ -20,13 +20,15 @@ import zipfile
 from collections.abc import Callable
 from multiprocessing import Pipe, shared_memory, util
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 # ruff: noqa: SIM115 (what is opened here is held; `Owned.close` closes it)
 
 
 class Holder:
     """An object that owns something, and also has a lock, which pickle refuses."""
+
+    finalizer: Any
 
     def __init__(self, **attributes: Any) -> None:
         self.lock = threading.Lock()
@@ -61,7 +63,7 @@ class OwnFinalizer(weakref.finalize):
         self.path = path
 
 
-class WithTemporaryDirectory(tempfile.TemporaryDirectory):  # type: ignore[type-arg]
+class WithTemporaryDirectory(tempfile.TemporaryDirectory):
     """A subclass of what holds a finalizer."""
 
 
@@ -131,11 +133,11 @@ def file_being_written(folder: Path) -> Owned:
 
 
 def block_of_shared_memory(folder: Path) -> Owned:
-    block = shared_memory.SharedMemory(create=True, size=100)
+    block: Any = shared_memory.SharedMemory(create=True, size=100)
     block.buf[:5] = b"bytes"
 
     def is_there() -> bool:
-        other = shared_memory.SharedMemory(block.name)
+        other: Any = shared_memory.SharedMemory(block.name)
         found = bytes(other.buf[:5])
         other.close()
         return found == b"bytes"
@@ -148,10 +150,10 @@ def block_of_shared_memory(folder: Path) -> Owned:
 
 
 def list_in_shared_memory(folder: Path) -> Owned:
-    shared = shared_memory.ShareableList(["one", 2])
+    shared: shared_memory.ShareableList[Any] = shared_memory.ShareableList(["one", 2])
 
     def is_there() -> bool:
-        other = shared_memory.ShareableList(name=shared.shm.name)
+        other: Any = shared_memory.ShareableList(name=shared.shm.name)
         found = list(other)
         other.shm.close()
         return found == ["one", 2]
@@ -194,7 +196,7 @@ def named_temporary_file(folder: Path) -> Owned:
 
 def closer_of_a_temporary_file(folder: Path) -> Owned:
     file = tempfile.NamedTemporaryFile(dir=folder)
-    return Owned([file._closer], lambda: os.path.exists(file.name), file.close)  # type: ignore[attr-defined]
+    return Owned([file._closer], lambda: os.path.exists(file.name), file.close)
 
 
 def anonymous_temporary_file(folder: Path) -> Owned:
@@ -298,7 +300,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Owned], str]] = {
 """What cannot be, each with the reason."""
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     raise AssertionError(message)
 
 

@@ -36,7 +36,7 @@ class Net(Base):
         self._build()
 
     def _build(self) -> None:
-        self.built = [lambda: self.late]
+        self.built = [lambda: self.late]  # type: ignore[attr-defined]
         self._build_more()
 
     def _build_more(self) -> None:

@@ -3,6 +3,7 @@
 import io
 import pickle
 import weakref
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,9 @@ def test_options_are_bound_to_every_way_of_dumping():
 
 
 def test_its_pickler_can_be_subclassed_as_torch_does():
-    class Derived(safepickle.backend(weakrefs="strong").Pickler):
+    pickler: Any = safepickle.backend(weakrefs="strong").Pickler
+
+    class Derived(pickler):
         def persistent_id(self, obj):
             return None
 
@@ -71,9 +74,9 @@ def test_it_survives_pickling(pickler):
 
 def test_unknown_options_and_values_are_refused():
     with pytest.raises(TypeError, match="unexpected keyword argument 'weakref'"):
-        safepickle.backend(weakref="strong")
+        safepickle.backend(weakref="strong")  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="is not a weak-reference policy"):
-        safepickle.backend(weakrefs="weak")
+        safepickle.backend(weakrefs="weak")  # type: ignore[arg-type]
 
 
 def test_a_bound_protocol_gives_way_to_a_positional_one():

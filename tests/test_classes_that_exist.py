@@ -221,7 +221,7 @@ def make_kinds() -> list[Any]:
             return 1
 
     class OfMeta(metaclass=Meta):
-        def method(self) -> int:  # type: ignore[override]
+        def method(self) -> int:
             return 1
 
     return [Data, Colour, Abstract, Pair, Slotted, Box, Meta, OfMeta]

@@ -8,6 +8,7 @@ import importlib.util
 import lzma
 import pickle
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import safepickle
 from nodes import Node
 
 VALUE = {"weights": [float(number) for number in range(2000)], "name": "text"}
-UNPACKERS = {
+UNPACKERS: dict[str, Callable[[bytes], bytes]] = {
     "x.pkl.gz": gzip.decompress,
     "x.pkl.bz2": bz2.decompress,
     "x.pkl.xz": lzma.decompress,

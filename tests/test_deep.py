@@ -93,10 +93,10 @@ def test_a_linked_list_survives(cls: Any, protocol: int) -> None:
 @pytest.mark.parametrize("link", [weakref.ref, weakref.proxy, lambda node: node], ids=["weak", "proxy", "strong"])
 def test_a_doubly_linked_list_survives(link: Any) -> None:
     copy = safepickle.loads(safepickle.dumps(chain(Node, DEPTH, link)))
-    before = None
+    before: Any = None
     for node in along(copy):
         if before is not None:
-            previous = node.previous() if type(node.previous) is weakref.ref else node.previous
+            previous: Any = node.previous() if type(node.previous) is weakref.ref else node.previous
             assert previous.number == before.number
             if type(previous) is Node:
                 assert previous is before

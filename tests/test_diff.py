@@ -204,9 +204,11 @@ def test_objects_in_sets_are_known_by_what_they_belong_to_elsewhere() -> None:
 def test_attributes_items_and_slots_are_compared() -> None:
     class Slotted:
         __slots__ = ("a", "b")
+        a: int
+        b: int
 
     class Items(list):
-        pass
+        name: str
 
     def make(number: int) -> Any:
         slotted = Slotted()
@@ -246,6 +248,8 @@ def test_weak_references_lead_on_and_tombstones_are_told() -> None:
 
 
 class ByKeyword:
+    size: int
+
     def __new__(cls, *, size: int) -> Any:
         made = super().__new__(cls)
         made.size = size
@@ -349,9 +353,8 @@ def test_arrays_are_told_by_how_much_they_changed() -> None:
     after = before.copy()
     after[1, 2] += 0.5
     after[0, 1] -= 0.25
-    assert elements(before, after) == ElementChanges(
-        6, 2, largest=0.5, relative=pytest.approx(math.hypot(0.5, 0.25) / np.linalg.norm(before))
-    )
+    relative: Any = pytest.approx(math.hypot(0.5, 0.25) / np.linalg.norm(before))
+    assert elements(before, after) == ElementChanges(6, 2, largest=0.5, relative=relative)
 
 
 def test_nan_and_infinities_that_came_and_went_are_counted() -> None:
@@ -369,7 +372,8 @@ def test_every_type_of_numbers_is_compared(dtype: str) -> None:
     before = np.array([0, 1, 1, 0] * 10).astype(dtype)
     after = before.copy()
     after[3] = 1
-    assert elements(before, after) == ElementChanges(40, 1, largest=1.0, relative=pytest.approx(1 / math.sqrt(20)))
+    relative: Any = pytest.approx(1 / math.sqrt(20))
+    assert elements(before, after) == ElementChanges(40, 1, largest=1.0, relative=relative)
 
 
 @pytest.mark.parametrize("dtype", ["S3", "<U2", "<M8[s]", "<m8[ms]", "V4", [("a", "<f4"), ("b", "<i2")]])
@@ -510,7 +514,7 @@ def test_paths_files_bytes_and_live_objects_go_with_one_another(tmp_path: Path) 
 
 
 def test_npz_and_npy_are_compared_with_pickles_where_names_match(tmp_path: Path) -> None:
-    arrays = {"a": np.arange(5.0), "b": np.eye(3, order="F")}
+    arrays: dict[str, Any] = {"a": np.arange(5.0), "b": np.eye(3, order="F")}
     np.savez(tmp_path / "a.npz", **arrays)
     np.save(tmp_path / "a.npy", arrays["b"])
     assert safepickle.diff(tmp_path / "a.npz", arrays).same
@@ -521,7 +525,7 @@ def test_npz_and_npy_are_compared_with_pickles_where_names_match(tmp_path: Path)
 
 
 def test_a_file_of_arrays_is_compared_with_the_dictionary_that_has_its_names(tmp_path: Path) -> None:
-    arrays = {"layer.weight": np.ones(4), "layer.bias": np.zeros(2), "head": np.ones(1)}
+    arrays: dict[str, Any] = {"layer.weight": np.ones(4), "layer.bias": np.zeros(2), "head": np.ones(1)}
     np.savez(tmp_path / "a.npz", **arrays)
     checkpoint = {"epoch": 3, "state": {"ema": {f"model.{name}": array for name, array in arrays.items()}}, "head": 1}
     result = safepickle.diff(tmp_path / "a.npz", checkpoint)

@@ -44,7 +44,7 @@ class Unprintable(Exception):
         raise RuntimeError("no str")
 
 
-class KeyedRef(weakref.ref):  # type: ignore[type-arg]
+class KeyedRef(weakref.ref):
     __slots__ = ("key",)
 
 
@@ -171,7 +171,7 @@ def test_finalizer_that_has_run_is_dead() -> None:
 @pytest.mark.parametrize("policy", ["relink", "strong", "tombstone", "strict", lambda referent: "strong"])
 def test_finalizer_is_listed_as_dead_and_what_it_would_call_is_not_in_the_pickle(policy: Any) -> None:
     node = Node()
-    finalizer = weakref.finalize(node, lambda: None, (number for number in ""))
+    finalizer = weakref.finalize(node, lambda _: None, (number for number in ""))
     explanation = safepickle.explain([finalizer, node], weakrefs=policy)
     entry = only(explanation)
     assert (entry.path, entry.kind, entry.referent_type) == ("$[0]", "weakref.finalize", "nodes.Node")
@@ -415,7 +415,7 @@ KINDS: list[Callable[[Any, Any], Any]] = [
 @st.composite
 def graphs(draw: st.DrawFn) -> tuple[Any, list[Any]]:
     """A graph that mixes strong and weak edges, and everything that keeps its referents alive."""
-    nodes = [Node(name=number) for number in range(draw(st.integers(1, 4)))]
+    nodes = [Node(number=number) for number in range(draw(st.integers(1, 4)))]
     made: list[Any] = list(nodes)
     for number in draw(st.lists(st.integers(0, len(KINDS) - 1), min_size=1, max_size=10)):
         made.append(KINDS[number](draw(st.sampled_from(nodes)), draw(st.sampled_from(made))))
@@ -441,8 +441,9 @@ def test_explanation_agrees_with_the_dump(graph: tuple[Any, list[Any]], policy: 
     # An estimate: the names of what rebuilds weak types stand in a pickle once, and some are not counted.
     assert explanation.bytes == pytest.approx(len(data), rel=0.05, abs=400)
     if policy == "relink":
+        messages: list[Any] = [warning.message for warning in caught]
         outside = [entry for entry in explanation.weak_references if entry.becomes in ("tombstone", "left out")]
-        counted = sum(sum(warning.message.counts.values()) for warning in caught)  # type: ignore[union-attr]
+        counted = sum(count for message in messages for count in message.counts.values())
         assert counted == sum(entry.state != "dead" for entry in outside)
     copy = pickle.loads(data)
     for entry in explanation.weak_references:
@@ -538,7 +539,7 @@ def test_what_an_objects_own_class_leaves_out_is_told() -> None:
 
 
 def test_attributes_of_a_subclass_that_its_base_does_not_know_of_are_told() -> None:
-    numpy = pytest.importorskip("numpy")
+    numpy: Any = pytest.importorskip("numpy")
 
     class Table(numpy.ndarray):
         pass

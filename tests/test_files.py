@@ -247,7 +247,7 @@ def test_a_text_file_is_refused_before_anything_is_walked(tmp_path: Path) -> Non
         open(tmp_path / "file", "w", encoding="utf-8") as file,
         pytest.raises(TypeError, match="binary mode, such as 'wb'"),
     ):
-        safepickle.dump(Refuses(), file)
+        safepickle.dump(Refuses(), file)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="'write' attribute"):
         safepickle.dump(1, 5)  # type: ignore[arg-type]
 

@@ -78,7 +78,8 @@ def test_cases_hold_today_in_every_protocol(
     name: str, protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(Path(__file__).parent)
-    monkeypatch.setattr(golden_cases, "HELD", held := [])
+    held: list[Any] = []
+    monkeypatch.setattr(golden_cases, "HELD", held)
     case = golden_cases.CASES[name]
     obj = case.build()
     gc.collect()
@@ -138,6 +139,8 @@ def test_relinked_references_need_no_safepickle() -> None:
 
 class Child:
     """Something that a report is about."""
+
+    itself: Any
 
 
 def what_safepickle_hands_out() -> list[Any]:

@@ -51,7 +51,7 @@ def test_logger_of_the_manager_goes_by_name(protocol: int) -> None:
 @pytest.mark.parametrize("cls", [logging.Logger, OwnLogger, logging.RootLogger])
 @pytest.mark.parametrize("protocol", range(6))
 def test_logger_outside_the_manager_keeps_handlers_and_level(cls: Any, protocol: int) -> None:
-    logger = cls(logging.INFO) if cls is logging.RootLogger else cls("app.of.this.test", logging.INFO)
+    logger: Any = cls(logging.INFO) if cls is logging.RootLogger else cls("app.of.this.test", logging.INFO)
     logger.addHandler(OwnHandler())
     logger.addFilter(logging.Filter("app"))
     logger.propagate = False

@@ -239,10 +239,12 @@ def test_the_first_pickle_of_a_file_is_loaded(tmp_path: Path) -> None:
 def test_buffers_out_of_band_are_left_to_the_caller(tmp_path: Path) -> None:
     path = tmp_path / "x.pkl"
     buffers: list[pickle.PickleBuffer] = []
-    # In band where the callback says so: every second one.
-    safepickle.dump(
-        [numbers(), numbers()], path, buffer_callback=lambda buffer: buffers.append(buffer) or len(buffers) > 1
-    )
+
+    def every_second_in_band(buffer: pickle.PickleBuffer) -> bool:
+        buffers.append(buffer)
+        return len(buffers) > 1
+
+    safepickle.dump([numbers(), numbers()], path, buffer_callback=every_second_in_band)
     assert MARK not in path.read_bytes()
     assert np.array_equal(safepickle.load(path, buffers=buffers[:1]), [numbers(), numbers()])
     with pytest.raises(ValueError, match="leave out mmap or buffers"):

@@ -220,8 +220,8 @@ def test_a_missing_class_is_an_error_that_says_where_and_what_is_near(build: Bui
         AttributeError, match=r"cannot load oldlib\.nets\.Net: the module oldlib\.nets has no Net"
     ) as caught:
         load()
+    assert isinstance(caught.value, safepickle.UnpicklingError)
     error: Any = caught.value
-    assert isinstance(error, safepickle.UnpicklingError)
     assert (error.module, error.global_name) == ("oldlib.nets", "Net")
     assert error.near == ("oldlib.nets.Nets", "oldlib.moved.Net")
     assert data[error.offset : error.offset + 1] == pickle.STACK_GLOBAL
@@ -238,8 +238,8 @@ def test_a_missing_module_is_an_error_that_names_what_is_near(build: Build) -> N
     build("oldlib.network")
     with pytest.raises(ModuleNotFoundError, match=r"there is no module oldlib\.networks") as caught:
         safepickle.loads(data)
+    assert isinstance(caught.value, safepickle.UnpicklingError)
     error: Any = caught.value
-    assert isinstance(error, safepickle.UnpicklingError)
     assert error.near == ("oldlib.network",)
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again)) == (type(error), str(error))
@@ -258,9 +258,9 @@ def test_the_error_finds_the_place_at_every_protocol(build: Build, protocol: int
     error: Any = caught.value
     assert (error.pickle_path, error.needed_by) == ("$[0].parts['head'][3][0]", "newlib.nets.Net")
     build("oldlib.nets", OLD.replace("def loss", "def losses"))
-    with pytest.raises(AttributeError, match=r"has no loss") as caught:
+    with pytest.raises(AttributeError, match=r"has no loss") as caught_too:
         safepickle.loads(data)
-    error = caught.value
+    error = caught_too.value
     assert (error.pickle_path, error.needed_by) == ("$[0].parts['function']", "newlib.nets.Net")
 
 
@@ -366,8 +366,8 @@ def test_placeholders_keep_the_state_and_are_pickled_again_to_the_same_meaning(b
     stubs = safepickle.loads(data, missing="stub")
     assert type(stubs["net"]) is stubs["cls"]
     assert (stubs["cls"].__module__, stubs["cls"].__qualname__) == ("oldlib.nets", "Net")
-    assert isinstance(stubs["net"], Stub)
     assert stubs["net"].weights == [1, 2]
+    assert isinstance(stubs["net"], Stub)
     assert stubs["again"] is stubs["net"]
     assert stubs["weak"]() is stubs["net"]
     assert stubs["layers"].name == "layers"
@@ -418,8 +418,8 @@ def test_a_guarded_load_gives_placeholders_of_allowed_names_alone(build: Build) 
     data = safepickle.dumps(build("oldlib.nets").Net())
     forget("oldlib.nets")
     stub = safepickle.loads(data, missing="stub", allow=["oldlib.nets:Net"])
-    assert isinstance(stub, Stub)
     assert stub.weights == [1, 2]
+    assert isinstance(stub, Stub)
     with pytest.raises(safepickle.NotAllowedError, match=r"oldlib\.nets:Net"):
         safepickle.loads(data, missing="stub", allow=[])
 

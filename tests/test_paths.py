@@ -69,6 +69,7 @@ class Hostile(Node):
 
 class Slotted:
     __slots__ = ("__weakref__", "held")
+    held: Any
 
 
 class List(list[Any]):

@@ -185,7 +185,7 @@ def test_unseekable_file_receives_nothing_before_success():
 
 def test_file_without_write_is_refused():
     with pytest.raises(TypeError, match="must have a 'write' attribute"):
-        safepickle.dump(1, object())
+        safepickle.dump(1, object())  # type: ignore[arg-type]
 
 
 class Buffered:
@@ -298,9 +298,9 @@ def test_registered_reducer_serves_a_class_and_its_subclasses():
     safepickle.register(Base, lambda obj: (str, (type(obj).__name__,)))
     assert safepickle.loads(safepickle.dumps([Base(), Derived()])) == ["Base", "Derived"]
     with pytest.raises(TypeError, match="takes a class and a reducer"):
-        safepickle.register(Base(), str)
+        safepickle.register(Base(), str)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="not callable"):
-        safepickle.register(Base, "reducer")
+        safepickle.register(Base, "reducer")  # type: ignore[arg-type]
 
 
 def test_reducer_registered_between_two_dumps_of_a_pickler_serves_the_second():

@@ -17,7 +17,7 @@ from safepickle.report.drawing.folding import Box, Folded, fold
 from safepickle.report.explanation import Explanation
 
 
-class Reference(weakref.ref):  # type: ignore[type-arg]
+class Reference(weakref.ref):
     """One object for each reference, where `weakref.ref` shares one among all that lead to the same referent."""
 
     __slots__ = ("__dict__",)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import nodes
 import safepickle
 from nodes import round_trip
 from safepickle.reducers.weak import look_behind
@@ -22,11 +23,9 @@ from safepickle.reducers.weak import look_behind
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
 
-class Node:
+class Node(nodes.Node):
     def __init__(self, name="node"):
-        self.name = name
-        self.children = []
-        self.parent = None
+        super().__init__(name, children=[], parent=None)
 
     def adopt(self, child):
         self.children.append(child)
@@ -61,16 +60,16 @@ class Singleton:
 SINGLETON = Singleton()
 
 
+deaths: list[Any] = []
+
+
 def on_death(reference):
-    on_death.seen.append(reference)
-
-
-on_death.seen = []
+    deaths.append(reference)
 
 
 @pytest.fixture(autouse=True)
 def _forget_deaths():
-    on_death.seen.clear()
+    deaths.clear()
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -114,7 +113,7 @@ def test_callback_travels_with_a_relinked_reference_and_fires():
     loaded = round_trip(pair)
     assert loaded[0].__callback__ is on_death
     loaded.pop()
-    assert on_death.seen == [loaded[0]]
+    assert deaths == [loaded[0]]
 
 
 def test_what_only_a_callback_holds_is_kept():
@@ -143,7 +142,8 @@ def test_one_warning_counts_by_type_and_names_the_ways_out():
     with pytest.warns(safepickle.WeakReferenceWarning, match="weak reference") as caught:
         safepickle.dumps(graph)
     (warning,) = caught
-    assert warning.message.counts == {"test_policies.Node": 2, "test_policies.CallableNode": 1}
+    message: Any = warning.message
+    assert message.counts == {"test_policies.Node": 2, "test_policies.CallableNode": 1}
     assert warning.filename == __file__
     for way_out in ("owner", 'weakrefs="strong"', 'weakrefs="tombstone"', 'weakrefs="strict"', "explain"):
         assert way_out in str(warning.message)
@@ -167,10 +167,10 @@ def test_strong_carries_a_copy_that_the_reference_owns(protocol):
     root = Node("root")
     child = root.adopt(Node("child"))
     loaded = round_trip(child, protocol, weakrefs="strong")
-    assert isinstance(loaded.parent, safepickle.StrongRef)
-    assert isinstance(loaded.parent, weakref.ref)
     assert loaded.parent().name == "root"
     assert loaded.parent().children[0] is loaded
+    assert isinstance(loaded.parent, safepickle.StrongRef)
+    assert isinstance(loaded.parent, weakref.ref)
     # It stays strong when it is pickled again, by any pickler.
     for again in (round_trip(loaded), pickle.loads(pickle.dumps(loaded))):
         assert again.parent().children[0] is again
@@ -241,12 +241,12 @@ def test_callable_policy_may_be_strict_and_must_answer_well():
     with pytest.raises(safepickle.WeakReferenceError, match="not in the pickle"):
         safepickle.dumps(reference, weakrefs=lambda referent: "strict")
     with pytest.raises(ValueError, match="returned an object of type NoneType"):
-        safepickle.dumps(reference, weakrefs=lambda referent: None)
+        safepickle.dumps(reference, weakrefs=lambda referent: None)  # type: ignore[arg-type, return-value]
 
 
 def test_unknown_policy_is_refused_before_anything_is_written():
     with pytest.raises(ValueError, match="weakrefs='weak' is not a weak-reference policy"):
-        safepickle.dumps(1, weakrefs="weak")
+        safepickle.dumps(1, weakrefs="weak")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("cls", [Node, CallableNode])
@@ -311,7 +311,7 @@ def test_proxy_keeps_its_callback():
     node = Node()
     loaded = round_trip([weakref.proxy(node, on_death), node])
     loaded.pop()
-    assert len(on_death.seen) == 1
+    assert len(deaths) == 1
 
 
 def test_proxy_to_a_class_is_relinked():
@@ -413,7 +413,7 @@ def test_weak_method_counts_once_where_its_class_travels_by_value():
 
 
 class TreeSet(set):
-    pass
+    label: str
 
 
 def test_set_whose_members_point_back_is_relinked():
@@ -430,7 +430,7 @@ def test_set_whose_members_point_back_is_relinked():
 
 
 def test_relinked_graph_loads_with_plain_pickle_and_no_safepickle(tmp_path):
-    root = logging.Filter("root")
+    root: Any = logging.Filter("root")
     root.child = logging.Filter("child")
     root.child.parent, root.child.proxy = weakref.ref(root), weakref.proxy(root)
     root.cache = weakref.WeakValueDictionary(root=root)

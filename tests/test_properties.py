@@ -51,7 +51,7 @@ def left_outside(plan: Plan, graph: Graph, held: set[int]) -> int:
     )
 
 
-def round_trip(graph: Graph, protocol: int, **options: Any) -> tuple[bytes, Any, list[str]]:
+def round_trip(graph: Graph, protocol: int, **options: Any) -> tuple[bytes, Any, list[Any]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         data = safepickle.dumps(graph.root, protocol, **{"finalizers": "rearm", **options})

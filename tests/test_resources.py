@@ -201,7 +201,7 @@ def test_closed_things_are_copied(tmp_path: Path) -> None:
         assert type(round_trip(owned.holder)) is Holder
     with tempfile.NamedTemporaryFile(dir=tmp_path) as file:
         pass
-    assert round_trip(file._closer).close_called  # type: ignore[attr-defined]
+    assert round_trip(file._closer).close_called
 
 
 def test_what_weak_references_lead_to_is_refused_as_well(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ class Greeter:
         return f"{greeting} {type(self).__name__}{mark}"
 
     hello = functools.partialmethod(greet, "hello", mark="!")
-    loudly = functools.partialmethod(hello, mark="!!")
+    loudly: functools.partialmethod[str] = functools.partialmethod(hello, mark="!!")
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -429,9 +429,9 @@ class Derived(Base):
 
 def test_super_objects_stay_bound_to_the_copy() -> None:
     restored = copy_of(Derived())
-    assert type(restored.parent) is super
     assert restored.parent.__self__ is restored
     assert restored.parent.name() == "base"
+    assert type(restored.parent) is super
     alone = copy_of(Derived().parent)
     assert alone.__self__.parent is alone
     assert copy_of(super(Derived)).__thisclass__ is Derived
@@ -712,7 +712,7 @@ OPAQUE = {
     "hash": hashlib.sha256,
     "database": lambda: sqlite3.connect(":memory:"),
     "poll": select.poll,
-    "capsule": lambda: datetime.datetime_CAPI,  # type: ignore[attr-defined]
+    "capsule": lambda: datetime.datetime_CAPI,
     "context": contextvars.Context,
     "generator": lambda: (item for item in "ab"),
 }

@@ -27,11 +27,8 @@ from nodes import Node
 from safepickle.rebuild import UnpicklableTombstone
 
 
-class Holder:
+class Holder(Node):
     """Holds whatever it is given."""
-
-    def __init__(self, **attributes: Any) -> None:
-        self.__dict__.update(attributes)
 
 
 class Refuses:
@@ -174,9 +171,9 @@ def test_a_tombstone_can_be_held_compared_copied_and_pickled_again() -> None:
     tombstone = restored["value"]
     assert len(restored) == 2
     assert len({tombstone, tombstone}) == 1
-    assert weakref.ref(tombstone)() is tombstone
     assert not hasattr(tombstone, "anything")
     assert "Refuses at $['value']" in repr(tombstone)
+    again: Any
     for again in (pickle.loads(pickle.dumps(tombstone)), copy.deepcopy(tombstone), copy.copy(tombstone)):
         assert (again.referent_type, again.path, again.cause) == (
             tombstone.referent_type,
@@ -187,6 +184,7 @@ def test_a_tombstone_can_be_held_compared_copied_and_pickled_again() -> None:
         tombstone.work()
     again = pickle.loads(pickle.dumps(caught.value))
     assert (str(again), again.path, again.cause) == (str(caught.value), caught.value.path, caught.value.cause)
+    assert weakref.ref(tombstone)() is tombstone
 
 
 def test_a_weak_reference_to_an_unpicklable_object_leads_to_its_tombstone() -> None:
@@ -266,6 +264,8 @@ class Careful:
 class Tracker(dict[str, Any]):
     """A dict with attributes."""
 
+    sock: Any
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
 
@@ -282,7 +282,7 @@ def test_a_setstate_that_fails_over_a_tombstone_costs_no_state() -> None:
 
 def test_items_of_an_object_with_a_tombstone_in_its_state_are_kept() -> None:
     tracker = Tracker(loss=0.5)
-    tracker.sock = Refuses()  # type: ignore[attr-defined]
+    tracker.sock = Refuses()
     restored, _ = save_partially(tracker)
     assert type(restored) is Tracker
     assert restored["loss"] == 0.5
@@ -362,7 +362,7 @@ def test_errors_that_are_not_about_an_object_are_raised(tmp_path: Path) -> None:
             raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        safepickle.dump([1], Full(), unpicklable="tombstone")  # type: ignore[arg-type]
+        safepickle.dump([1], Full(), unpicklable="tombstone")
     target = Holder()
     with pytest.raises(safepickle.WeakReferenceError, match="is not in the pickle"):
         safepickle.dumps([weakref.ref(target)], unpicklable="tombstone", weakrefs="strict")

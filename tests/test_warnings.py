@@ -177,7 +177,7 @@ def test_naming_asks_no_persistent_id_and_changes_no_byte(action):
     lost = Node()
     root = [Stored(), Node(lost=weakref.ref(lost)), Stored()]
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter(action)  # type: ignore[arg-type]
+        warnings.simplefilter(action)
         pickler = Storing(file := io.BytesIO())
         pickler.dump(root)
     assert pickler.asked == [id(root[0]), id(root[2])]

@@ -9,6 +9,7 @@ import io
 import itertools
 import pickle
 import weakref
+from typing import Any
 
 import pytest
 
@@ -58,6 +59,8 @@ def test_two_entries_that_hold_each_others_keys_are_left_out_together():
 
 def test_callback_is_kept_only_with_its_referent():
     class Payload:
+        data: bytes
+
         def __call__(self, reference):
             pass
 
@@ -70,11 +73,13 @@ def test_callback_is_kept_only_with_its_referent():
 class Team(weakref.WeakSet):
     """A weak set with a name, whose members point back at it."""
 
+    captain: Node
+
     def __init__(self, name):
         super().__init__()
         self.name = name
 
-    def __hash__(self):
+    def __hash__(self):  # type: ignore[override]
         return id(self)
 
 
@@ -90,6 +95,7 @@ class Registry(weakref.WeakValueDictionary):
 
 class Notes(weakref.WeakKeyDictionary):
     __slots__ = ("author",)
+    author: str
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -199,13 +205,15 @@ class NamedSlots:
 
 
 class NamedAtOnce(Named):
+    group: Any
+
     def __reduce__(self):
         return type(self), (self.name,), {"group": self.group}
 
 
 class Careless(Named):
     def __hash__(self):
-        return hash(self.nmae)
+        return hash(self.nmae)  # type: ignore[attr-defined]
 
 
 class HashesOnLoad:
@@ -253,7 +261,7 @@ def test_hash_that_fails_for_another_reason_gets_no_note():
 @pytest.mark.parametrize("kind", [weakref.WeakSet, weakref.WeakValueDictionary, weakref.WeakKeyDictionary])
 def test_container_under_strong_owns_what_would_die_and_lets_it_go(kind):
     owner = Node("owner")
-    container = kind([owner]) if kind is weakref.WeakSet else kind()
+    container: Any = kind([owner]) if kind is weakref.WeakSet else kind()
     if kind is weakref.WeakValueDictionary:
         container["key"] = owner
     elif kind is weakref.WeakKeyDictionary:
@@ -278,7 +286,7 @@ def test_strict_names_the_path_of_a_container():
     owner = Node()
     with pytest.raises(safepickle.WeakReferenceError, match="Node") as caught:
         safepickle.dumps({"cache": [weakref.WeakSet([owner])]}, weakrefs="strict")
-    assert caught.value.path.startswith("$['cache'][0]")
+    assert str(caught.value.path).startswith("$['cache'][0]")
 
 
 def test_container_that_changes_during_iteration_elsewhere_is_dumped():
@@ -296,7 +304,8 @@ def test_container_that_changes_during_iteration_elsewhere_is_dumped():
 class TreeSet(set):
     """A set whose members have a parent pointer to it."""
 
-    __hash__ = object.__hash__
+    label: str
+    __hash__ = object.__hash__  # type: ignore[assignment]
 
 
 class FrozenTree(frozenset):

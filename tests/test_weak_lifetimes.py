@@ -69,7 +69,8 @@ def test_finalizer_keeps_nothing_in_the_pickle(noted):
 def test_finalizer_that_was_rearmed_is_dead_on_the_next_copy(noted):
     node = Node()
     finalizer = weakref.finalize(node, note, 1)
-    for options in ({}, {"weakrefs": "strong"}):
+    each: list[dict[str, Any]] = [{}, {"weakrefs": "strong"}]
+    for options in each:
         copy, rearmed = round_trip((node if not options else None, finalizer), finalizers="rearm", **options)
         assert rearmed.alive
         again = round_trip((copy, rearmed))[1]
@@ -80,12 +81,13 @@ def test_finalizer_that_was_rearmed_is_dead_on_the_next_copy(noted):
 
 
 def test_finalizers_takes_one_of_two_words():
+    alive: Any = "alive"
     for call in (
-        lambda: safepickle.dumps(1, finalizers="alive"),
-        lambda: safepickle.dump(1, io.BytesIO(), finalizers="alive"),
-        lambda: safepickle.Pickler(io.BytesIO(), finalizers="alive"),
-        lambda: safepickle.backend(finalizers="alive"),
-        lambda: safepickle.explain(1, finalizers="alive"),
+        lambda: safepickle.dumps(1, finalizers=alive),
+        lambda: safepickle.dump(1, io.BytesIO(), finalizers=alive),
+        lambda: safepickle.Pickler(io.BytesIO(), finalizers=alive),
+        lambda: safepickle.backend(finalizers=alive),
+        lambda: safepickle.explain(1, finalizers=alive),
     ):
         with pytest.raises(ValueError, match="finalizers='alive' is not known: pass one of 'dead', 'rearm'"):
             call()
@@ -234,8 +236,8 @@ def test_finalizer_dead_outside_and_strong(noted):
     noted.clear()
     holder = round_trip([finalizer], weakrefs="strong", finalizers="rearm")
     gc.collect()
-    assert isinstance(holder[0], weakref.finalize)
     assert holder[0].peek()[0].name == "name"
+    assert isinstance(holder[0], weakref.finalize)
     holder.clear()
     gc.collect()
     assert noted == [((1,), {})]
@@ -370,9 +372,9 @@ def test_referent_that_dies_while_the_dump_runs_does_no_harm(place):
 
 
 def test_another_thread_may_drop_referents_and_change_containers_meanwhile():
-    members = weakref.WeakSet()
-    table = weakref.WeakKeyDictionary()
-    values = weakref.WeakValueDictionary()
+    members: Any = weakref.WeakSet()
+    table: Any = weakref.WeakKeyDictionary()
+    values: Any = weakref.WeakValueDictionary()
     nodes: list[Node] = []
     done = threading.Event()
 

@@ -6,6 +6,7 @@ import fractions
 import gc
 import pickle
 import weakref
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ class LabelledRef(weakref.ref):
         return super().__new__(cls, referent, callback)
 
     def __init__(self, referent, callback, label):
-        super().__init__(referent, callback)
+        super().__init__(referent, callback)  # type: ignore[call-arg]
         self.label = label
 
 
@@ -32,7 +33,9 @@ class ReducedRef(weakref.ref):
     """A reference that says itself how it is pickled."""
 
     def __reduce__(self):
-        return tuple, ((self().name, "reduced"),)
+        node = self()
+        assert node is not None
+        return tuple, ((node.name, "reduced"),)
 
 
 class StatefulRef(weakref.ref):
@@ -49,14 +52,16 @@ class AliveRef(weakref.ref):
 
     @property
     def name(self):
-        return self().name
+        node = self()
+        assert node is not None
+        return node.name
 
 
 class CountingRef(weakref.ref):
     """A reference that gives more than its referent, as ``ExtendedRef`` in the documentation of `weakref` does."""
 
     def __init__(self, referent, callback=None):
-        super().__init__(referent, callback)
+        super().__init__(referent, callback)  # type: ignore[call-arg]
         self.calls = 0
 
     def __call__(self):
@@ -109,19 +114,22 @@ def test_weak_method_that_gives_something_else_when_called_is_relinked_and_not_c
 class LabelledMethod(weakref.WeakMethod):
     """A weak method whose constructor takes other arguments, and that has a ``__dict__``."""
 
+    label: list[Any]
+
     def __new__(cls, owner, name):
         reference = super().__new__(cls, getattr(owner, name))
         reference.label = [name, reference]
         return reference
 
     def __init__(self, owner, name):
-        super().__init__(getattr(owner, name))
+        super().__init__(getattr(owner, name))  # type: ignore[call-arg]
 
 
 class SlottedMethod(weakref.WeakMethod):
     """A weak method with a slot, and the constructor of the standard library."""
 
     __slots__ = ("label",)
+    label: list[Any]
 
 
 def _labelled_methods(owner):
@@ -169,15 +177,15 @@ def test_reference_with_more_constructor_arguments_keeps_its_state(protocol):
     node = Node()
     node.reference = LabelledRef(node, None, "label")
     copy = round_trip(node, protocol)
-    assert type(copy.reference) is LabelledRef
     assert copy.reference() is copy
+    assert type(copy.reference) is LabelledRef
     assert copy.reference.label == "label"
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_reference_with_a_dict_keeps_it_though_it_leads_back_to_the_reference(protocol):
     node = Node()
-    reference = OpenRef(node)
+    reference: Any = OpenRef(node)
     reference.itself = [reference]
     copy, loaded = round_trip((node, reference), protocol)
     assert loaded() is copy
@@ -186,12 +194,12 @@ def test_reference_with_a_dict_keeps_it_though_it_leads_back_to_the_reference(pr
 
 def test_key_of_a_keyed_ref_may_lead_back_to_it():
     node, holder = Node(), Node()
-    holder.reference = weakref.KeyedRef(node, None, holder)
+    holder.reference = weakref.KeyedRef(node, None, holder)  # type: ignore[arg-type]
     node.holder = holder
     copy = round_trip(node)
-    assert type(copy.holder.reference) is weakref.KeyedRef
     assert copy.holder.reference() is copy
     assert copy.holder.reference.key is copy.holder
+    assert type(copy.holder.reference) is weakref.KeyedRef
 
 
 def test_own_reduce_and_own_getstate_are_honoured():
@@ -218,8 +226,8 @@ def test_strong_copy_of_a_subclass_keeps_class_and_state_and_owns():
     owner = Node("owner")
     holder = round_trip([LabelledRef(owner, None, "label")], weakrefs="strong")
     gc.collect()
-    assert type(holder[0]) is LabelledRef
     assert holder[0]().name == "owner"
+    assert type(holder[0]) is LabelledRef
     assert holder[0].label == "label"
     watcher = weakref.ref(holder[0]())
     holder.clear()
@@ -266,8 +274,8 @@ def test_weak_method_dead_outside_and_strong():
         assert copy() is None
     strong = round_trip(outside, weakrefs="strong")
     gc.collect()
-    assert isinstance(strong, weakref.WeakMethod)
     assert strong()() == "owner"
+    assert isinstance(strong, weakref.WeakMethod)
 
 
 def test_weak_method_of_an_imported_class_is_relinked():

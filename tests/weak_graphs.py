@@ -22,12 +22,19 @@ FINALIZED: list[str] = []
 class Plain:
     """A node of the commonest kind; also the inside of those that have no attributes."""
 
+    name: str
+    edges: list[Any]
+    weak: list[Any]
+
     def method(self) -> str:
         return self.name
 
 
 class Slotted:
     __slots__ = ("__weakref__", "edges", "name", "weak")
+    name: str
+    edges: list[Any]
+    weak: list[Any]
 
     def method(self) -> str:
         return self.name
@@ -36,7 +43,7 @@ class Slotted:
 class Listed(list):
     """A node that is a list: it holds its inside as an item."""
 
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # type: ignore[assignment]
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -46,14 +53,17 @@ class NamedRef(weakref.ref):
     """A reference with state of its own, in slots."""
 
     __slots__ = ("label",)
+    label: str
 
 
 class OpenRef(weakref.ref):
     """A reference with a ``__dict__``, as a subclass that says nothing of slots has."""
 
+    label: str
 
-def function_node(inside: Plain) -> Callable[..., Plain]:
-    def function(*_: Any) -> Plain:
+
+def function_node(inside: Any) -> Callable[..., Any]:
+    def function(*_: Any) -> Any:
         return inside
 
     return function
@@ -298,13 +308,9 @@ def make_weak(edge: WeakEdge, nodes: dict[int, Any]) -> Any:
         case "ref with node as callback":
             return weakref.ref(targets[0], hanging[0])
         case "keyed":
-            return weakref.KeyedRef(targets[0], None, name)
-        case "slots":
-            reference = NamedRef(targets[0])
-            reference.label = name
-            return reference
-        case "dict":
-            reference = OpenRef(targets[0])
+            return weakref.KeyedRef(targets[0], None, name)  # type: ignore[arg-type]
+        case "slots" | "dict":
+            reference = NamedRef(targets[0]) if edge.kind == "slots" else OpenRef(targets[0])
             reference.label = name
             return reference
         case "method":
@@ -411,7 +417,9 @@ def check_weak(edge: WeakEdge, weak: Any, plan: Plan, alive: Set[int]) -> list[t
             assert weak.alive == bool(there)
             if not there:
                 return []
-            referent, func, args, kwargs = weak.peek()
+            peeked = weak.peek()
+            assert peeked is not None
+            referent, func, args, kwargs = peeked
             assert (func, args, kwargs) == (note, (f"label-{edge.targets[0]}",), {})
             assert not weak.atexit
             return [(edge.targets[0], referent)]
