@@ -161,8 +161,8 @@ def loads_arrays() -> Calls:
 def dumps_arrays_out_of_band() -> Calls:
     payload = arrays()
     return {
-        "safepickle": lambda: safepickle.dumps(payload, buffer_callback=[].append),
-        "pickle": lambda: pickle.dumps(payload, 5, buffer_callback=[].append),
+        "safepickle": lambda: safepickle.dumps(payload, buffer_callback=list[Any]().append),
+        "pickle": lambda: pickle.dumps(payload, 5, buffer_callback=list[Any]().append),
     }
 
 

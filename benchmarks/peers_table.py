@@ -47,8 +47,9 @@ class CallableNode(Node):
         return self.name
 
 
-class LabelledRef(weakref.ref):  # type: ignore[type-arg]
+class LabelledRef(weakref.ref):
     __slots__ = ("label",)
+    label: str
 
 
 def ignore(*_: Any) -> None:

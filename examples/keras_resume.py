@@ -49,7 +49,7 @@ class Shift(keras.layers.Layer):
 
     def __init__(self, table: Table) -> None:
         super().__init__()
-        self.table_ref = weakref.ref(table)
+        self.table_ref: Any = weakref.ref(table)
 
     def call(self, inputs: Any) -> Any:
         return inputs - keras.ops.convert_to_tensor(self.table_ref().values.mean(axis=0))
@@ -60,7 +60,7 @@ class Block(keras.layers.Layer):
 
     def __init__(self, parent: keras.Model) -> None:
         super().__init__()
-        self.parent_ref = weakref.ref(parent)
+        self.parent_ref: Any = weakref.ref(parent)
         self.dense = keras.layers.Dense(16, activation="tanh")
         self.dropout = keras.layers.Dropout(0.3, seed=1)
 

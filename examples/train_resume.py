@@ -14,6 +14,7 @@ import sys
 import tempfile
 import weakref
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,7 +34,7 @@ class Block(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
         self.dropout = nn.Dropout(0.1)
-        self.parent = weakref.ref(model)
+        self.parent: Any = weakref.ref(model)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.parent().residual_scale * self.dropout(self.net(x))
@@ -44,7 +45,7 @@ class TiedHead(nn.Module):
 
     def __init__(self, embedding: nn.Embedding) -> None:
         super().__init__()
-        self.weight_ref = weakref.ref(embedding.weight)
+        self.weight_ref: Any = weakref.ref(embedding.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x @ self.weight_ref().T
