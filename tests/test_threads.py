@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +19,7 @@ from typing import Any
 import pytest
 
 import safepickle
+from safepickle.cpython import cached_property
 
 THREADS = 8
 
@@ -218,33 +221,77 @@ def test_a_child_forked_in_the_middle_of_a_dump_leaves_its_parents_file_alone(
     assert forks.child_fails is child_fails
 
 
+def ends_well(child: int) -> bool:
+    """Wait for a forked child, which hangs if it waits for a thread that it does not have."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status == 0
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
+
+
 @needs_fork
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_child_forked_while_other_threads_dump_can_dump_and_load() -> None:
+@pytest.mark.parametrize(
+    "copy",
+    [lambda obj: safepickle.loads(safepickle.dumps(obj)), safepickle.deepcopy],
+    ids=["dumps and loads", "deepcopy"],
+)
+def test_a_child_forked_while_other_threads_copy_can_copy(copy: Callable[[Any], Any]) -> None:
     root = tree()
     stop = threading.Event()
 
-    def dump_for_ever() -> None:
+    def copy_for_ever() -> None:
         while not stop.is_set():
-            safepickle.dumps([weakref.ref(root), root])
+            copy([weakref.ref(root), root])
 
-    threads = [threading.Thread(target=dump_for_ever) for _ in range(2)]
+    threads = [threading.Thread(target=copy_for_ever) for _ in range(2)]
     for thread in threads:
         thread.start()
     try:
-        for _ in range(10):
+        for _ in range(30):
             child = os.fork()
             if child == 0:
                 try:
-                    assert_whole(safepickle.loads(safepickle.dumps([weakref.ref(root), root]))[1])
+                    assert_whole(copy([weakref.ref(root), root])[1])
                 except BaseException:
                     os._exit(1)
                 os._exit(0)
-            assert os.waitpid(child, 0)[1] == 0
+            assert ends_well(child)
     finally:
         stop.set()
         for thread in threads:
             thread.join()
+
+
+def test_one_thread_waits_for_no_property_of_another() -> None:
+    """CPython 3.11 holds one lock while it computes a `functools.cached_property` of any instance of a class."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow:
+        @cached_property
+        def value(self) -> int:
+            if threading.current_thread() is other:
+                begun.set()
+                go_on.wait(60)
+            return 1
+
+    other = threading.Thread(target=lambda: Slow().value)
+    other.start()
+    assert begun.wait(60)
+    mine = Slow()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(lambda: mine.value)
+        try:
+            assert asked.result(30) == 1
+        finally:
+            go_on.set()
+    assert vars(mine) == {"value": 1}
+    other.join()
 
 
 @pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this interpreter has a GIL")

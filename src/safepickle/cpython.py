@@ -11,11 +11,12 @@ import itertools
 import sys
 import types
 import weakref
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 __all__ = [
     "FROZENDICT",
     "annotate_of_undefined",
+    "cached_property",
     "class_of_descriptor",
     "count_notes_of_pickle",
     "drop_notes_of_pickle",
@@ -27,6 +28,29 @@ __all__ = [
 
 FROZENDICT: Final[type | None] = getattr(builtins, "frozendict", None)
 """`frozendict`, which is a builtin from 3.15 on."""
+
+if TYPE_CHECKING or sys.version_info >= (3, 12):
+    from functools import cached_property
+else:
+
+    class cached_property:
+        """`functools.cached_property` without the lock that it takes in 3.11.
+
+        One lock serves all instances of a class there. A process that is forked while another thread holds it would
+        wait for it for ever.
+        """
+
+        def __init__(self, make):
+            self._make = make
+
+        def __set_name__(self, owner, name):
+            self._name = name
+
+        def __get__(self, instance, owner=None):
+            if instance is None:
+                return self
+            value = vars(instance)[self._name] = self._make(instance)
+            return value
 
 
 def items_of_simple_queue(queue: Any) -> list[Any]:

@@ -12,6 +12,7 @@ Source:
 from __future__ import annotations
 
 import copy
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, MutableMapping
@@ -34,9 +35,9 @@ interceptor: Final[ContextVar[Interceptor | None]] = ContextVar("safepickle_deep
 def install() -> None:
     """Let the interceptor of each context be asked, until `uninstall` is called as often as this."""
     with _Installed.lock:
-        _Installed.times += 1
-        if _Installed.times == 1:
+        if _Installed.times == 0:
             _module._deepcopy_dispatch = _Front(_module._deepcopy_dispatch)
+        _Installed.times += 1
 
 
 def uninstall() -> None:
@@ -52,6 +53,15 @@ def uninstall() -> None:
 class _Installed:
     lock = threading.Lock()
     times = 0
+
+    @classmethod
+    def after_fork(cls) -> None:
+        """Take a new lock: a thread that the child does not have may hold the old one."""
+        cls.lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Installed.after_fork)
 
 
 class _Front(MutableMapping[type, Any]):

@@ -20,6 +20,7 @@ Source:
 from __future__ import annotations
 
 import copy
+import os
 import sys
 import threading
 import types
@@ -63,8 +64,14 @@ class _ReferencesAreAskedFor:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._after_fork()
         self._entered = 0
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
+
+    def _after_fork(self) -> None:
+        """Take a new lock: a thread that the child does not have may hold the old one."""
+        self._lock = threading.Lock()
 
     def __enter__(self) -> None:
         with self._lock:

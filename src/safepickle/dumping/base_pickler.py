@@ -19,6 +19,7 @@ import cloudpickle
 
 from safepickle import rebuild, speedups
 from safepickle.callers import is_ignored, warn
+from safepickle.cpython import cached_property
 from safepickle.dumping.buffers import BufferCallback, BufferRelay
 from safepickle.dumping.overriding import wrap_override
 from safepickle.errors import WeakReferenceWarning
@@ -123,7 +124,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._chosen_dispatch_table = table
         _C_DISPATCH_TABLE.__set__(self, table)
 
-    @functools.cached_property
+    @cached_property
     def globals_ref(self) -> dict[int, Any]:
         """The namespaces of functions that are pickled by value, for cloudpickle."""
         return {}

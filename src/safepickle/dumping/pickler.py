@@ -6,12 +6,12 @@ imported only then.
 
 from __future__ import annotations
 
-import functools
 import io
 import operator
 import pickle
 from typing import Any
 
+from safepickle.cpython import cached_property
 from safepickle.dumping.base_pickler import BasePickler
 from safepickle.dumping.buffers import BufferCallback, BufferRelay
 from safepickle.errors import NestingError
@@ -117,7 +117,7 @@ class _BytesPickler(Pickler):
     _dump = None
     _is_shared = False
 
-    @functools.cached_property
+    @cached_property
     def _output(self) -> OwnBytes:
         return OwnBytes(self._file)
 
