@@ -11,6 +11,7 @@ import re
 import traceback
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,6 +29,7 @@ from safepickle.guard.source import source_of_bytes
 from safepickle.guard.torch_loading import load_storage
 from safepickle.guard.verified import load_verified
 from safepickle.options import LoadOptions
+from safepickle.report.inspection import Inspection
 
 ALLOW = (
     *(allowed.Victim, allowed.Slotted, allowed.Stateful, allowed.Chained, allowed.Color, allowed.Pair),
@@ -40,7 +42,8 @@ _SPARSE = b"_rebuild_sparse"
 
 _SCRATCH = Path("/dev/shm" if os.path.isdir("/dev/shm") else "/tmp") / f"safepickle-fuzz-{os.getpid()}.pt"
 
-Outcome = tuple[Any, BaseException | None]
+Refusal = NotAllowedError | DamagedPickleError | LoadLimitError | ChecksumError
+Outcome = tuple[Any, Refusal | None]
 
 
 def import_listed() -> None:
@@ -56,7 +59,8 @@ def outcome(step: str, data: bytes, load: Callable[[], Any]) -> Outcome:
     Raises:
         Finding: It raised anything else, cost too much, or had an effect.
     """
-    result, refused = None, None
+    result: Any = None
+    refused: Refusal | None = None
     with watched(step, data):
         try:
             result = load()
@@ -81,7 +85,7 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__} in {where}"
 
 
-def verdict(data: bytes) -> safepickle.Inspection:
+def verdict(data: bytes) -> Inspection:
     """Return what `inspect` says, also as text and as data."""
     with watched("inspect", data):
         try:
@@ -93,7 +97,7 @@ def verdict(data: bytes) -> safepickle.Inspection:
     return found
 
 
-def hold_agreement(step: str, loaded: Outcome, found: safepickle.Inspection) -> None:
+def hold_agreement(step: str, loaded: Outcome, found: Inspection) -> None:
     """Hold the verdict of `inspect` against the load, where both judge the same."""
     error = loaded[1]
     if (error is None) == (found.verdict == "safe"):
@@ -163,7 +167,7 @@ def agreement(data: bytes) -> None:
     if isinstance(loaded[1], ChecksumError):
         return  # it is held against a stream only where that is asked for
     for step, source in (("a file", io.BytesIO(data)), ("a stream", io.BufferedReader(_Trickle(data), 16))):
-        again = outcome(step, data, lambda source=source: safepickle.load(source, allow=()))
+        again = outcome(step, data, partial(safepickle.load, source, allow=()))
         if (again[1] is None) != (loaded[1] is None):
             raise Finding("disagreement", f"{step}: {_said(again)} / bytes: {_said(loaded)}")
     if loaded[1] is not None:

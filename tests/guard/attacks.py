@@ -51,8 +51,12 @@ def _calls(dotted: str, arguments: Callable[[str], tuple[Any, ...]]) -> Callable
     return _rooted(lambda marker: call(name(module, attribute), *arguments(marker)))
 
 
+def _marker_and(*rest: Any) -> Callable[[str], tuple[Any, ...]]:
+    return lambda marker: (marker, *rest)
+
+
 def _direct() -> Iterator[Attack]:
-    simple = {
+    simple: dict[str, tuple[Any, ...]] = {
         "os.mkdir": (), "os.makedirs": (), "posix.mkdir": (), "os.mkfifo": (), "posix.mkfifo": (), "os.mknod": (),
         "mailbox.Maildir": (), "mailbox.MH": (), "sqlite3.connect": (), "logging.FileHandler": (),
         "builtins.open": ("w",), "io.open": ("w",), "_io.open": ("w",), "_pyio.open": ("w",), "io.FileIO": ("w",),
@@ -62,7 +66,7 @@ def _direct() -> Iterator[Attack]:
         "os.open": (os.O_CREAT | os.O_WRONLY,), "posix.open": (os.O_CREAT | os.O_WRONLY,),
     }  # fmt: skip
     for dotted, rest in simple.items():
-        yield Attack("direct calls", dotted, _calls(dotted, lambda m, rest=rest: (m, *rest)))
+        yield Attack("direct calls", dotted, _calls(dotted, _marker_and(*rest)))
     for dotted in ("builtins.eval", "builtins.exec", "timeit.timeit", "cProfile.run"):
         yield Attack("direct calls", dotted, _calls(dotted, lambda m: (_code(m),)))
     for dotted in ("os.system", "posix.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"):

@@ -20,7 +20,7 @@ import safepickle
 from guard.targets import Color, Pair, PlainDict, PlainList, Reference, Slotted, Stateful, Victim, make_table
 
 
-def _victim(**attributes: Any) -> Victim:
+def _victim(**attributes: Any) -> Any:
     victim = Victim()
     victim.__dict__.update(attributes)
     return victim
@@ -106,7 +106,7 @@ BUILT_IN: dict[str, Any] = {
     "numpy arrays": [
         np.arange(5), np.ones((2, 3), order="F"), np.zeros((0, 3)), np.array(5.0), np.arange(20_000.0), np.array([True]),
         np.array(["abc", "d"]), np.array([b"ab"]), np.array([1 + 2j]), np.array(["2020-01-01"], dtype="M8[D]"),
-        np.array([5], dtype="m8[ns]"), np.arange(6, dtype=">i4").reshape(2, 3), np.arange(10)[::2], np.float16([1.5]),
+        np.array([5], dtype="m8[ns]"), np.arange(6, dtype=">i4").reshape(2, 3), np.arange(10)[::2], np.array([1.5], "f2"),
     ],
     "numpy object arrays": np.array(["a", None, {"b": 1}], dtype=object),
     "numpy records": np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]),

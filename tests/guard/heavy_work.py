@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import struct
-import sys
 import time
 from collections.abc import Callable
 
@@ -256,4 +255,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -37,7 +37,7 @@ class Victim:
 class Filling(list):
     """A list with an extend of its own, which pickle calls."""
 
-    def extend(self, paths: list[str]) -> None:
+    def extend(self, paths: Any) -> None:
         os.mkdir(paths[0])
 
 
@@ -62,6 +62,8 @@ class Number(int):
 
 class Slotted:
     __slots__ = ("a", "b")
+    a: Any
+    b: Any
 
 
 class Stateful:

@@ -8,6 +8,7 @@ import os
 import pickle
 import threading
 import weakref
+from typing import Any
 
 import cloudpickle
 import pytest
@@ -29,7 +30,7 @@ NEVER = [
 
 
 @pytest.mark.parametrize(("item", "reason"), NEVER, ids=lambda item: getattr(item, "__qualname__", str(item)))
-def test_name_that_can_never_be_allowed_is_refused_with_the_reason(item: object, reason: str):
+def test_name_that_can_never_be_allowed_is_refused_with_the_reason(item: Any, reason: str):
     with pytest.raises(ValueError, match=rf"allow= cannot hold .*{reason}"):
         safepickle.loads(b"N.", allow=[item])
 
@@ -37,13 +38,13 @@ def test_name_that_can_never_be_allowed_is_refused_with_the_reason(item: object,
 @pytest.mark.parametrize(
     "item", [3, object(), Victim(), Victim.create, "guard.targets", "guard.targets:", ":x", "a:b c"]
 )
-def test_item_of_another_kind_is_refused(item: object):
+def test_item_of_another_kind_is_refused(item: Any):
     with pytest.raises(TypeError, match="allow= takes"):
         safepickle.loads(b"N.", allow=[item])
 
 
 @pytest.mark.parametrize("allow", ["guard.targets:Victim", Victim, 3])
-def test_list_has_to_be_a_collection(allow: object):
+def test_list_has_to_be_a_collection(allow: Any):
     with pytest.raises(TypeError, match="allow= takes a collection"):
         safepickle.loads(b"N.", allow=allow)
 

@@ -110,6 +110,7 @@ def test_load_calls_no_method_of_an_allowed_class_beside_those_that_the_page_nam
         if module.startswith("torch"):
             continue
         called = stack_name(module, attribute)
+        arguments: tuple[Any, ...]
         for arguments in (
             (instance,), (instance, instance), (instance, 1), (1, instance), (b"x", instance), ("f8", instance, instance),
             ([instance],), ([(instance, instance)],), ({"a": instance},), (instance, [], {}), (1, instance, 1, b"", instance),

@@ -12,6 +12,7 @@ import pytest
 import safepickle
 from guard.benign import ALLOWED, BUILT_IN
 from guard.comparing import image
+from guard.streams import Stream
 from guard.targets import Victim, make_table
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
@@ -55,11 +56,6 @@ def test_safepickle_writes_what_a_guarded_load_takes(title: str):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("title", ["bytes", "text", "many integers", "numpy arrays", "containers"])
 def test_every_source_gives_the_same_and_stops_behind_the_pickle(title: str, protocol: int, tmp_path: Path):
-    class Stream:
-        def __init__(self, data: bytes) -> None:
-            file = io.BytesIO(data)
-            self.read, self.readline = file.read, file.readline
-
     data = pickle.dumps(BUILT_IN[title], protocol)
     path = tmp_path / "two.pkl"
     path.write_bytes(data + b"rest")

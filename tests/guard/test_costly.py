@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import pickle
 import subprocess
@@ -13,6 +12,7 @@ import pytest
 
 import safepickle
 from guard.costly import COSTLY, DAMAGED
+from guard.streams import Stream
 from guard.targets import Alike, Chained, Pair, Victim
 
 CHILD = """
@@ -59,11 +59,6 @@ def test_damaged_input_is_an_error(title: str):
 
 @pytest.mark.parametrize("title", DAMAGED)
 def test_damaged_input_from_a_stream_is_an_error(title: str):
-    class Stream:
-        def __init__(self, data: bytes) -> None:
-            file = io.BytesIO(data)
-            self.read, self.readline = file.read, file.readline
-
     with pytest.raises(safepickle.GuardedLoadError, match=r"damaged|not allowed"):
         safepickle.load(Stream(DAMAGED[title]), allow=("guard.targets:Gone",), checksum="ignore")
 

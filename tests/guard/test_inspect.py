@@ -12,6 +12,7 @@ import subprocess
 import sys
 import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,9 @@ def test_arrays_and_sizes_are_listed():
 
 
 def test_what_is_not_listed_counts_in_the_sizes_of_what_is():
-    values = [[] for _ in range(300)] + ["x" * 10 for _ in range(300)] + [[{}, b"abc", [b"de"]] for _ in range(300)]
+    values: list[Any] = (
+        [[] for _ in range(300)] + ["x" * 10 for _ in range(300)] + [[{}, b"abc", [b"de"]] for _ in range(300)]
+    )
     found = safepickle.inspect(pickle.dumps(values))
     assert (found.tree[0].entries, found.tree[0].nbytes) == (900, 300 * 15)
     assert (len(found.tree), found.complete) == (200, True)
@@ -128,7 +131,7 @@ def test_empty_lists_are_counted_where_the_file_names_their_type():
 
 
 def test_buffers_out_of_band_are_counted():
-    buffers = []
+    buffers: list[Any] = []
     data = pickle.dumps([np.arange(1000.0)] * 2, protocol=5, buffer_callback=buffers.append)
     assert safepickle.inspect(data).buffers == len(buffers) == 1
 
@@ -308,7 +311,7 @@ def test_paths_are_those_that_explain_prints_and_a_person_can_type():
 @pytest.mark.parametrize("kind", ["WeakSet", "WeakKeyDictionary", "WeakValueDictionary"])
 def test_weak_containers_show_their_entries_and_no_internals(kind):
     member = Victim()
-    container = weakref.WeakSet([member]) if kind == "WeakSet" else getattr(weakref, kind)()
+    container: Any = weakref.WeakSet([member]) if kind == "WeakSet" else getattr(weakref, kind)()
     if kind == "WeakKeyDictionary":
         container[member] = "value"
     elif kind == "WeakValueDictionary":

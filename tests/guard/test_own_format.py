@@ -171,7 +171,7 @@ SAMPLES: dict[str, tuple[Any, dict[str, Any]]] = {
     "recipe": (lambda: weakref.ref(golden_cases.held(safepickle.Recomputed(Node, "built")).value), {}),
     "dead finalizer": (lambda: weakref.finalize(Node("gone"), print), {}),
 }
-SAMPLES_ALLOW = [Node, make_table, golden_cases.ConstructedReference]
+SAMPLES_ALLOW: list[Any] = [Node, make_table, golden_cases.ConstructedReference]
 
 
 @pytest.mark.parametrize("title", SAMPLES)
@@ -330,7 +330,8 @@ class TestWeak:
     def test_keyed_reference_without_a_callback_loads(self) -> None:
         owner = [Node("kept")]
         reference, owner = safepickle.loads(
-            safepickle.dumps([weakref.KeyedRef(owner[0], None, "key"), owner]), allow=[Node]
+            safepickle.dumps([weakref.KeyedRef(owner[0], None, "key"), owner]),  # type: ignore[arg-type]
+            allow=[Node],
         )
         assert (reference.key, reference()) == ("key", owner[0])
 
@@ -344,7 +345,7 @@ class TestWeak:
 
     @pytest.mark.parametrize("name", ["_remove", "data", "_iterating"])
     def test_weak_container_keeps_its_workings(self, name: str) -> None:
-        state = ({name: make_table}, [], ())
+        state: tuple[Any, ...] = ({name: make_table}, [], ())
         for cls in (weakref.WeakSet, weakref.WeakValueDictionary, weakref.WeakKeyDictionary):
             call = Call(rebuild.rebuild_weak_container, cls, state=state, setter=rebuild.rebuild_weak_entries)
             with pytest.raises(safepickle.NotAllowedError, match="what the weak container works with"):

@@ -75,7 +75,7 @@ class Mixed:
 
 class WithNew(Plain):
     def __new__(cls) -> WithNew:
-        made = super().__new__(cls)
+        made: Any = super().__new__(cls)
         made.made = True
         return made
 
@@ -144,8 +144,10 @@ class Group(weakref.WeakSet):
 
 
 PLAIN = (Plain, Derived, Frozen, Mixed, Derived.Inner)
-OTHERS = (WithNew, WithState, WithGetattr, WithGetattribute, WithDel, WithDict, WithMeta, Abstract, Slotted, Color)
-OTHERS += (Pair, Table, Failure, Group)
+OTHERS = (
+    *(WithNew, WithState, WithGetattr, WithGetattribute, WithDel, WithDict, WithMeta, Abstract, Slotted, Color),
+    *(Pair, Table, Failure, Group),
+)
 ALLOW = (*PLAIN, *OTHERS)
 
 
@@ -184,7 +186,7 @@ def hold(data: bytes) -> bool:
     return found is not None
 
 
-def instance(cls: type, attributes: dict[str, Any]) -> Any:
+def instance(cls: Any, attributes: dict[str, Any]) -> Any:
     made = cls.__new__(cls)
     made.__dict__.update(attributes)
     return made
@@ -206,7 +208,7 @@ def random_graph(choose: random.Random, protocol: int = 5) -> Any:
     """Return plain data, instances that hold one another, and weak references to some, as a protocol has opcodes for."""
     parts: list[Any] = [None, True, 0, -1, 255, 1 << 16, -1 << 31, 1 << 40, 1 << 70, 0.0, 1.5, float("nan")]
     parts += ["", "a", "name", "ä€😀", "x" * 300]
-    keys = ["", "a", "name", "ä€", None, True, 5, -7, 1 << 40]
+    keys: list[Any] = ["", "a", "name", "ä€", None, True, 5, -7, 1 << 40]
     if protocol >= 3:
         parts += [b"", b"abc", b"y" * 300]
         keys += [b"", b"key"]
@@ -226,8 +228,8 @@ def random_graph(choose: random.Random, protocol: int = 5) -> Any:
         ]
         if protocol >= 4:
             kinds += [
-                lambda some, kind=kind: kind(choose.sample(keys, min(len(some), len(keys))))
-                for kind in (set, frozenset)
+                lambda some: set(choose.sample(keys, min(len(some), len(keys)))),
+                lambda some: frozenset(choose.sample(keys, min(len(some), len(keys)))),
             ]
         parts.append(choose.choice(kinds)(some))
         if type(parts[-1]) in PLAIN and type(parts[-1]) is not Mixed and choose.random() < 0.6:
@@ -462,15 +464,19 @@ def test_costly_pickles_cost_no_less(title):
 
 def sources(data: bytes, folder: Path) -> Iterator[tuple[str, Any, Callable[[], int]]]:
     """Yield open files of some bytes, each with its name and with what tells how far it was read."""
+
+    def position_in(file: Any) -> Callable[[], int]:
+        return lambda: file.tell() - 5
+
     file = io.BytesIO(b"front" + data)
     file.seek(5)
-    yield "memory", file, lambda: file.tell() - 5
+    yield "memory", file, position_in(file)
     path = folder / "file"
     path.write_bytes(b"front" + data)
     for buffering in (0, -1):
         with path.open("rb", buffering) as opened:
             opened.seek(5)
-            yield f"a file, buffering {buffering}", opened, lambda opened=opened: opened.tell() - 5
+            yield f"a file, buffering {buffering}", opened, position_in(opened)
 
 
 @pytest.mark.parametrize("count", [1, 20, 5000, 20_000])
@@ -610,7 +616,7 @@ def test_names_of_python_2_become_those_of_python_3(watched):
 
 
 def test_what_safepickle_writes_for_parents_goes_to_the_core(watched):
-    parent, child = Plain(), Plain()
+    parent, child = instance(Plain, {}), instance(Plain, {})
     parent.children, child.parent = [child], weakref.ref(parent)
     loaded = safepickle.loads(safepickle.dumps(parent), allow=[Plain])
     assert loaded.children[0].parent() is loaded
@@ -654,7 +660,7 @@ def test_a_module_that_cannot_be_imported_is_named(tmp_path, monkeypatch):
     (tmp_path / "broken_module.py").write_text("raise KeyError('broken')", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     data = b"\x80\x04" + new(stack_name("broken_module", "Thing")) + b"."
-    errors = []
+    errors: list[str] = []
     for load in (lambda: safepickle.loads(data, allow=["broken_module:Thing"]),) * 2:
         with pytest.raises(safepickle.DamagedPickleError, match="broken_module:Thing: KeyError") as caught:
             by_machine(load) if errors else load()
