@@ -69,6 +69,11 @@ def build(obj: Raw, state: Any) -> Raw:
     return Raw(obj + value(state) + b"b")
 
 
+def get(index: int) -> Raw:
+    """Push what was remembered."""
+    return Raw(b"j" + struct.pack("<I", index))
+
+
 def pickled(root: Any, protocol: bytes = PROTO4) -> bytes:
     """A whole pickle of one value."""
     return protocol + value(root) + STOP

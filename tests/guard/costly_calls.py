@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from guard.assembler import PROTO4, STOP, Raw, build, call, name, pickled, text, value
+from guard.assembler import PROTO4, STOP, Raw, build, call, get, name, pickled, text, value
 
 MEGABYTE = 1 << 20
 RECONSTRUCTED = call(name("numpy._core.multiarray", "_reconstruct"), name("numpy", "ndarray"), (0,), b"b")
@@ -16,11 +16,6 @@ NAMESPACE = call(name("types", "SimpleNamespace"))
 def put(index: int) -> Raw:
     """Remember the top of the stack."""
     return Raw(b"r" + struct.pack("<I", index))
-
-
-def get(index: int) -> Raw:
-    """Push what was remembered."""
-    return Raw(b"j" + struct.pack("<I", index))
 
 
 def number(size: int, byte: int = 1) -> Raw:

@@ -10,7 +10,7 @@ import struct
 import time
 from collections.abc import Callable
 
-from guard.assembler import PROTO4, STOP, Raw, name, text, value
+from guard.assembler import PROTO4, STOP, Raw, get, name, text, value
 from guard.targets import ALLOWED_BY_THE_HEAVY
 
 MODULUS = 2**61 - 1
@@ -20,10 +20,6 @@ MODULE_MEMBERS = ("_modules", "_parameters", "_buffers")
 def put(index: int) -> bytes:
     """Remember what was pushed, and drop it."""
     return b"r" + struct.pack("<I", index) + b"0"
-
-
-def get(index: int) -> bytes:
-    return b"j" + struct.pack("<I", index)
 
 
 def long_text(length: int, letter: bytes = b"k") -> bytes:

@@ -68,7 +68,9 @@ def test_damaged_input_has_a_verdict(title: str):
     verdict = safepickle.inspect(DAMAGED[title]).verdict
     if title == "a name that is gone":
         assert verdict == "needs_allow"
-    elif title != "buffers that nobody gave":
+    elif title == "buffers that nobody gave":
+        assert verdict == "safe"
+    else:
         assert verdict in ("damaged", "refused", "not_a_pickle")
 
 

@@ -101,7 +101,7 @@ class WithDel(Plain):
 
 
 class WithDict(Plain):
-    __dict__ = property(lambda self: {})  # type: ignore[assignment]
+    __dict__ = property(lambda self: {})
 
 
 class Meta(type):
@@ -440,10 +440,13 @@ def test_keys_that_come_again_and_again(key, other):
     """The machine counts the equal ones of most mixtures."""
     for count in (3, EQUAL_HASHES, EQUAL_HASHES + 2, 2 * EQUAL_HASHES):
         pairs = (key + b"N") * count
-        hold(b"\x80\x04}(" + (other + b"N" if other else b"") + pairs + b"u.")
-        hold(b"\x80\x04" + other + b"}(" + pairs + b"u\x86.")
-        hold(b"\x80\x04\x8f(" + other + key * count + b"\x90.")
-        hold(b"\x80\x04(" + other + key * count + b"\x91.")
+        mixed = [
+            hold(b"\x80\x04}(" + (other + b"N" if other else b"") + pairs + b"u."),
+            hold(b"\x80\x04\x8f(" + other + key * count + b"\x90."),
+            hold(b"\x80\x04(" + other + key * count + b"\x91."),
+        ]
+        assert mixed == [len(other) < 9] * 3 or count > 3
+        assert hold(b"\x80\x04" + (other or b"N") + b"}(" + pairs + b"u\x86.") or count > EQUAL_HASHES
 
 
 def test_work_is_bounded_as_by_the_machine():
@@ -458,8 +461,8 @@ def test_work_is_bounded_as_by_the_machine():
 
 
 @pytest.mark.parametrize("title", COSTLY)
-def test_costly_pickles_cost_no_less(title):
-    hold(COSTLY[title]())
+def test_costly_pickles_are_not_granted(title):
+    assert not hold(COSTLY[title]())
 
 
 def sources(data: bytes, folder: Path) -> Iterator[tuple[str, Any, Callable[[], int]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
-import torch
 
 import safepickle
+from averaged import Averaged
 from engine_objects import Node, fail_on_a_generator, fail_with_a_path, is_whole, tells_where, there_and_back, tree
 from safepickle.integrations.ray import register, setup_hook
 
@@ -22,18 +21,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
-
-
-class Averaged(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(2, 2)
-        self.layer.parent = weakref.ref(self)
-        self.average = {weakref.ref(each): each.detach().clone() for each in self.parameters()}
-
-    def is_whole(self) -> bool:
-        owned = {id(each) for each in self.parameters()}
-        return self.layer.parent() is self and {id(each()) for each in self.average} == owned
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,7 +63,7 @@ def test_model_with_ema_goes_there_and_back() -> None:
 
 
 def test_objects_are_put_once_with_their_arrays_in_the_store() -> None:
-    root = tree()
+    root: Any = tree()
     root.array = np.arange(100_000)
     copied = ray.get(ray.put(root))
     assert is_whole(copied)
@@ -86,7 +73,7 @@ def test_objects_are_put_once_with_their_arrays_in_the_store() -> None:
 
 
 def test_object_references_inside_are_rays() -> None:
-    root = tree()
+    root: Any = tree()
     root.held = ray.put("held")
     assert run(lambda node: ray.get(node.held), root) == "held"
 
@@ -94,9 +81,14 @@ def test_object_references_inside_are_rays() -> None:
 def test_an_error_with_a_path_comes_back_whole() -> None:
     with pytest.raises(safepickle.WeakReferenceError, match="cannot pickle the weak reference") as caught:
         run(fail_with_a_path)
-    cause = caught.value.cause
+    cause = cause_of(caught)
     assert type(cause) is safepickle.WeakReferenceError
     assert (cause.referent_type, cause.reason) == ("engine_objects.Node", "outside")
     with pytest.raises(TypeError, match="cannot pickle 'generator' object") as failed:
         run(fail_on_a_generator)
-    assert tells_where(failed.value.cause)
+    assert tells_where(cause_of(failed))
+
+
+def cause_of(caught: pytest.ExceptionInfo[Any]) -> Any:
+    """Return the error in the worker, which ray wraps."""
+    return caught.value.cause

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import weakref
 from typing import Any
 
 import torch
@@ -15,23 +14,13 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 import safepickle
+from engine_objects import tree
 from safepickle.integrations.distributed_checkpoint import (
     SafePickleLoadPlanner,
     SafePickleSavePlanner,
     SafePickleStager,
 )
 from safepickle.integrations.torch import ExtraState
-
-
-class Node:
-    """An entry of a tree with parent pointers."""
-
-    def __init__(self, name: str, parent: Node | None = None) -> None:
-        self.name = name
-        self.children: list[Node] = []
-        self.parent = None if parent is None else weakref.ref(parent)
-        if parent is not None:
-            parent.children.append(self)
 
 
 class Net(ExtraState, nn.Module):
@@ -42,25 +31,22 @@ class Net(ExtraState, nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.linear = nn.Linear(6, 8)
-        self.tree: Node | None = None
-        self.p: torch.Tensor | None = None
+        self.tree: Any = None
+        self.p: Any = None
         self.activation: Any = None
 
 
 def trained() -> Net:
     torch.manual_seed(0)
     net = Net()
-    net.tree = Node("root")
-    Node("leaf", net.tree)
+    net.tree = tree()
     net.p = torch.arange(5.0)
     net.activation = lambda x: x * 3
     return net
 
 
 def state_of(net: Net) -> dict[str, Any]:
-    tree = Node("callback")
-    Node("entry", tree)
-    return {"model": net.state_dict(), "epoch": 3, "callback": tree, "history": [1, {"loss": 0.5}]}
+    return {"model": net.state_dict(), "epoch": 3, "callback": tree(), "history": [1, {"loss": 0.5}]}
 
 
 def check(state: dict[str, Any]) -> None:

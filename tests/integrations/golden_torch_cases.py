@@ -36,7 +36,7 @@ def check_module(layer: Any) -> None:
 def tensors() -> Any:
     base = torch.arange(12, dtype=torch.int16)
     labelled = torch.tensor([1.5, 2.5], dtype=torch.float64, requires_grad=True)
-    labelled.label = "label"  # type: ignore[attr-defined]
+    labelled.label = "label"
     return {
         "base": base,
         "view": base.view(3, 4)[:, 1:3],

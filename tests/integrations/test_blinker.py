@@ -10,17 +10,14 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import blinker
+import golden_blinker_cases
 import pytest
+from golden_blinker_cases import Listener, Sender, listen
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-blinker = pytest.importorskip("blinker")
-
-import golden_blinker_cases  # noqa: E402 (blinker comes first)
-from golden_blinker_cases import Listener, Sender, listen  # noqa: E402
-
-import safepickle  # noqa: E402
-from nodes import round_trip  # noqa: E402
-from safepickle import rebuild  # noqa: E402
+import safepickle
+from nodes import round_trip
+from safepickle import rebuild
 
 GOLDEN = sorted((Path(__file__).resolve().parent.parent / "data" / "golden").glob("*/py*/blinker_*.pickle"))
 

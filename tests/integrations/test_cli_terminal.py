@@ -14,9 +14,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("rich")
-pytest.importorskip("tqdm")
-
 ROOT = Path(__file__).parents[2]
 
 

@@ -7,6 +7,9 @@ import gc
 import weakref
 from typing import Any
 
+import blinker
+import pandas
+import pydantic
 import pytest
 
 import safepickle
@@ -27,7 +30,6 @@ def duplicate(request: pytest.FixtureRequest) -> Any:
 
 
 def test_attributes_of_frames_and_series(duplicate: Any) -> None:
-    pandas = pytest.importorskip("pandas")
     owner = Node(frame=pandas.DataFrame({"a": [1]}), series=pandas.Series([1]))
     owner.frame.attrs.update(owner=weakref.ref(owner), nested=[(weakref.ref(owner),)])
     owner.series.attrs.update(owner=weakref.ref(owner), me=weakref.ref(owner.series))
@@ -45,8 +47,6 @@ def test_attributes_of_frames_and_series(duplicate: Any) -> None:
 
 @pytest.fixture(scope="module")
 def family() -> Any:
-    pydantic = pytest.importorskip("pydantic")
-
     class Child(pydantic.BaseModel):
         name: str
         _parent: Any = pydantic.PrivateAttr(None)
@@ -106,7 +106,6 @@ class Receiver:
 
 
 def test_signal_of_blinker_forgets_nothing_when_its_copy_goes(duplicate: Any) -> None:
-    blinker = pytest.importorskip("blinker")
     app = Node(signal=blinker.Signal(), receiver=Receiver(), sender=Node())
     app.signal.connect(app.receiver.receive)
     app.signal.connect(app.receiver.receive, sender=app.sender)
@@ -123,7 +122,6 @@ def test_signal_of_blinker_forgets_nothing_when_its_copy_goes(duplicate: Any) ->
 
 
 def test_signal_of_blinker_knows_the_copies_and_whoever_stays_outside(duplicate: Any) -> None:
-    blinker = pytest.importorskip("blinker")
     outside = Receiver()
     app = Node(signal=blinker.Signal(), receiver=Receiver(), sender=Node())
     app.signal.connect(app.receiver.receive, sender=app.sender)

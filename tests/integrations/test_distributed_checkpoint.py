@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import subprocess
 import sys
@@ -13,10 +14,11 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
-from distributed_checkpoint_program import Net, Node, check, fresh, state_of, trained
+from distributed_checkpoint_program import Net, check, fresh, state_of, trained
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 
+from engine_objects import Node
 from safepickle.integrations.distributed_checkpoint import SafePickleLoadPlanner, SafePickleSavePlanner
 
 pytestmark = [
@@ -32,7 +34,10 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = Path(__file__).with_name("distributed_checkpoint_program.py")
     ranks = [
         subprocess.Popen(
-            [sys.executable, str(program), str(rank), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            [sys.executable, str(program), str(rank), str(folder)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         for rank in (0, 1)
     ]
@@ -64,9 +69,8 @@ def test_one_process_saves_and_loads_without_a_process_group(tmp_path: Path) -> 
 
 
 def test_stock_planners_lose_them(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointException, match="pickle") as caught:
+    with pytest.raises(CheckpointException, match=r"pickle.*(WeakSet|weakref|lambda)"):
         dcp.save(state_of(trained()), checkpoint_id=tmp_path)
-    assert "weakref" in str(caught.value) or "lambda" in str(caught.value)
 
 
 def test_values_named_whole_keep_references_between_their_parts(tmp_path: Path) -> None:
@@ -147,7 +151,7 @@ def test_the_planners_are_torchs() -> None:
     assert issubclass(SafePickleSavePlanner, dcp.DefaultSavePlanner)
     assert issubclass(SafePickleLoadPlanner, dcp.DefaultLoadPlanner)
     with pytest.raises(ValueError, match="weakrefs"):
-        SafePickleSavePlanner(weakrefs="sometimes")
+        SafePickleSavePlanner(weakrefs="sometimes")  # type: ignore[arg-type]
     # Asynchronous saves may send the planner to another process.
     assert pickle.loads(pickle.dumps(SafePickleSavePlanner(whole=["a"]))).flatten_state_dict is True
     assert pickle.loads(pickle.dumps(SafePickleLoadPlanner())).allow_partial_load is False

@@ -126,7 +126,7 @@ def test_what_multiprocessing_hands_over_is_the_childs_own(spawn: Any, tmp_path:
 
 def test_a_module_that_torch_has_saved_leaves_the_resource_alone(owned: Owned, tmp_path: Path) -> None:
     module = torch.nn.Linear(1, 1)
-    module.owned = owned.holder  # type: ignore[assignment]
+    module.owned = owned.holder
     torch.save(module, tmp_path / "module.pt", pickle_module=safepickle)
     loaded = torch.load(tmp_path / "module.pt", weights_only=False)
     del loaded

@@ -16,23 +16,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
+from keras import layers
 
 import safepickle
-
-keras = pytest.importorskip("keras")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from pages import ROOT, examples  # noqa: E402
-from safepickle import Recomputed  # noqa: E402
-from safepickle.integrations.keras import KerasFallbackWarning, KerasVersionWarning, current_route, use_route  # noqa: E402
-from safepickle.rebuild import keras_internals  # noqa: E402
+from pages import ROOT, examples
+from safepickle import Recomputed
+from safepickle.integrations.keras import KerasFallbackWarning, KerasVersionWarning, current_route, use_route
+from safepickle.rebuild import keras_internals
 
 # NumPy's complaint about the signature of Keras's own Variable.__array__.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
-layers = keras.layers
 BACKEND = keras.backend.backend()
 on_torch = pytest.mark.skipif(BACKEND != "torch", reason="only the torch backend has this")
 X = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
@@ -66,7 +63,7 @@ class Scale(layers.Layer):
     def __init__(self, activation: Callable[[Any], Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.activation = activation
-        self.notes = {"seen": [1, 2]}
+        self.notes: Any = {"seen": [1, 2]}
 
     def build(self, input_shape: Any) -> None:
         self.scale = self.add_weight(shape=(input_shape[-1],), initializer="ones", name="scale")
@@ -337,6 +334,8 @@ def test_what_keras_itself_refuses_or_loses_survives() -> None:
 class LargeData:
     """What a layer refers to and does not own."""
 
+    rows: list[int]
+
 
 class Referring(layers.Layer):
     """The layer of the classic question."""
@@ -430,7 +429,7 @@ class Watcher(keras.callbacks.Callback):
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
-        self.layer_ref = weakref.ref(layer)
+        self.layer_ref: Any = weakref.ref(layer)
         self.seen: list[float] = []
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -648,7 +647,7 @@ class Locked(layers.Layer):
     def __init__(self) -> None:
         super().__init__()
         self.dense = layers.Dense(3)
-        self.handle = open(os.devnull, encoding="utf-8")  # noqa: SIM115
+        self.handle: Any = open(os.devnull, encoding="utf-8")  # noqa: SIM115
 
     def call(self, inputs: Any) -> Any:
         return self.dense(inputs)

@@ -7,19 +7,14 @@ run this module on the others.
 from __future__ import annotations
 
 import pickle
-import sys
 from pathlib import Path
 
+import golden_keras_cases
+import keras
 import pytest
 
-keras = pytest.importorskip("keras")
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import golden_keras_cases  # noqa: E402
-
-import safepickle  # noqa: E402
-from safepickle import rebuild  # noqa: E402
+import safepickle
+from safepickle import rebuild
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 BACKEND = keras.backend.backend()

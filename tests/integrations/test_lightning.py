@@ -24,6 +24,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import safepickle
+from engine_objects import Node, tree
 from safepickle.integrations.lightning import SafePickleIO
 
 pytestmark = [
@@ -34,24 +35,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning"),
     pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended:UserWarning"),
 ]
-
-
-class Node:
-    """A hyper-parameter with a parent pointer."""
-
-    def __init__(self, name: str, parent: Node | None = None) -> None:
-        self.name = name
-        self.children: list[Node] = []
-        self.parent = None
-        if parent is not None:
-            self.parent = weakref.ref(parent)
-            parent.children.append(self)
-
-
-def tree() -> Node:
-    root = Node("root")
-    Node("leaf", root)
-    return root
 
 
 class Regression(lightning.LightningModule):

@@ -107,7 +107,7 @@ def test_a_process_with_a_parent_pointer_to_itself(ctx: Any) -> None:
 
 
 def report_on(replies: Any, root: Node) -> None:
-    process = multiprocessing.current_process()
+    process: Any = multiprocessing.current_process()
     replies.put((process.helper.parent() is process, is_whole(root)))
 
 
@@ -122,9 +122,9 @@ def test_an_error_with_a_path_comes_back_whole_from_a_pool(pool: Any) -> None:
     with pytest.raises(safepickle.WeakReferenceError, match="cannot pickle the weak reference") as caught:
         pool.apply(fail_with_a_path)
     assert caught.value.referent_type == "engine_objects.Node"
-    with pytest.raises(TypeError, match="cannot pickle 'generator' object") as caught:
+    with pytest.raises(TypeError, match="cannot pickle 'generator' object") as failed:
         pool.apply(fail_on_a_generator)
-    assert tells_where(caught.value)
+    assert tells_where(failed.value)
 
 
 @pytest.mark.parametrize(("function", "argument"), [(is_whole, unpicklable()), (unpicklable, None)])

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas
 import pytest
 
 import safepickle
 from nodes import Offender
-
-pandas = pytest.importorskip("pandas")
-
 
 OFFENDER = Offender()
 

@@ -103,7 +103,7 @@ def test_path_into_a_compiled_module_is_one_and_leads_there() -> None:
             self.linear = torch.nn.Linear(2, 2)
 
     model = Model()
-    model.linear.bad = (item for item in "ab")  # type: ignore[assignment]
+    model.linear.bad = (item for item in "ab")
     compiled = torch.compile(model, backend="eager")
     [found] = safepickle.explain([compiled]).unpicklable
     assert found.path == "$[0]._orig_mod.linear.bad"

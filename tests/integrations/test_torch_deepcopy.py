@@ -49,7 +49,8 @@ def test_average_that_refers_to_parameters_before_the_model_is_met() -> None:
     model = Model()
     average = {weakref.ref(each): each.detach().clone() for each in model.parameters()}
     references = tuple(weakref.ref(each) for each in model.parameters())
-    copied_average, copied_references, copied = safepickle.deepcopy([average, references, model])
+    graph: list[Any] = [average, references, model]
+    copied_average, copied_references, copied = safepickle.deepcopy(graph)
     owned = [id(each) for each in copied.parameters()]
     assert [id(reference()) for reference in copied_average] == owned
     assert [id(reference()) for reference in copied_references] == owned
@@ -258,7 +259,7 @@ def test_example_of_the_moving_average_runs_as_it_says(capsys: pytest.CaptureFix
 
 
 def test_zeros_without_a_storage_are_copied_with_their_attributes() -> None:
-    zeros = torch._efficientzerotensor((2, 3), dtype=torch.float64).requires_grad_()  # type: ignore[attr-defined]
+    zeros = torch._efficientzerotensor((2, 3), dtype=torch.float64).requires_grad_()
     zeros.itself = weakref.ref(zeros)
     first, second = safepickle.deepcopy([zeros, zeros])
     assert first is second is not zeros

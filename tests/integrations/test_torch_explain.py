@@ -10,10 +10,9 @@ from typing import Any
 
 import cloudpickle
 import pytest
+import torch
 
 import safepickle
-
-torch = pytest.importorskip("torch")
 
 
 class Trainer:
@@ -52,8 +51,8 @@ def test_explanation_of_torch_weak_types_agrees_with_the_dump(policy: Any) -> No
         copy = safepickle.loads(safepickle.dumps(root, weakrefs=policy))
     states = [entry.state for entry in explanation.weak_references]
     assert sorted(states) == ["kept", "kept", "outside", "outside"]
-    counted = sum(sum(warning.message.counts.values()) for warning in caught)  # type: ignore[union-attr]
-    assert counted == (2 if policy == "relink" else 0)
+    messages: list[Any] = [warning.message for warning in caught]
+    assert sum(sum(message.counts.values()) for message in messages) == (2 if policy == "relink" else 0)
     assert len(copy[1]) == (1 if policy == "relink" else 2)
     assert (copy[3]() is None) is (policy == "relink")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from safepickle.integrations.torch import ExtraState, StateDictError, load_state
 
 
 class Tracked(ExtraState, nn.Module):
-    extra_state = ("p", "vocabulary")
+    extra_state: ClassVar[tuple[str, ...]] = ("p", "vocabulary")
 
     def __init__(self) -> None:
         super().__init__()

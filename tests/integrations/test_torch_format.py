@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import io
 import pickle
-import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import golden_torch_cases
+import pytest
 import torch
 
 import safepickle

@@ -8,7 +8,6 @@ import os
 import pickle
 import pickletools
 import struct
-import sys
 import warnings
 import weakref
 import zipfile
@@ -17,11 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import golden_torch_cases
+import pytest
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
@@ -174,7 +170,8 @@ class OwnDictionary(WeakIdKeyDictionary):
 
 
 def weak_graph() -> dict[str, Any]:
-    tensor, hooks = torch.ones(1), OrderedDict()
+    tensor = torch.ones(1)
+    hooks: OrderedDict[int, str] = OrderedDict()
     handle = RemovableHandle(hooks, extra_dict=[hooks])
     hooks[handle.id] = "hook"
     own = OwnDictionary({tensor: 2}, OwnReference)
@@ -385,7 +382,7 @@ class Rebuild:
     """An object that is pickled as a call."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
-        self.call = function, arguments
+        self.call: tuple[Any, ...] = (function, arguments)
 
     def __reduce__(self) -> Any:
         return self.call
@@ -407,7 +404,8 @@ def set_by(setter: Any, obj: Any, state: Any) -> Any:
 
 SPARSE = torch._utils._rebuild_sparse_tensor
 DICTIONARY = (rebuild.rebuild_torch_weak_dictionary, WeakIdKeyDictionary, WeakIdRef)
-HANDLE = (copyreg.__newobj__, RemovableHandle)
+NEW: Any = copyreg.__newobj__  # type: ignore[attr-defined]
+HANDLE = (NEW, RemovableHandle)
 LYING_WEAK: dict[str, Callable[[], Any]] = {
     "a reference with a callback": lambda: Rebuild(WeakIdRef, torch.ones(1), called),
     "a reference by hash with a callback": lambda: Rebuild(_WeakHashRef, torch.ones(1), called),
@@ -441,7 +439,7 @@ LYING_WEAK: dict[str, Callable[[], Any]] = {
         rebuild.rebuild_torch_weak_entries, Rebuild(*DICTIONARY), (None, [1], ())
     ),
     "a reference to a tensor that wraps something else": lambda: Stated(
-        Rebuild(copyreg.__newobj__, TensorWeakRef), {"ref": called}
+        Rebuild(NEW, TensorWeakRef), {"ref": called}
     ),
     "a handle of a list": lambda: Stated(Rebuild(*HANDLE), ([], 1, ())),
     "a handle of a module": lambda: Stated(Rebuild(*HANDLE), (nn.Linear(1, 1), 1, ())),
@@ -624,7 +622,7 @@ def of_view(*view: Any) -> Storage:
     return Storage(*CLAIM[:4], view)
 
 
-LYING_CLAIMS = {
+LYING_CLAIMS: dict[str, tuple[Any, Any, bytes]] = {
     "a storage without a type": ([Storage(torch.UntypedStorage, "a", "cpu", 16, None)], ["a"], FOUR),
     "no storages, and a list that is a dict": (1, {}, b""),
     "no storages, and a list of one": (1, ["a"], FOUR),

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 import pytest
 import torch
 import torch.multiprocessing  # which registers torch's reducers with multiprocessing
 
+from averaged import Averaged
 from safepickle.integrations.multiprocessing import context
-
-
-class Averaged(torch.nn.Module):
-    """A model with parent pointers and a moving average that refers to it weakly."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(4, 4)
-        self.layer.parent = weakref.ref(self)
-        self.average = {weakref.ref(parameter): parameter.detach().clone() for parameter in self.parameters()}
-
-    def is_whole(self) -> bool:
-        owned = {id(parameter) for parameter in self.parameters()}
-        return self.layer.parent() is self and {id(reference()) for reference in self.average} == owned
 
 
 def work(model: Averaged | None, arguments: Any, replies: Any, done: Any) -> None:

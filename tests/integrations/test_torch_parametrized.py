@@ -86,7 +86,7 @@ def shared() -> nn.Module:
 
 def nested() -> nn.Module:
     layer = weight_norm(nn.Linear(3, 3))
-    parametrize.register_parametrization(layer.parametrizations.weight, "original0", Positive())  # type: ignore
+    parametrize.register_parametrization(layer.parametrizations.weight, "original0", Positive())
     return layer
 
 
@@ -197,8 +197,8 @@ def test_compatible_state_dicts_of_the_legacy_weight_norm_load_into_the_copy() -
 
 def test_weak_references_to_and_in_it_are_relinked() -> None:
     model = several()
-    model.parametrizations.bias[0].owner = weakref.ref(model)  # type: ignore
-    model.parent = weakref.proxy(model)  # type: ignore[assignment]
+    model.parametrizations.bias[0].owner = weakref.ref(model)
+    model.parent = weakref.proxy(model)
     reference, copy = round_trip([weakref.ref(model), model])
     assert reference() is copy
     assert copy.parametrizations.bias[0].owner() is copy
@@ -227,5 +227,5 @@ def test_explain_says_that_it_can_be_pickled_and_names_its_parts() -> None:
     explanation = safepickle.explain({"model": several()})
     assert explanation.picklable
     model = nn.Sequential(several())
-    model[0].bad = (item for item in "ab")  # type: ignore[assignment]
+    model[0].bad = (item for item in "ab")
     assert safepickle.explain(model).unpicklable[0].path == "$[0].bad"

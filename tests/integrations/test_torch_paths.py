@@ -8,11 +8,10 @@ import weakref
 from typing import Any
 
 import pytest
+import torch
 
 import safepickle
 from nodes import Offender
-
-torch = pytest.importorskip("torch")
 
 
 def model_with(offender: Any) -> Any:
@@ -32,7 +31,7 @@ def test_torch_save_says_where_it_failed(zipped: bool) -> None:
 
 
 def test_dumps_says_where_it_failed_with_submodules_named_as_one_types_them() -> None:
-    class Net(torch.nn.Module):  # type: ignore[misc]
+    class Net(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.encoder = model_with(Offender())

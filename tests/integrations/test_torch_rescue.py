@@ -146,7 +146,7 @@ def test_a_model_that_vanished_is_loaded_as_a_placeholder(
     restored = loaded(file, missing="stub")
     assert restored["step"] == 3
     assert isinstance(restored["net"], Stub)
-    head = restored["net"]._modules["head"]
+    head = vars(restored["net"])["_modules"]["head"]
     assert type(head) is nn.Linear
     assert torch.equal(head.weight, net.head.weight)
     again = saved(restored)

@@ -138,7 +138,7 @@ def storages(file: io.BytesIO) -> int:
 
 
 @pytest.mark.parametrize("weakrefs", ["relink", "strong", "tombstone"])
-def test_no_storage_is_written_that_the_pickle_does_not_name(weakrefs: str) -> None:
+def test_no_storage_is_written_that_the_pickle_does_not_name(weakrefs: Any) -> None:
     outside = nn.Linear(100, 100)
     model = Model()
     graph = {"early": weakref.ref(model), "outside": weakref.ref(outside.weight), "model": model}

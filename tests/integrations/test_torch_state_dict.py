@@ -42,7 +42,8 @@ def test_a_dead_buffer_is_left_out_and_reported() -> None:
         model.state_dict()
     with pytest.warns(StateDictWarning, match=r"Wrapper leaves out .*: inner.mean \(its referent is gone\)") as caught:
         state = state_dict(model)
-    assert caught[0].message.reasons == {"inner.mean": "its referent is gone"}
+    message: Any = caught[0].message
+    assert message.reasons == {"inner.mean": "its referent is gone"}
     assert "inner.mean" not in state
     assert "inner.linear.weight" in state
     assert type(model.inner._buffers["mean"]) is weakref.ProxyType
@@ -60,7 +61,8 @@ def test_a_live_buffer_is_resolved_to_its_tensor() -> None:
 
 def test_it_is_torchs_state_dict_otherwise() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    ours, theirs = state_dict(model, prefix="net."), model.state_dict(prefix="net.")
+    ours: Any = state_dict(model, prefix="net.")
+    theirs = model.state_dict(prefix="net.")
     assert list(ours) == list(theirs)
     assert ours._metadata == theirs._metadata
     kept = state_dict(model, keep_vars=True)
@@ -227,8 +229,8 @@ def test_the_report_prints_as_a_table() -> None:
     ]
 
 
-def renamed(state: dict[str, Any], rename: Any) -> OrderedDict[str, Any]:
-    result = OrderedDict((rename(key), value) for key, value in state.items())
+def renamed(state: Any, rename: Any) -> Any:
+    result: Any = OrderedDict((rename(key), value) for key, value in state.items())
     result._metadata = OrderedDict((rename(path + ".")[:-1], value) for path, value in state._metadata.items())
     return result
 

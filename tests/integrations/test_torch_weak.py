@@ -332,7 +332,8 @@ def test_handle_of_hooks_whose_owner_is_outside_is_warned_of_beside_one_whose_ow
 
 
 def test_handle_under_strong_owns_the_dictionaries():
-    hooks, others = OrderedDict(), OrderedDict()
+    hooks: OrderedDict[int, str] = OrderedDict()
+    others: OrderedDict[int, str] = OrderedDict()
     handle = RemovableHandle(hooks, extra_dict=others)
     hooks[handle.id], others[handle.id] = "hook", "other"
     loaded = through_dumps(handle, weakrefs="strong")
@@ -371,6 +372,9 @@ def test_protocols_before_5_hold_the_same():
 
 class Link:
     """A link of a chain."""
+
+    extra: Any
+    next: Any
 
 
 def chain(length: int, extra: Any) -> Link:
