@@ -73,6 +73,17 @@ def subarrays(levels: int) -> Raw:
     return Raw(b"".join(made) + get(levels))
 
 
+def arrays_in_deques(levels: int) -> bytes:
+    """Deques that each hold an array, which is empty as yet, and then has the deque before put into it."""
+    deque, state = call(name("collections", "deque")), value(1) + value((1,)) + dtype("O8") + value(False)
+    empty = [
+        RECONSTRUCTED + put(level) + b"0" + deque + get(level) + b"a" + put(levels + level) + b"0"
+        for level in range(levels)
+    ]
+    filled = [get(level) + b"(" + state + b"]" + get(levels + level - 1) + b"atb0" for level in range(1, levels)]
+    return PROTO4 + b"".join(empty + filled) + get(2 * levels - 1) + STOP
+
+
 def arrays_of_one_payload(payload: Raw, order: str) -> bytes:
     """Arrays of a megabyte, each with bytes of its own, out of one payload."""
     state = b"(" + value(1) + value((MEGABYTE // 8,)) + get(2) + value(False) + get(1) + b"t"
@@ -171,6 +182,12 @@ CALLS: dict[str, Callable[[], bytes]] = {
     "a deque in a deque": lambda: chain(50_000, lambda inner: call(name("collections", "deque")) + inner + b"a"),
     "a deque made of a deque": lambda: chain(
         50_000, lambda inner: call(name("collections", "deque"), Raw(b"]" + inner + b"a"))
+    ),
+    "a deque of an array of a deque": lambda: arrays_in_deques(300),
+    "a queue in a queue": lambda: chain(
+        300,
+        lambda inner: call(name("_queue", "SimpleQueue")) + put(1)
+        + call(name("safepickle.rebuild", "rebuild_queue_items"), get(1), Raw(b"]" + inner + b"a")) + b"0" + get(1),
     ),
     "a strong reference to a strong reference": lambda: chain(
         5_000, lambda inner: name("safepickle.rebuild", "StrongRef") + inner + b"\x85R", NAMESPACE

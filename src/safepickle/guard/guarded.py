@@ -198,8 +198,8 @@ class Guarded:
             self.nest(value, value.values())
         elif size > _SIZED and kind.__hash__ is not None:
             keys.enter_sized(value, size)
-        if info is not None and info.parts:
-            self.nest(value, info.parts)
+        if info is not None and info.nests:
+            self.nest(value, ())
 
     def _unfold(self, what: str, arguments: tuple[Any, ...]) -> tuple[Any] | None:
         """Carry out a call that stands for another operation; None where its own rule decides."""

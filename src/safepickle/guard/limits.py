@@ -13,7 +13,7 @@ NESTED_IN_HASHED = 30
 Python's own thousand levels."""
 
 NESTED_FREED = 200
-"""Deepest nesting of what C frees by recursion: arrays of objects, deques, defaultdicts, dtypes."""
+"""Deepest nesting of what C frees by recursion: arrays of objects, deques, defaultdicts, queues."""
 
 NESTED_FREED_OBJECTS = 5_000
 """Most of these that nest more than two levels of their kind."""

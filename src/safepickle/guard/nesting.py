@@ -2,16 +2,19 @@
 
 CPython puts off what it frees at the fiftieth level, but only for some types: lists, tuples, dicts, sets, exceptions
 and instances of classes are covered; deques, defaultdicts, arrays of objects, dtypes and slices are not. A chain of
-these is held to a depth when it is made. Any covered type in the chain breaks it.
+these is held to a depth when it is made. Any covered type in the chain breaks it. Deques and defaultdicts are known by
+their type; anything else has to be noted when it is made, since it may lie in others before it holds any.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from safepickle.guard.limits import NESTED_FREED, NESTED_FREED_OBJECTS, LimitExceeded
+
+_KNOWN: Final = frozenset({deque, defaultdict})
 
 
 class _Node:
@@ -48,7 +51,6 @@ class Nesting:
 
     def __init__(self) -> None:
         self._nodes: dict[int, _Node] = {}
-        self._uncovered: set[type] = {deque, defaultdict}
         self._deep = 0
 
     def nest(self, value: object, parts: Iterable[Any]) -> None:
@@ -58,17 +60,16 @@ class Nesting:
 
         Args:
             value: Of a type that C frees by recursion.
-            parts: Anything; those of other types count for nothing.
+            parts: Anything; what is covered counts for nothing.
 
         Raises:
             LimitExceeded: It nests too deeply.
         """
-        self._uncovered.add(type(value))
         node = self._node(value)
         deepest = 0
         for part in parts:
             # One that is empty as yet may be filled later.
-            inner = self._node(part) if type(part) in self._uncovered else node
+            inner = self._node(part) if type(part) in _KNOWN or id(part) in self._nodes else node
             if inner is not node:
                 inner.holders.append(node)
                 _link(inner.first(), node.first())

@@ -184,7 +184,7 @@ def _reconstruct(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     grant = context.grant(arguments[0])
     if grant is None or (grant.listed == "built-in" and grant.name != "ndarray"):
         raise Refusal("its class is not an array that is allowed")
-    return ValueInfo("array", open=True)
+    return ValueInfo("array", open=True, nests=True)
 
 
 def _array_state(context: RuleContext, obj: object, info: ValueInfo | None, state: object) -> Any:

@@ -33,7 +33,7 @@ class ValueInfo:
         weight: How many element types a dtype is made of.
         levels: How deep they nest.
         swapped: Whether the bytes are in the order of another machine.
-        parts: What a value will hold that is made by a call, for `RuleContext.nest`.
+        nests: Whether C frees a value by recursion with what it will hold, as `RuleContext.nest` says.
     """
 
     kind: str
@@ -48,7 +48,7 @@ class ValueInfo:
     weight: int = 1
     levels: int = 0
     swapped: bool = False
-    parts: tuple[Any, ...] = ()
+    nests: bool = False
 
 
 class RuleContext(Protocol):
@@ -78,10 +78,10 @@ class RuleContext(Protocol):
     def nest(self, value: object, parts: Iterable[Any]) -> None:
         """Note that `value` directly holds `parts` from now on, where C frees values of its type by recursion.
 
-        For arrays of objects, dtypes, and what else is no list, dict, tuple, set, exception or instance of a Python
+        For arrays of objects, queues, and what else is no list, dict, tuple, set, exception or instance of a Python
         class: a chain of values that were noted so is bounded, and is broken by any other value in it. Deques and
-        defaultdicts are noted by the machine. In a rule for a state `value` is the object; a rule for a call, whose
-        value is not made yet, returns `ValueInfo` with `parts` instead. Charge for going through `parts` first.
+        defaultdicts are noted by the machine. The rule for the call that makes any other value says so by
+        `ValueInfo.nests`. Charge for going through `parts` first.
 
         Raises:
             LimitExceeded: It is nested too deeply.

@@ -10,7 +10,7 @@ from struct import calcsize
 from typing import Any, Final
 
 from safepickle.guard.limits import Malformed, Refusal
-from safepickle.guard.rules.base import Rule, RuleContext, allocate, count_elements, expect, sizes
+from safepickle.guard.rules.base import Rule, RuleContext, ValueInfo, allocate, count_elements, expect, sizes
 
 _FORMATS: Final = {
     **dict.fromkeys("cbB?", 1), **dict.fromkeys("hH", 2), **dict.fromkeys("iIf", 4), **dict.fromkeys("qQd", 8),
@@ -23,11 +23,17 @@ def _no_arguments(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     expect(arguments)
 
 
+def _queue(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
+    expect(arguments)
+    return ValueInfo("queue", nests=True)
+
+
 def _queue_items(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     from _queue import SimpleQueue
 
     expect(arguments, SimpleQueue, list)
     allocate(context, 16 * len(arguments[1]))
+    context.nest(*arguments)
 
 
 def _view(context: RuleContext, arguments: tuple[Any, ...]) -> None:
@@ -60,7 +66,7 @@ def _cache(context: RuleContext, arguments: tuple[Any, ...]) -> None:
 RULES: Final[dict[tuple[str, str], Rule]] = {
     ("_thread", "allocate_lock"): Rule(_no_arguments, plain=True),
     ("threading", "RLock"): Rule(_no_arguments, plain=True),
-    ("_queue", "SimpleQueue"): Rule(_no_arguments, data=True, plain=True),
+    ("_queue", "SimpleQueue"): Rule(_queue, data=True, plain=True),
     ("safepickle.rebuild", "rebuild_queue_items"): Rule(_queue_items, reads=(0, 1), plain=True),
     ("safepickle.rebuild", "rebuild_memoryview"): Rule(_view, plain=True),
     ("safepickle.rebuild", "rebuild_lru_cache"): Rule(_cache),
