@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import gc
+import os
 import pickle
+import signal
 import subprocess
 import sys
 import textwrap
@@ -141,6 +143,34 @@ def test_many_threads_build_a_loaded_value_once() -> None:
     assert counted == [1]
     assert len({id(value) for value in values}) == 1
     assert len(values) == 8
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_forked_while_another_thread_builds_builds_the_value_itself() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    parent = os.getpid()
+
+    def build() -> Table:
+        if os.getpid() == parent:
+            begun.set()
+            assert go_on.wait(120)
+        return Table(3)
+
+    table = Recomputed(build)
+    other = threading.Thread(target=lambda: table.value)
+    other.start()
+    assert begun.wait(60)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)  # rather than hang
+        os._exit(table.value.rows != [0, 1, 2])
+    try:
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        go_on.set()
+        other.join()
+    assert table.value.rows == [0, 1, 2]
 
 
 def test_references_in_one_pickle_share_one_value() -> None:

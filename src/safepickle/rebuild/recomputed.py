@@ -7,6 +7,7 @@ outside the pickle.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -25,6 +26,9 @@ T = TypeVar("T")
 # From the id of a built value to the recipe that built it. An entry goes with its recipe, and `recipe_of` checks that
 # the recipe holds that very value still, so an id that Python has given to another object cannot be mistaken for it.
 _recipes: weakref.WeakValueDictionary[int, Recomputed[Any]] = weakref.WeakValueDictionary()
+
+
+_being_built: dict[int, Recomputed[Any]] = {}
 
 
 class _NotBuilt:
@@ -56,7 +60,7 @@ class Recomputed(Generic[T]):
         range(0, 1000000)
     """
 
-    __slots__ = ("__weakref__", "_building", "_lock", "_value", "args", "factory", "kwargs")
+    __slots__ = ("__weakref__", "_builder", "_lock", "_value", "args", "factory", "kwargs")
 
     def __init__(self, factory: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Note the recipe; nothing is built yet.
@@ -78,7 +82,7 @@ class Recomputed(Generic[T]):
         self.factory: Callable[..., T]
         self.args: tuple[Any, ...]
         self.kwargs: dict[str, Any]
-        self._building: bool
+        self._builder: int | None
         self._value: T | _NotBuilt
         self.__setstate__((factory, args, kwargs))
 
@@ -111,19 +115,21 @@ class Recomputed(Generic[T]):
             self._value = _NOT_BUILT
 
     def _build(self) -> T:
-        if self._building:
+        if self._builder is not None:
             raise RuntimeError(
                 f"{recipe_name(self)} cannot be built: its factory asks for the value that it is building. "
                 "Build the value from the factory's arguments alone"
             )
-        self._building = True
+        self._builder = threading.get_ident()
+        _being_built[id(self)] = self
         try:
             return self.factory(*self.args, **self.kwargs)
         except Exception as error:
             error.add_note(f"raised while building {recipe_name(self)}; the next use of its value tries again")
             raise
         finally:
-            self._building = False
+            del _being_built[id(self)]
+            self._builder = None
 
     def __getstate__(self) -> tuple[Callable[..., T], tuple[Any, ...], dict[str, Any]]:
         return self.factory, self.args, self.kwargs
@@ -131,7 +137,7 @@ class Recomputed(Generic[T]):
     def __setstate__(self, state: tuple[Callable[..., T], tuple[object, ...], dict[str, object]]) -> None:
         self.factory, self.args, self.kwargs = state
         self._value = _NOT_BUILT
-        self._building = False
+        self._builder = None
         self._lock = threading.RLock()  # re-entrant, so that a factory that asks for its own value is told so
 
     def __reduce__(self) -> ReduceTuple:
@@ -141,6 +147,19 @@ class Recomputed(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<{recipe_name(self)}, {'built' if self.is_built else 'not built'}>"
+
+
+def _after_fork() -> None:
+    """Let a forked child build what another thread of its parent was building: that thread is not there."""
+    for key, recomputed in list(_being_built.items()):
+        if recomputed._builder != threading.get_ident():
+            del _being_built[key]
+            recomputed._builder = None
+            recomputed._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def recipe_name(recomputed: Recomputed[Any]) -> str:
