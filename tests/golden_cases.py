@@ -777,6 +777,27 @@ def class_by_value() -> Any:
     return [local, local.greet, weakref.WeakMethod(local.greet)]
 
 
+def enlist(cls: Any) -> None:
+    """Be the ``__init_subclass__`` of a class that knows its subclasses."""
+    cls.registry[cls.__name__] = cls
+
+
+def check_class_with_registry(obj: Any) -> None:
+    base, kind, instance = obj
+    assert type(instance) is kind
+    assert kind.__bases__ == (base,)
+    assert base.registry["Kind"] is kind
+    assert kind.label == "kind"
+
+
+@case("class with registry", check_class_with_registry)
+def class_with_registry() -> Any:
+    members = {"registry": weakref.WeakValueDictionary[str, Any](), "__init_subclass__": classmethod(enlist)}
+    base: Any = type("Base", (), members)
+    kind = type("Kind", (base,), {"label": "kind"})
+    return [base, kind, kind()]
+
+
 def check_loggers(obj: Any) -> None:
     logger, named, handler = obj
     assert (logger.name, logger.level, logger.propagate) == ("outside the manager", logging.ERROR, False)

@@ -235,6 +235,65 @@ def test_kinds_of_classes_are_left(position: int) -> None:
     assert renewed(cls, before) == []
 
 
+def test_classes_are_made_once_and_registered_once() -> None:
+    class Meta(type):
+        made: typing.ClassVar[list[str]] = []
+        kinds: typing.ClassVar[Any] = weakref.WeakSet()
+
+        def __init__(cls, *args: Any) -> None:
+            Meta.made.append(args[0])
+            Meta.kinds.add(cls)
+
+    class Base(metaclass=Meta):
+        kinds: typing.ClassVar[Any] = weakref.WeakValueDictionary()
+
+        def __init_subclass__(cls) -> None:
+            Base.kinds[cls.__name__] = cls
+
+    class Kind(Base):
+        pass
+
+    class Colour(enum.Enum):
+        RED = 1
+
+    assert type(load_again(Kind())) is Kind
+    assert load_again(Colour.RED) is Colour.RED
+    assert Meta.made == ["Base", "Kind"]
+    assert dict(Base.kinds) == {"Kind": Kind}
+    assert set(Meta.kinds) == {Base, Kind}
+
+
+def test_registries_of_classes_come_along() -> None:
+    """A base class and a metaclass lead back to the class that is made from them."""
+    program = """
+        import sys, weakref
+        import safepickle
+
+        class Meta(type):
+            kinds = weakref.WeakSet()
+
+        class Base(metaclass=Meta):
+            kinds = weakref.WeakValueDictionary()
+
+        class Kind(Base):
+            pass
+
+        Base.kinds["Kind"] = Kind
+        Meta.kinds.update([Kind, Base])
+        sys.stdout.buffer.write(safepickle.dumps([Kind(), Kind, Base, Meta]))
+        """
+    load = """
+        import sys, safepickle
+        node, Kind, Base, Meta = safepickle.loads(sys.stdin.buffer.read())
+        assert type(node) is Kind and Kind.__bases__ == (Base,) and type(Base) is Meta
+        assert dict(Base.kinds) == {"Kind": Kind} and set(Meta.kinds) == {Kind, Base}
+        """
+    written = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)], check=True, stdout=subprocess.PIPE
+    )
+    subprocess.run([sys.executable, "-c", textwrap.dedent(load)], input=written.stdout, check=True)
+
+
 def test_script_keeps_its_weak_methods_and_its_registry() -> None:
     """Classes of `__main__` are found by an id, and their functions have the globals of the script."""
     program = """

@@ -73,8 +73,8 @@ _NAMES: Final = {
     "safepickle.rebuild:rebuild_thread safepickle.rebuild:rebuild_finalize "
     "safepickle.rebuild:rebuild_owning_finalize safepickle.rebuild:OwningFinalize "
     "safepickle.rebuild:Owner weakref:_IterationGuard",
-    _CODE: "safepickle.rebuild:rebuild_class_attributes safepickle.rebuild:rebuild_method "
-    "builtins:type builtins:__build_class__",
+    _CODE: "safepickle.rebuild:rebuild_class safepickle.rebuild:rebuild_class_attributes "
+    "safepickle.rebuild:rebuild_method builtins:type builtins:__build_class__",
     _CLASS: "safepickle.rebuild:rebuild_torch_parametrizations safepickle.rebuild:rebuild_torch_parametrized",
     _SUBIMPORT: "cloudpickle.cloudpickle:subimport cloudpickle:subimport",
     _INSIDE: "builtins:globals builtins:locals builtins:memoryview builtins:id",

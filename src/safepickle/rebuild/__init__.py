@@ -57,6 +57,7 @@ FORMAT: Final[dict[str, tuple[str, ...]]] = {
     ),
     "blinker_types": ("rebuild_blinker_connections",),
     "classes": (
+        "rebuild_class",
         "rebuild_class_attributes",
         "rebuild_method",
     ),

@@ -1,8 +1,8 @@
 """Classes that came by value, and the methods of their instances, where this process may have the class already.
 
-cloudpickle finds such a class again, by an id that travels with it, and sets all its attributes anew. That takes away
-the functions that the weak methods of its instances refer to, and the registry of the instances that live here. So what
-is the same is left as it is.
+cloudpickle finds such a class again, by an id that travels with it, but makes another one first, and sets all its
+attributes anew. That takes away the functions that the weak methods of its instances refer to, and the registry of the
+instances that live here. So what is the same is left as it is.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import types
 import weakref
 from typing import Any, Final
 
-from cloudpickle.cloudpickle import _class_setstate, _extract_code_globals
+from cloudpickle.cloudpickle import _DYNAMIC_CLASS_TRACKER_BY_ID, _class_setstate, _extract_code_globals
 
 from safepickle.rebuild.mark import file_format
 from safepickle.weak_types import PROXIES, find_weak_type, look_behind
 
-__all__ = ["rebuild_class_attributes", "rebuild_method"]
+__all__ = ["rebuild_class", "rebuild_class_attributes", "rebuild_method"]
 
 _HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 _ABSENT: Final = object()
@@ -30,6 +30,23 @@ _WRAPPERS: Final[dict[type, Any]] = {
     functools._lru_cache_wrapper: lambda cached: (cached.__wrapped__, cached.cache_parameters()),
 }
 _BY_IDENTITY: Final = (type, types.ModuleType)
+
+
+@file_format
+def rebuild_class(*arguments: Any) -> type:
+    """Find a class that is here already, or make it with no attributes.
+
+    cloudpickle makes one each time, and throws it away where it finds the class: its metaclass and the
+    ``__init_subclass__`` of its bases would be told of it, and a registry would hold it in the place of the class.
+
+    Args:
+        *arguments: Those of the function of cloudpickle's that makes it, of which the last but one is the id that
+            travels with the class; then the function.
+    """
+    *own, make = arguments
+    known: type | None = _DYNAMIC_CLASS_TRACKER_BY_ID.get(own[-2])
+    made: type = make(*own) if known is None else known
+    return made
 
 
 @file_format

@@ -135,6 +135,8 @@ class Dump(State):
         # What hangs on a pending referent.
         self._dependents: dict[int, list[object]] = {}
         self._under_construction: set[int] = set()
+        # Classes that are under construction, and are being written once more meanwhile.
+        self._entered_again: set[int] = set()
 
     @property
     def certain(self) -> bool:
@@ -364,9 +366,14 @@ class Dump(State):
     def meet_again(self, referent: object) -> bool:
         """Tell whether `referent`, which a reference was about to enter, is under construction; note it if so."""
         self.expected = None
-        if id(referent) not in self.entered:
+        key = id(referent)
+        if key not in self.entered:
             return False
-        self.cyclic.add(id(referent))
+        if issubclass(type(referent), type) and key not in self._entered_again:
+            # Its bases and its metaclass are in the memo before what they hold is written: it is built in their midst.
+            self._entered_again.add(key)
+            return False
+        self.cyclic.add(key)
         self.dirty = True
         return True
 

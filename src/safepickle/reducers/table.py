@@ -197,7 +197,8 @@ def _reduce_function_or_class(obj: Any, dump: Dump) -> ReduceValue:
     if is_written_in_c(obj):
         return stdlib_types.reduce_builtin_class(obj)
     if isinstance(value, tuple) and value[-1] is _class_setstate:
-        return *in_full(value)[:5], rebuild.rebuild_class_attributes
+        make, arguments, state, items, pairs, _ = in_full(value)
+        return rebuild.rebuild_class, (*arguments, make), state, items, pairs, rebuild.rebuild_class_attributes
     return value
 
 

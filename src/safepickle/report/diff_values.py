@@ -184,7 +184,7 @@ def _class_name(symbol: Symbol) -> str:
 def _is_code(symbol: Symbol) -> bool:
     """Tell whether it is a function, a class or a part of one, as cloudpickle writes them by value."""
     made = symbol.cls if type(symbol.cls) is Grant else symbol.grant
-    return made is not None and made.module.startswith("cloudpickle.")
+    return made is not None and (made.module.startswith("cloudpickle.") or made.name == "rebuild_class")
 
 
 def _sparse_parts(symbol: Symbol) -> list[Child] | None:
