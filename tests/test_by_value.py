@@ -15,6 +15,7 @@ import cloudpickle
 import pytest
 
 import safepickle
+from nodes import round_trip
 
 PROJECT = """
 import weakref
@@ -70,7 +71,7 @@ def elsewhere(data: bytes, expression: str) -> str:
 
 
 def test_an_importable_module_goes_by_name_unless_it_is_registered(project: Any) -> None:
-    assert safepickle.loads(safepickle.dumps(project.triple)) is project.triple
+    assert round_trip(project.triple) is project.triple
     assert b"FACTOR" not in safepickle.dumps(project.triple)
 
 
@@ -86,7 +87,7 @@ class Hidden(metaclass=Secretive):
 
 
 def test_a_class_that_does_not_tell_its_module_is_found_all_the_same() -> None:
-    assert safepickle.loads(safepickle.dumps(Hidden)) is Hidden
+    assert round_trip(Hidden) is Hidden
 
 
 def test_a_registered_module_goes_where_it_cannot_be_imported(by_value: Any) -> None:
@@ -103,7 +104,7 @@ def test_a_registered_submodule_goes_itself_and_not_by_its_place_in_the_package(
     (package / "inner.py").write_text("def double(number):\n    return 2 * number\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     inner = importlib.import_module("local_package.inner")
-    assert safepickle.loads(safepickle.dumps(inner)) is inner
+    assert round_trip(inner) is inner
     safepickle.register_pickle_by_value(inner)
     try:
         data = safepickle.dumps([lambda: inner.double(4), inner])
@@ -163,7 +164,7 @@ def test_closures_defaults_and_attributes_follow_the_policies() -> None:
 
     function.attribute = weakref.proxy(owner)  # type: ignore[attr-defined]
     owner.name = "the owner"  # type: ignore[attr-defined]
-    restored, restored_owner = safepickle.loads(safepickle.dumps((function, owner)))
+    restored, restored_owner = round_trip((function, owner))
     for reference in restored()[:2]:
         assert reference() is restored_owner
     assert restored()[2].name == "the owner"
@@ -178,7 +179,7 @@ def test_attributes_of_a_class_by_value_follow_the_policies() -> None:
 
     registry = Registry()
     Registry.current = weakref.ref(registry)  # type: ignore[attr-defined]
-    restored = safepickle.loads(safepickle.dumps([Registry, registry]))
+    restored = round_trip([Registry, registry])
     assert restored[0] is type(restored[1])
     assert restored[0].current() is restored[1]
     with pytest.warns(safepickle.WeakReferenceWarning, match="1 weak reference will load dead"):
@@ -223,7 +224,7 @@ def make(captured):
     return function, Local
 """
     exec(compile(source, "elsewhere", "exec", dont_inherit=True), namespace)
-    function, cls = safepickle.loads(safepickle.dumps(namespace["make"]("captured")))
+    function, cls = round_trip(namespace["make"]("captured"))
     assert function(1) == (1, 2, "captured")
     assert function(None) is function
     assert (function.label, function.__doc__, function.__module__) == ("label", "A docstring.", "elsewhere")

@@ -26,15 +26,11 @@ from typing import Any
 import pytest
 
 import safepickle
-from nodes import Node
+from nodes import Node, round_trip
 from safepickle.reducers import table
 
 
-def by_dumps(obj: Any) -> Any:
-    return safepickle.loads(safepickle.dumps(obj))
-
-
-@pytest.fixture(params=[by_dumps, safepickle.deepcopy], ids=["dumps", "deepcopy"])
+@pytest.fixture(params=[round_trip, safepickle.deepcopy], ids=["dumps", "deepcopy"])
 def duplicate(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
     return request.param
 

@@ -407,7 +407,12 @@ def test_weak_method_counts_once_where_its_class_travels_by_value():
     with pytest.warns(safepickle.WeakReferenceWarning, match="1 weak reference will load dead: 1 to .*Local outside"):
         safepickle.dumps(weakref.WeakMethod(local.method))
     asked = []
-    loaded = round_trip(weakref.WeakMethod(local.method), weakrefs=lambda referent: asked.append(referent) or "strong")
+
+    def policy(referent):
+        asked.append(referent)
+        return "strong"
+
+    loaded = round_trip(weakref.WeakMethod(local.method), weakrefs=policy)
     assert asked == [local]
     assert type(loaded().__self__) is Local
 

@@ -20,6 +20,7 @@ import dill
 import pytest
 
 import safepickle
+from nodes import round_trip
 from safepickle import Recomputed
 from safepickle.rebuild.recomputed import recipe_of
 
@@ -108,7 +109,7 @@ def test_local_function_and_lambda_travel_under_safepickle() -> None:
         return [size] * offset
 
     offset = 3
-    by_function, by_lambda = safepickle.loads(safepickle.dumps((Recomputed(build, 2), Recomputed(lambda: offset + 1))))
+    by_function, by_lambda = round_trip((Recomputed(build, 2), Recomputed(lambda: offset + 1)))
     assert by_function.value == [2, 2, 2]
     assert by_lambda.value == 4
 
@@ -175,7 +176,7 @@ def test_a_child_forked_while_another_thread_builds_builds_the_value_itself() ->
 
 def test_references_in_one_pickle_share_one_value() -> None:
     table = Recomputed(make_table, 3)
-    first, (second, third) = safepickle.loads(safepickle.dumps((table, [table, table])))
+    first, (second, third) = round_trip((table, [table, table]))
     assert first is second is third
     assert first.value is third.value
     assert built == [(3, 1)]
@@ -269,27 +270,27 @@ def test_weak_reference_to_an_outside_value_is_restored_through_the_recipe() -> 
 @pytest.mark.parametrize("policy", ["relink", "strong", "strict", lambda referent: "tombstone"])
 def test_recipe_serves_under_every_policy_that_restores(policy: Any) -> None:
     table = Recomputed(make_table, 2)
-    layer = safepickle.loads(safepickle.dumps(Layer(table.value), weakrefs=policy))
+    layer = round_trip(Layer(table.value), weakrefs=policy)
     assert type(layer.large_data_ref) is safepickle.rebuild.RecipeRef
     assert layer.large_data_ref().rows == [0, 1]
 
 
 def test_tombstone_policy_leaves_a_tombstone() -> None:
     table = Recomputed(make_table, 2)
-    layer = safepickle.loads(safepickle.dumps(Layer(table.value), weakrefs="tombstone"))
+    layer = round_trip(Layer(table.value), weakrefs="tombstone")
     assert layer.large_data_ref() is None
 
 
 def test_value_that_is_in_the_pickle_is_relinked() -> None:
     table = Recomputed(make_table, 2)
-    layer, rows = safepickle.loads(safepickle.dumps((Layer(table.value), table.value)))
+    layer, rows = round_trip((Layer(table.value), table.value))
     assert type(layer.large_data_ref) is weakref.ref
     assert layer.large_data_ref() is rows
 
 
 def test_reference_shares_the_recipe_that_is_in_the_pickle() -> None:
     table = Recomputed(make_table, 2)
-    first, second, copied = safepickle.loads(safepickle.dumps((Layer(table.value), Layer(table.value), table)))
+    first, second, copied = round_trip((Layer(table.value), Layer(table.value), table))
     built.clear()
     assert first.large_data_ref() is second.large_data_ref() is copied.value
     assert built == [(2, 1)]
@@ -297,7 +298,7 @@ def test_reference_shares_the_recipe_that_is_in_the_pickle() -> None:
 
 def test_restored_reference_pickles_again_with_any_pickler() -> None:
     table = Recomputed(make_table, 2)
-    reference = safepickle.loads(safepickle.dumps(weakref.ref(table.value)))
+    reference = round_trip(weakref.ref(table.value))
     for pickler in PICKLERS:
         again = pickler.loads(pickler.dumps(reference))
         assert type(again) is safepickle.rebuild.RecipeRef
@@ -308,7 +309,7 @@ def test_restored_reference_pickles_again_with_any_pickler() -> None:
 def test_weak_references_in_the_arguments_of_a_recipe_follow_the_policy() -> None:
     source = Table(2)
     holder = Recomputed(_table_from, source, weakref.ref(source))
-    layer = safepickle.loads(safepickle.dumps(Layer(holder.value)))
+    layer = round_trip(Layer(holder.value))
     assert layer.large_data_ref().rows == [0, 1]
 
 
@@ -321,7 +322,7 @@ def test_reference_whose_recipe_is_gone_becomes_a_tombstone() -> None:
     value = Recomputed(make_table, 2).value
     gc.collect()
     with pytest.warns(safepickle.WeakReferenceWarning, match=r"1 weak reference will load dead"):
-        layer = safepickle.loads(safepickle.dumps(Layer(value)))
+        layer = round_trip(Layer(value))
     assert layer.large_data_ref() is None
 
 
@@ -330,7 +331,7 @@ def test_value_without_weak_references_is_held_by_the_recomputed_itself() -> Non
     assert recipe_of(numbers.value) is None
     with pytest.raises(TypeError, match="cannot create weak reference to 'list' object"):
         weakref.ref(numbers.value)
-    assert safepickle.loads(safepickle.dumps({"numbers": numbers}))["numbers"].value == [0, 1, 2]
+    assert round_trip({"numbers": numbers})["numbers"].value == [0, 1, 2]
 
 
 def test_recipe_keeps_neither_its_value_nor_itself_alive() -> None:
@@ -364,7 +365,7 @@ class DatasetProxy:
 def test_users_own_proxy_goes_through_untouched() -> None:
     proxy = DatasetProxy("a b c")
     assert safepickle.dumps(proxy) == cloudpickle.dumps(proxy)
-    assert safepickle.loads(safepickle.dumps(proxy)).data == ["a", "b", "c"]
+    assert round_trip(proxy).data == ["a", "b", "c"]
 
 
 def test_recipe_and_reference_work_in_a_process_that_never_saw_the_factory(tmp_path: Any) -> None:

@@ -33,6 +33,7 @@ from typing import Any
 import pytest
 
 import safepickle
+from nodes import Node
 from programs import run
 
 
@@ -43,18 +44,11 @@ def copy_of(obj: Any) -> Any:
     return safepickle.loads(data)
 
 
-class Holder:
-    """Holds whatever it is given."""
-
-    def __init__(self, **attributes: Any) -> None:
-        self.__dict__.update(attributes)
-
-
 @pytest.mark.parametrize("make", [threading.Lock, threading.RLock])
 def test_a_held_lock_comes_back_open(make: Any) -> None:
     lock = make()
     with lock:
-        restored = copy_of(Holder(lock=lock, again=lock))
+        restored = copy_of(Node(lock=lock, again=lock))
     assert restored.lock is restored.again
     assert type(restored.lock) is type(lock)
     assert restored.lock.acquire(blocking=False)
@@ -87,7 +81,7 @@ def test_a_condition_shares_its_lock_and_has_no_waiters() -> None:
     thread.start()
     waiting.wait()
     with condition:
-        restored = copy_of(Holder(condition=condition, lock=condition._lock))  # type: ignore[attr-defined]
+        restored = copy_of(Node(condition=condition, lock=condition._lock))  # type: ignore[attr-defined]
         condition.notify_all()
     thread.join()
     assert restored.condition._lock is restored.lock
@@ -171,7 +165,7 @@ def test_a_method_bound_to_a_class_may_be_of_any_callable() -> None:
 
 def test_a_simple_queue_may_hold_itself() -> None:
     source: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    source.put(Holder(queue=source))
+    source.put(Node(queue=source))
     restored = copy_of(source)
     assert restored.get().queue is restored
 
@@ -255,7 +249,7 @@ def test_a_file_is_reopened_where_it_stood(tmp_path: Path, mode: str) -> None:
     path.write_text("one\ntwo\nthree\n", encoding="utf-8")
     with open(path, mode) as file:
         file.readline()
-        restored = copy_of(Holder(file=file)).file
+        restored = copy_of(Node(file=file)).file
         with restored:
             assert (restored.name, restored.mode, restored.tell()) == (file.name, file.mode, file.tell())
             assert type(restored) is type(file)
@@ -442,7 +436,7 @@ def test_super_objects_stay_bound_to_the_copy() -> None:
 def test_dict_views_show_the_copy(cls: Any, view: str) -> None:
     source = cls()
     source["a"] = 1
-    restored = copy_of(Holder(view=getattr(source, view)(), mapping=source))
+    restored = copy_of(Node(view=getattr(source, view)(), mapping=source))
     restored.mapping["b"] = 2
     assert type(restored.mapping) is cls
     assert type(restored.view) is type(getattr(source, view)())
@@ -525,12 +519,12 @@ def test_cells_modules_and_sentinels_come_back() -> None:
     ids=lambda cls: cls.__name__,
 )
 def test_builtin_classes_that_have_no_name_of_their_own_come_back(cls: type) -> None:
-    assert copy_of(Holder(cls=cls)).cls is cls
+    assert copy_of(Node(cls=cls)).cls is cls
 
 
 def test_a_view_of_a_whole_buffer_shares_it() -> None:
     buffer = bytearray(b"abcd")
-    restored = copy_of(Holder(view=memoryview(buffer), buffer=buffer))
+    restored = copy_of(Node(view=memoryview(buffer), buffer=buffer))
     restored.view[0] = ord("z")
     assert restored.buffer == b"zbcd"
 
@@ -567,7 +561,7 @@ def test_capsules_are_refused_although_dill_would_write_the_pointer() -> None:
 
 @pytest.mark.parametrize("protocol", range(6))
 def test_standard_types_pickle_under_every_protocol(protocol: int) -> None:
-    source = Holder(lock=threading.Lock(), view={"a": 1}.keys(), queue=queue.SimpleQueue(), data=memoryview(b"ab"))
+    source = Node(lock=threading.Lock(), view={"a": 1}.keys(), queue=queue.SimpleQueue(), data=memoryview(b"ab"))
     restored = safepickle.loads(safepickle.dumps(source, protocol))
     assert list(restored.view) == ["a"]
     assert bytes(restored.data) == b"ab"

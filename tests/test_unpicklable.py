@@ -27,10 +27,6 @@ from nodes import Node
 from safepickle.rebuild import UnpicklableTombstone
 
 
-class Holder(Node):
-    """Holds whatever it is given."""
-
-
 class Refuses:
     """Raises when it is asked for its reduce value."""
 
@@ -89,7 +85,7 @@ def test_each_unpicklable_object_becomes_a_tombstone_and_the_rest_is_saved() -> 
     context = ssl.create_default_context()
     running = generator()
     with closing(sock, connection, running):
-        trainer = Holder(
+        trainer = Node(
             weights=weights, again=weights, sock=sock, db=[{"main": connection}], tls=context, batches=running, step=7
         )
         restored, lost = save_partially(trainer)
@@ -160,7 +156,7 @@ def test_an_unpicklable_global_of_a_function_does_not_cost_the_function() -> Non
 def test_touching_a_tombstone_says_what_stood_there_and_why(use: Any, wanted: str) -> None:
     sock = socket.socket()
     with closing(sock):
-        restored, _ = save_partially(Holder(sock=sock))
+        restored, _ = save_partially(Node(sock=sock))
     expected = rf"^{wanted} is not available: the socket\.socket that stood at \$\.sock could not be pickled"
     with pytest.raises(safepickle.UnpicklableError, match=expected + r" \(TypeError: cannot pickle 'socket' object\)"):
         use(restored.sock)
@@ -189,15 +185,15 @@ def test_a_tombstone_can_be_held_compared_copied_and_pickled_again() -> None:
 
 def test_a_weak_reference_to_an_unpicklable_object_leads_to_its_tombstone() -> None:
     refuses = Refuses()
-    restored, _ = save_partially(Holder(strong=refuses, weak=weakref.ref(refuses), early=[weakref.ref(refuses)]))
+    restored, _ = save_partially(Node(strong=refuses, weak=weakref.ref(refuses), early=[weakref.ref(refuses)]))
     assert restored.weak() is restored.strong
     assert restored.early[0]() is restored.strong
 
 
 def test_weak_references_are_relinked_in_a_partial_dump() -> None:
-    parent = Holder(sock=Refuses())
-    parent.children = [Holder(parent=weakref.ref(parent), weak=weakref.proxy(parent)) for _ in range(3)]
-    first = Holder(first=weakref.ref(parent), rest=parent)
+    parent = Node(sock=Refuses())
+    parent.children = [Node(parent=weakref.ref(parent), weak=weakref.proxy(parent)) for _ in range(3)]
+    first = Node(first=weakref.ref(parent), rest=parent)
     restored, _ = save_partially(first)
     assert restored.first() is restored.rest
     assert all(child.parent() is restored.rest for child in restored.rest.children)
@@ -293,7 +289,7 @@ class MakesAnother:
     """Holds nothing unpicklable, and makes it anew whenever it is pickled."""
 
     def __reduce__(self) -> Any:
-        return Holder, (), {"made": Refuses()}
+        return Node, (), {"made": Refuses()}
 
 
 def test_an_object_that_makes_unpicklable_ones_is_replaced_itself() -> None:
@@ -315,7 +311,7 @@ def test_an_unpicklable_root_is_a_tombstone() -> None:
 
 
 def test_a_graph_with_nothing_unpicklable_is_written_as_ever() -> None:
-    graph = Holder(lock=threading.Lock(), weights=[1.0] * 10, function=lambda number: number)
+    graph = Node(lock=threading.Lock(), weights=[1.0] * 10, function=lambda number: number)
     graph.parent = weakref.ref(graph)
     assert safepickle.dumps(graph, unpicklable="tombstone") == safepickle.dumps(graph)
 
@@ -363,16 +359,16 @@ def test_errors_that_are_not_about_an_object_are_raised(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="No space left"):
         safepickle.dump([1], Full(), unpicklable="tombstone")
-    target = Holder()
+    target = Node()
     with pytest.raises(safepickle.WeakReferenceError, match="is not in the pickle"):
         safepickle.dumps([weakref.ref(target)], unpicklable="tombstone", weakrefs="strict")
 
 
 @pytest.mark.parametrize("cls", [Refuses, RefusesState])
 def test_objects_deep_down_are_found(cls: Any) -> None:
-    root = last = Holder()
+    root = last = Node()
     for _ in range(3000):
-        last.below = Holder()
+        last.below = Node()
         last = last.below
     last.lost, last.weights = cls(), [1, 2]
     restored, lost = save_partially(root)
