@@ -45,8 +45,7 @@ def mended(kind: str) -> list[bytes]:
 
 
 def _read_all(name: str) -> list[bytes]:
-    path = HERE / "corpus" / name
-    return [read(text) for text in path.read_text(encoding="utf-8").split()] if path.exists() else []
+    return [read(text) for text in (HERE / "corpus" / name).read_text(encoding="utf-8").split()]
 
 
 def read(text: str) -> bytes:

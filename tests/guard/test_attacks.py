@@ -85,7 +85,7 @@ def test_attack_is_refused_from_a_file(attack: Attack, marker: str, tmp_path: Pa
     assert not has_fired(attack, marker)
 
 
-def test_extension_code_is_refused_though_it_is_cached(marker: str):
+def test_extension_code_is_refused_though_it_is_cached():
     data = b"\x80\x04\x82\xf1."
     assert pickle.loads(data) is os.mkdir
     with pytest.raises(safepickle.NotAllowedError, match="extension codes stand for names"):

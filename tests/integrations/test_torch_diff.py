@@ -242,7 +242,7 @@ def test_safetensors_is_compared_with_the_weights_of_a_checkpoint(training: Trai
     assert found(tmp_path / "model.safetensors", dict(state))["$['half']"].after == "float32[4]"
 
 
-def test_equal_checksums_spare_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_checksums_spare_reading(tmp_path: Path) -> None:
     torch.save({"a": torch.arange(1000), "b": torch.zeros(3)}, tmp_path / "a.pt")
     data = (tmp_path / "a.pt").read_bytes()
     place = data.index(torch.arange(1000).numpy().tobytes())
@@ -251,7 +251,7 @@ def test_equal_checksums_spare_reading(tmp_path: Path, monkeypatch: pytest.Monke
     assert not safepickle.diff(tmp_path / "b.pt", {"a": torch.arange(1000), "b": torch.zeros(3)}).same
 
 
-def test_moved_classes_of_a_whole_model(tmp_path: Path) -> None:
+def test_moved_classes_of_a_whole_model() -> None:
     first = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Linear(2, 2))
     second = torch.nn.Sequential(torch.nn.Tanh(), first[1])
     changes = found(first, second)

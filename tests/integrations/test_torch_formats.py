@@ -35,7 +35,7 @@ def test_the_bytes_of_a_torch_file_are_named(saved: Path):
         safepickle.loads(saved.read_bytes())
 
 
-def test_torchscript_is_named(tmp_path: Path):
+def test_torchscript_is_named():
     data = io.BytesIO()
     with pytest.warns((DeprecationWarning, FutureWarning), match="torch.jit"):
         torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), data)
