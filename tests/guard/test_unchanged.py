@@ -12,7 +12,7 @@ import pytest
 import safepickle
 from guard.assembler import PROTO4, STOP, Raw, build, call, name, pickled, text, value
 from guard.costly_calls import RECONSTRUCTED, dtype, get, put
-from guard.targets import PlainList
+from guard.targets import Labelled, Measured, PlainList, View, remake
 
 
 def load(program: bytes, *allow: Any) -> Any:
@@ -147,3 +147,29 @@ def test_array_of_a_users_class_is_held_against_its_bytes():
     with pytest.raises(safepickle.DamagedPickleError, match="do not fill its shape"):
         safepickle.loads(pickled(build(made, bad)), allow=["guard.targets:Table"])
     assert safepickle.inspect(pickled(build(made, bad))).verdict != "safe"
+
+
+OBJECTS = (1, (1 << 20,), call(name("numpy", "dtype"), "O8", False, True), False, [])
+"""The state of an array of more objects than it has: numpy reads on behind the list."""
+
+
+def test_the_constructor_of_an_array_s_class_is_no_way_to_a_state_that_numpy_reads():
+    made = call(name("guard.targets", "View"), [1, 2])
+    assert safepickle.loads(pickled(made), allow=[View]).tolist() == [1, 2]
+    for state in (OBJECTS, OBJECTS[1:]):
+        with pytest.raises(safepickle.NotAllowedError, match="only an array that was just made takes a state"):
+            safepickle.loads(pickled(build(made, state)), allow=[View])
+
+
+@pytest.mark.parametrize(
+    ("cls", "attribute", "state"), [(Labelled, "label", (*OBJECTS, "x")), (Measured, "unit", (OBJECTS, {}))]
+)
+def test_what_a_class_hands_on_to_numpy_is_held_to_the_same(cls: type, attribute: str, state: Any):
+    written = np.arange(3.0).view(cls)
+    setattr(written, attribute, "metre")
+    loaded = safepickle.loads(safepickle.dumps(written, weakrefs="strict"), allow=[cls])
+    assert (type(loaded), loaded.tolist(), getattr(loaded, attribute)) == (cls, [0, 1, 2], "metre")
+    made = call(name("numpy._core.multiarray", "_reconstruct"), name("guard.targets", cls.__name__), (0,), b"b")
+    for crafted in (made, call(name("guard.targets", "remake"), name("guard.targets", cls.__name__))):
+        with pytest.raises(safepickle.DamagedPickleError, match="does not hold as many as its shape says"):
+            safepickle.loads(pickled(build(crafted, state)), allow=[cls, remake])

@@ -218,13 +218,27 @@ def _array_state(context: RuleContext, obj: object, info: ValueInfo | None, stat
 def check_array(context: RuleContext, obj: object, info: ValueInfo | None, state: object) -> Any:
     """Hold the state of an array of a user's class to the same, where numpy will read it; return it, copied.
 
-    One of another shape is for a ``__setstate__`` of the class's own, or numpy refuses it.
+    A ``__setstate__`` of the class's own hands numpy's part of a state on, which comes first, with the rest behind it
+    or beside it. What is of another shape it reads itself, or numpy refuses it.
     """
-    if type(state) is not tuple or len(state) not in (4, 5):
+    if type(state) is not tuple:
         return state
+    if len(state) in (4, 5) or (len(state) > 5 and _is_dtype(context, state[2])):
+        return _own_array_state(context, obj, info, state[:5]) + state[5:]
+    if state and type(state[0]) is tuple and len(state[0]) in (4, 5):
+        return (_own_array_state(context, obj, info, state[0]), *state[1:])
+    return state
+
+
+def _own_array_state(context: RuleContext, obj: object, info: ValueInfo | None, state: tuple[Any, ...]) -> Any:
     state = own_container(context, state, RULES["numpy", "ndarray"].state_reads)
     _array_state(context, obj, info, state)
     return state
+
+
+def _is_dtype(context: RuleContext, value: object) -> bool:
+    info = context.info(value)
+    return info is not None and info.kind == "dtype"
 
 
 def _check_filled(context: RuleContext, data: object, count: int, element: ValueInfo) -> None:
