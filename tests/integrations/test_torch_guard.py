@@ -25,7 +25,7 @@ from torch.utils.weak import TensorWeakRef, WeakIdKeyDictionary, WeakIdRef, _Wea
 
 import safepickle
 import safepickle.integrations.torch as torch_integration
-from guard.assembler import PROTO4, STOP, Raw, build, call, name, pickled, value
+from guard.assembler import PROTO4, STOP, Raw, build, call, name, new, pickled, value
 from guard.costly_calls import get, put
 from safepickle import rebuild
 
@@ -794,6 +794,36 @@ def test_layer_whose_state_torch_could_not_read_is_refused(title: str):
     assert safepickle.inspect(program).verdict in ("refused", "damaged")
     with pytest.raises(safepickle.GuardedLoadError, match=r"not allowed|damaged"):
         safepickle.loads(program, allow=())
+
+
+class Memory(nn.LSTM):
+    """Takes its state by torch's own method."""
+
+
+class Marked(torch.Tensor):
+    """Takes its state by torch's own method."""
+
+
+def test_layer_of_a_users_class_is_held_to_the_same():
+    memory = Memory(2, 3)
+    loaded = safepickle.loads(safepickle.dumps(memory), allow=[Memory])
+    assert torch.equal(loaded(torch.ones(1, 2))[0], memory(torch.ones(1, 2))[0])
+    without_end = {"all_weights": [[None]], "num_layers": 10**9, "bidirectional": False}
+    program = pickled(build(new(name(__name__, "Memory")), without_end))
+    with pytest.raises(safepickle.NotAllowedError, match="no list of its weights"):
+        safepickle.loads(program, allow=[Memory])
+
+
+def test_tensor_of_a_users_class_takes_no_state_but_from_torch():
+    marked = torch.ones(2).as_subclass(Marked)
+    marked.note = "kept"
+    loaded = safepickle.loads(safepickle.dumps(marked), allow=[Marked])
+    assert (type(loaded), loaded.note) == (Marked, "kept")
+    made = new(name(__name__, "Marked"))
+    assert type(safepickle.loads(pickled(made), allow=[Marked])) is Marked
+    for state in ((PLAIN, 0, (1 << 40,), (1,)), (False, 0, {1: name(__name__, "Memory")})):
+        with pytest.raises(safepickle.NotAllowedError, match="torch gives a tensor its state"):
+            safepickle.loads(pickled(build(made, state)), allow=[Marked, Memory])
 
 
 def test_layer_keeps_an_attribute_by_the_name_of_a_method():

@@ -81,11 +81,16 @@ def _own_table(context: RuleContext, table: Any) -> Any:
 
 
 def _recurrent_state(context: RuleContext, obj: Any, info: ValueInfo | None, state: Any) -> Any:
-    """Judge the state of a recurrent layer with its weights by name, as torch has written it since version 1.4.
+    setter = _module_state(context, obj, info, state)
+    own_weights(context, state)
+    return setter
+
+
+def own_weights(context: RuleContext, state: dict[str, Any]) -> None:
+    """Judge the weights in the state of a recurrent layer, and copy their lists: they stand by name since torch 1.4.
 
     Of an older one torch makes the names anew, for as many layers as the state says.
     """
-    setter = _module_state(context, obj, info, state)
     for name in _WEIGHTS:
         state[name] = own_container(context, state.get(name), 1)
         if type(state[name]) is not list:
@@ -105,7 +110,6 @@ def _recurrent_state(context: RuleContext, obj: Any, info: ValueInfo | None, sta
         known = context.info(weight)
         if weight is not None and (known is None or known.kind != "tensor"):
             raise Refusal("a weight of the layer is no tensor of this file")
-    return setter
 
 
 def _set_state(obj: Any, state: Any) -> None:
