@@ -176,7 +176,7 @@ def test_finalizer_that_owns_its_object_is_called_and_detached_like_any_other(no
     assert detached.detach() is None
     alive = weakref.ref(copy)
     del copy
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError, match="by zero"):
         failing()
     assert alive() is None
     assert noted == []
