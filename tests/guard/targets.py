@@ -133,7 +133,8 @@ class Labelled(np.ndarray):
     label = ""
 
     def __reduce__(self) -> Any:
-        function, arguments, state = super().__reduce__()
+        reduced: Any = super().__reduce__()
+        function, arguments, state = reduced
         return function, arguments, (*state, self.label)
 
     def __setstate__(self, state: Any) -> None:
@@ -145,7 +146,8 @@ class Measured(np.ndarray):
     """Its attributes stand beside numpy's part of its state."""
 
     def __reduce__(self) -> Any:
-        function, arguments, state = super().__reduce__()
+        reduced: Any = super().__reduce__()
+        function, arguments, state = reduced
         return function, arguments, (state, vars(self))
 
     def __setstate__(self, state: Any) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import safepickle
-from guard.assembler import PROTO4, STOP, Raw, build, call, name, pickled, text, value
-from guard.costly_calls import RECONSTRUCTED, dtype, get, put
+from guard.assembler import PROTO4, STOP, Raw, build, call, get, name, pickled, text, value
+from guard.costly_calls import RECONSTRUCTED, dtype, put
 from guard.targets import Labelled, Measured, PlainList, View, remake
 
 
@@ -149,7 +149,7 @@ def test_array_of_a_users_class_is_held_against_its_bytes():
     assert safepickle.inspect(pickled(build(made, bad))).verdict != "safe"
 
 
-OBJECTS = (1, (1 << 20,), call(name("numpy", "dtype"), "O8", False, True), False, [])
+OBJECTS: tuple[Any, ...] = (1, (1 << 20,), call(name("numpy", "dtype"), "O8", False, True), False, [])
 """The state of an array of more objects than it has: numpy reads on behind the list."""
 
 
@@ -165,7 +165,7 @@ def test_the_constructor_of_an_array_s_class_is_no_way_to_a_state_that_numpy_rea
     ("cls", "attribute", "state"), [(Labelled, "label", (*OBJECTS, "x")), (Measured, "unit", (OBJECTS, {}))]
 )
 def test_what_a_class_hands_on_to_numpy_is_held_to_the_same(cls: type, attribute: str, state: Any):
-    written = np.arange(3.0).view(cls)
+    written: Any = np.arange(3.0).view(cls)
     setattr(written, attribute, "metre")
     loaded = safepickle.loads(safepickle.dumps(written, weakrefs="strict"), allow=[cls])
     assert (type(loaded), loaded.tolist(), getattr(loaded, attribute)) == (cls, [0, 1, 2], "metre")

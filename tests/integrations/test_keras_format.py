@@ -14,6 +14,7 @@ import keras
 import pytest
 
 import safepickle
+from golden_cases import Case
 from safepickle import rebuild
 
 DATA = Path(__file__).resolve().parent.parent / "data"
@@ -28,7 +29,7 @@ pytestmark = [
 ]
 
 
-def case_of(path: Path) -> golden_keras_cases.Case:
+def case_of(path: Path) -> Case:
     return CASES[path.stem.replace("_", " ")]
 
 

@@ -25,8 +25,8 @@ from torch.utils.weak import TensorWeakRef, WeakIdKeyDictionary, WeakIdRef, _Wea
 
 import safepickle
 import safepickle.integrations.torch as torch_integration
-from guard.assembler import PROTO4, STOP, Raw, build, call, name, new, pickled, value
-from guard.costly_calls import get, put
+from guard.assembler import PROTO4, STOP, Raw, build, call, get, name, new, pickled, value
+from guard.costly_calls import put
 from safepickle import rebuild
 
 
