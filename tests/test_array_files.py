@@ -104,15 +104,16 @@ def test_npz_are_listed_and_read(save: Any):
         "scalar": np.array(7, "u1"),
         "pairs": np.zeros(2, [("a", "i4"), ("b", "f8")]),
         "objects": np.array([None, {}], dtype=object),
+        "records": np.array([(1, [{}])], [("a", "i4"), ("b", [("c", "O", (1,))])]),
     }
     listed = contents(npz(save, **arrays)).arrays
     assert [listed[name].dtype for name in arrays] == [
-        "float64", "int16", "bool", ">f4", "U2", "complex64", "uint8", "structured (2 fields)", "object",
+        "float64", "int16", "bool", ">f4", "U2", "complex64", "uint8", "structured (2 fields)", "object", "object",
     ]  # fmt: skip
     for name, array in arrays.items():
         found = listed[name]
         assert (found.shape, found.order) == (array.shape, "F" if name == "fortran" else "C")
-        if name == "objects":
+        if name in ("objects", "records"):
             assert found.read is None
         else:
             assert read(found) == array.tobytes(order="A")

@@ -136,6 +136,15 @@ def test_a_class_with_getattr_is_asked() -> None:
     assert found.lacking == ("layer",)
 
 
+def test_methods_that_call_each_other_are_each_followed_once() -> None:
+    calls = "".join(f"        self.method{number}()\n" for number in range(12))
+    methods = "".join(f"    def method{number}(self):\n        self.a{number} = 1\n{calls}" for number in range(12))
+    made: dict[str, Any] = {"__name__": __name__}
+    exec(f"class Woven:\n    def __init__(self):\n{calls}{methods}", made)
+    (found,) = safepickle.compare_attributes(made["Woven"].__new__(made["Woven"]))
+    assert found.lacking == tuple(f"a{number}" for number in range(12))
+
+
 def test_a_class_that_changed_since_is_compared_as_it_is_today(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("project_that_changes")
     monkeypatch.setitem(sys.modules, module.__name__, module)

@@ -376,6 +376,14 @@ def test_every_type_of_numbers_is_compared(dtype: str) -> None:
     assert elements(before, after) == ElementChanges(40, 1, largest=1.0, relative=relative)
 
 
+def test_texts_of_arrays_and_scalars_are_named_and_shown() -> None:
+    before, after = (
+        {"a": np.array([text]), "s": np.str_(text), "b": np.bytes_(text.encode())} for text in ("ab", "ac")
+    )
+    found = {change.where: (change.before, change.after) for change in safepickle.diff(before, after).changes}
+    assert found == {"$['a']": ("U2[1] ab", "U2[1] ac"), "$['s']": ("'ab'", "'ac'"), "$['b']": ("'ab'", "'ac'")}
+
+
 @pytest.mark.parametrize("dtype", ["S3", "<U2", "<M8[s]", "<m8[ms]", "V4", [("a", "<f4"), ("b", "<i2")]])
 def test_what_are_no_numbers_are_counted(dtype: Any) -> None:
     before = np.zeros(10, "u8").view("V8").astype("V16").view("u1")[:160].copy()

@@ -538,6 +538,20 @@ def test_what_an_objects_own_class_leaves_out_is_told() -> None:
     assert "Left out by" not in str(safepickle.explain(plain))
 
 
+def test_a_state_is_compared_with_what_is_shared_many_times_in_a_moment() -> None:
+    class Tabled:
+        def __init__(self) -> None:
+            self.table: list[Any] = [0] * 1_000
+            for _ in range(4):
+                self.table = [self.table] * 1_000
+
+        def __getstate__(self) -> Any:
+            return {"table": self.table[:-1]}
+
+    [entry] = safepickle.explain(Tabled()).omissions
+    assert entry.attributes == ("table",)
+
+
 def test_attributes_of_a_subclass_that_its_base_does_not_know_of_are_told() -> None:
     numpy: Any = pytest.importorskip("numpy")
 

@@ -14,8 +14,9 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from safepickle import COMPILED, __version__
@@ -142,34 +143,32 @@ def _inspect(options: argparse.Namespace) -> int:
     from safepickle.report.inspect import inspect
     from safepickle.report.inspection import inspection_document
 
-    _check_readable(options.file)
-    inspection = inspect(options.file)
+    with _reading(options.file):
+        inspection = inspect(options.file)
     _print(inspection, inspection_document(inspection), options.json)
     return 0 if inspection.verdict in ("safe", "needs_allow") else 1
 
 
 def _diff(options: argparse.Namespace) -> int:
-    from pickle import UnpicklingError
-
     from safepickle.report.changes import difference_document
     from safepickle.report.diff import diff
 
-    try:
+    with _reading(f"{options.before} or {options.after}"):
         difference = diff(options.before, options.after)
-    except OSError as error:
-        raise _Failure(f"cannot read {error.filename}: {error.strerror}" if error.filename else str(error)) from error
-    except (UnpicklingError, ModuleNotFoundError) as error:
-        raise _Failure(str(error)) from error
     _print(difference, difference_document(difference), options.json)
     return 0 if difference.same else 1
 
 
-def _check_readable(file: str) -> None:
+@contextlib.contextmanager
+def _reading(files: str) -> Iterator[None]:
+    """Tell the user where files cannot be read."""
     try:
-        with open(file, "rb"):
-            pass
+        yield
     except OSError as error:
-        raise _Failure(f"cannot read {file}: {error.strerror}") from error
+        raise _Failure(f"cannot read {error.filename or files}: {error.strerror or error}") from error
+    except (UnpicklingError, ImportError, ValueError) as error:
+        # fsspec, too, says so of an address that it has no package for, or that is of no kind it knows.
+        raise _Failure(str(error)) from error
 
 
 def _find(target: str) -> Any:

@@ -8,6 +8,8 @@ import io
 import json
 import lzma
 import pickle
+import queue
+import struct
 import subprocess
 import sys
 import weakref
@@ -21,6 +23,7 @@ import safepickle
 from guard.assembler import PROTO4, STOP, call, name, new, pickled
 from guard.targets import Victim, make_table
 from safepickle.report.inspection import Inspection
+from safepickle.storage.contents import numpy_dtype
 
 
 def test_names_come_with_their_paths_and_bytes():
@@ -61,6 +64,23 @@ def test_arrays_and_sizes_are_listed():
     tree = {node.path: node for node in found.tree}
     assert (tree["$"].type, tree["$"].entries, tree["$['weights']"].entries) == ("dict", 2, 2)
     assert tree["$['name']"].nbytes == 100
+
+
+def test_element_types_are_called_as_files_of_arrays_call_them():
+    arrays = {"texts": np.array(["abc"]), "big": np.zeros(3, ">f4"), "number": np.array(7), "bytes": np.array([b"ab"])}
+    for protocol in (2, 5):
+        found = safepickle.inspect(pickle.dumps(arrays, protocol))
+        assert {entry.path[3:-2]: entry.dtype for entry in found.tensors} == {
+            name: numpy_dtype(array.dtype.str) for name, array in arrays.items()
+        }
+        assert [(entry.path, entry.value) for entry in found.values] == [("$['number']", 7)]
+
+
+def test_a_queue_is_looked_into():
+    waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    waiting.put({"weights": np.zeros(3)})
+    found = safepickle.inspect(safepickle.dumps({"queue": waiting}))
+    assert [(entry.path, entry.shape) for entry in found.tensors] == [("$['queue']", (3,))]
 
 
 def test_what_is_not_listed_counts_in_the_sizes_of_what_is():
@@ -226,6 +246,13 @@ def test_files_of_arrays_are_listed(form: str):
             assert {entry.path: entry.value for entry in found.values} == {"$['lr']": 0.1}
             assert found.notes == ("$['o'] is a pickle, which numpy runs with allow_pickle=True",)
         assert pickle.loads(pickle.dumps(found)) == found
+
+
+def test_a_long_text_of_a_file_about_itself_is_cut_in_the_report_alone():
+    header = json.dumps({"__metadata__": {"tags": "t" * 10_000}}).encode()
+    found = safepickle.inspect(struct.pack("<Q", len(header)) + header)
+    assert len(found.facts["tags"]) == 10_000
+    assert max(map(len, str(found).splitlines())) < 120
 
 
 def test_everything_is_plain_data():

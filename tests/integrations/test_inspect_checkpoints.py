@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,13 @@ def parameters_of(net: torch.nn.Module) -> dict[str, int]:
 
 def shown(found: Inspection) -> dict[str, Any]:
     return {entry.path: entry.value for entry in found.values}
+
+
+@pytest.mark.parametrize("dump", [pickle.dumps, safepickle.dumps], ids=["pickle", "safepickle"])
+def test_tensors_of_one_number_are_read_in_plain_pickles(dump: Callable[[Any], bytes]):
+    both = torch.tensor([0.25, 8.0])
+    found = safepickle.inspect(dump({"epoch": torch.tensor(3), "rate": both[0], "scale": both[1]}))
+    assert shown(found) == {"$['epoch']": 3, "$['rate']": 0.25, "$['scale']": 8.0}
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -9,6 +9,7 @@ import pytest
 
 import safepickle
 from nodes import Offender
+from safepickle.cli import main
 
 
 @pytest.mark.parametrize("name", ["x.pkl", "x.pkl.gz"])
@@ -35,3 +36,14 @@ def test_what_is_at_an_address_is_named():
         file.write(b"<html>404</html>")
     with pytest.raises(safepickle.NotAPickleError, match=r"page\.pt: this is an HTML or XML page"):
         safepickle.load("memory://folder/page.pt")
+
+
+def test_the_command_line_takes_addresses(capsys: pytest.CaptureFixture[str]):
+    for number in (1, 2):
+        safepickle.dump({"epoch": number}, f"memory://folder/{number}.pkl")
+    assert main(["inspect", "memory://folder/1.pkl"]) == 0
+    assert main(["diff", "memory://folder/1.pkl", "memory://folder/2.pkl"]) == 1
+    assert "$['epoch']" in capsys.readouterr().out
+    for address in ("memory://folder/none.pkl", "none://folder/1.pkl"):
+        assert main(["inspect", address]) == 2
+        assert "none" in capsys.readouterr().err

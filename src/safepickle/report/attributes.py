@@ -24,9 +24,6 @@ __all__ = ["ChangedObject", "compare_attributes"]
 
 _HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 
-_MOST_CALLS: Final = 5
-"""How far methods are followed that ``__init__`` calls on the object."""
-
 
 @record
 @dataclass(frozen=True, slots=True)
@@ -112,7 +109,7 @@ def _attributes_of(cls: type) -> tuple[dict[str, None], set[str]]:
     for base in cls.__mro__:
         own = vars(base).get("__init__")
         if isinstance(own, types.FunctionType):
-            wanted |= dict.fromkeys(_set_by(own, cls, _MOST_CALLS))
+            wanted |= dict.fromkeys(_set_by(own, cls))
             if "__init__" not in own.__code__.co_names:
                 # Those of the bases are not called.
                 break
@@ -124,24 +121,26 @@ def _attributes_of(cls: type) -> tuple[dict[str, None], set[str]]:
     return wanted, mentioned | set(wanted)
 
 
-def _set_by(function: types.FunctionType, cls: type, depth: int) -> Iterator[str]:
+def _set_by(function: types.FunctionType, cls: type) -> Iterator[str]:
     """Yield the attributes that a method sets on its object, and those that methods it calls on it do."""
-    code = function.__code__
-    if not code.co_argcount:
-        return
-    receiver = code.co_varnames[0]
-    loaded = False
-    for instruction in dis.get_instructions(code):
-        if loaded and instruction.opname == "STORE_ATTR":
-            yield str(instruction.argval)
-        elif loaded and instruction.opname in ("LOAD_ATTR", "LOAD_METHOD") and depth:
-            method = inspect.getattr_static(cls, str(instruction.argval), None)
-            if isinstance(method, types.FunctionType) and method is not function:
-                yield from _set_by(method, cls, depth - 1)
-        argument = instruction.argval
-        # From 3.13 on one instruction may load two variables.
-        last = argument[-1] if isinstance(argument, tuple) and argument else argument
-        loaded = ("LOAD_FAST" in instruction.opname or instruction.opname == "LOAD_DEREF") and last == receiver
+    methods = [function]
+    for method in methods:
+        code = method.__code__
+        if not code.co_argcount:
+            continue
+        receiver = code.co_varnames[0]
+        loaded = False
+        for instruction in dis.get_instructions(code):
+            if loaded and instruction.opname == "STORE_ATTR":
+                yield str(instruction.argval)
+            elif loaded and instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+                called = inspect.getattr_static(cls, str(instruction.argval), None)
+                if isinstance(called, types.FunctionType) and called not in methods:
+                    methods.append(called)
+            argument = instruction.argval
+            # From 3.13 on one instruction may load two variables.
+            last = argument[-1] if isinstance(argument, tuple) and argument else argument
+            loaded = ("LOAD_FAST" in instruction.opname or instruction.opname == "LOAD_DEREF") and last == receiver
 
 
 def _functions_in(value: Any) -> Iterator[types.FunctionType]:

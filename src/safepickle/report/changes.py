@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from safepickle.rebuild.records import record
-from safepickle.report.document import Document, Table, document_as_text, left_out, readable_path
+from safepickle.report.document import Document, Table, document_as_text, readable
 from safepickle.report.elements import ElementChanges
 from safepickle.report.units import counted, human_bytes
 
@@ -154,11 +154,11 @@ def difference_document(difference: Difference, rows: int = 40) -> Document:
         changes = [change for change in difference.changes if change.kind == kind]
         title = f"Changed: {counted(len(changes), *_NOUNS[kind])}"
         layout = _tensor_table if kind == "tensor" else _table
-        tables.append(layout(title, changes[:rows], left_out(len(changes), rows)))
-    return Document(tuple(lines), tables, "")
+        tables.append(layout(title, changes, rows))
+    return Document(lines, tables)
 
 
-def _tensor_table(title: str, changes: Sequence[Change], more: str) -> Table:
+def _tensor_table(title: str, changes: Sequence[Change], most: int) -> Table:
     columns = ("", "where", "elements", "changed", "largest difference", "of the norm", "NaN and infinities")
     rows = []
     for change in changes:
@@ -173,13 +173,13 @@ def _tensor_table(title: str, changes: Sequence[Change], more: str) -> Table:
                 "" if found.relative is None else f"{found.relative:.2g}",
                 ", ".join(found.not_finite()),
             ]
-        rows.append((_sign(change), readable_path(change.where), _from_to(change.before, change.after), *figures))
-    used = [column for column in range(len(columns)) if column < 3 or any(row[column] for row in rows)]
+        rows.append((_sign(change), readable(change.where), _from_to(change.before, change.after), *figures))
+    used = [column for column in range(len(columns)) if column < 3 or any(row[column] for row in rows[:most])]
     return Table(
         title + (", those that changed most first" if len(changes) > 1 else ""),
         [columns[column] for column in used],
         [[row[column] for column in used] for row in rows],
-        more,
+        most,
         right=[place for place, column in enumerate(used) if column in (3, 4, 5)],
     )
 
@@ -192,7 +192,7 @@ def _from_to(before: str | None, after: str | None) -> str:
     return f"{before} -> {after.removeprefix(kind + bracket) if bracket else after}"
 
 
-def _table(title: str, changes: Sequence[Change], more: str) -> Table:
+def _table(title: str, changes: Sequence[Change], most: int) -> Table:
     rows = []
     for change in changes:
         after = change.after or ""
@@ -201,10 +201,10 @@ def _table(title: str, changes: Sequence[Change], more: str) -> Table:
         if change.places > 1:
             after = f"{after}, and at {counted(change.places - 1, 'more place')}"
         size = _signed(change.bytes) if change.bytes else ""
-        rows.append((_sign(change), readable_path(change.where), change.before or "", after, size))
-    if changes[0].kind == "value" or not any(row[-1] for row in rows):
-        return Table(title, ("", "where", "before", "after"), [row[:-1] for row in rows], more)
-    return Table(title, ("", "where", "before", "after", "bytes"), rows, more, right=(4,))
+        rows.append((_sign(change), readable(change.where), change.before or "", after, size))
+    if changes[0].kind == "value" or not any(row[-1] for row in rows[:most]):
+        return Table(title, ("", "where", "before", "after"), [row[:-1] for row in rows], most)
+    return Table(title, ("", "where", "before", "after", "bytes"), rows, most, right=(4,))
 
 
 def _sign(change: Change) -> str:

@@ -10,23 +10,21 @@ import operator
 import re
 import struct
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from safepickle.guard.blob import Blob
 from safepickle.guard.inspect_backend import Symbol
 from safepickle.guard.rules import ValueInfo
+from safepickle.guard.torch_inspect import Run
 from safepickle.report.inspection import ElementCount, OptimizerEntry
-from safepickle.storage.contents import numpy_dtype
+from safepickle.report.tensor_views import view_of, view_of_scalar
 from safepickle.tracing.naming import Edge, attribute_edge
 from safepickle.tracing.shortcuts import MODULE_MEMBERS
 
-__all__ = ["Checkpoint", "ElementCounts", "array_dtype", "is_buffer", "is_progress", "one_number", "written_by"]
+__all__ = ["Checkpoint", "ElementCounts", "is_buffer", "is_progress", "one_number", "written_by"]
 
 _MOST_OPTIMIZERS: Final = 100
-_MOST_LAYERS: Final = 4
-"""How many calls lie around a storage at most: a parameter of a tensor of a storage."""
 _CONTAINERS: Final = (dict, list, tuple, set, frozenset, deque)
 
 _BUFFERS: Final = re.compile(
@@ -110,17 +108,17 @@ class Checkpoint:
     """What a walk has found of a training so far.
 
     Args:
-        storages: The storages that lie beside the pickle in a torch file, by key; the file is open.
+        run: What the walk goes through; the file is open.
 
     Attributes:
         parameters: How many elements the parameters have.
         passed_over: Ids of the objects whose numbers are not shown: there is one for every parameter.
     """
 
-    def __init__(self, storages: Mapping[str, Blob]) -> None:
+    def __init__(self, run: Run) -> None:
         self.parameters = ElementCounts()
         self.passed_over: set[int] = set()
-        self._storages = storages
+        self._run = run
         self._optimizers: list[_Optimizer] = []
         self._live: set[int] = set()
         self._met: set[int] = set()
@@ -145,7 +143,7 @@ class Checkpoint:
             return "optimizer"
         if id(symbol) in self._buffers or is_buffer(path):
             return "buffer"
-        place = _place(symbol)
+        place = self._place(symbol)
         if place not in self._counted:
             self._counted.add(place)
             self.parameters.add(info.dtype, info.shape, nbytes)
@@ -210,62 +208,25 @@ class Checkpoint:
         """Tell whether a tensor shows the elements of one that was there before."""
         if symbol.info is None or symbol.info.kind != "tensor":
             return False
-        place = _place(symbol)
+        place = self._place(symbol)
         if place in self._places:
             return True
         self._places.add(place)
         return False
 
     def number(self, symbol: Symbol) -> int | float | bool | None:
-        """Read the number that a scalar of numpy or a tensor without dimensions holds, or return None."""
-        info = symbol.info
-        if info is None or info.shape or id(symbol) in self._buffers:
+        """Read the number that a scalar of numpy or what has no dimensions holds, or return None."""
+        if symbol.info is None or symbol.info.shape or id(symbol) in self._buffers:
             return None
-        if info.kind == "scalar" and len(symbol.arguments) > 1:
-            return one_number(symbol.arguments[1], array_dtype(info))
-        storage, offset = _storage_of(symbol) if info.kind == "tensor" else (None, 0)
-        if storage is None:
+        view = view_of_scalar(symbol) or view_of(symbol, self._run)
+        if view is None or view.shape or view.negative or view.data is None or view.data.read is None:
             return None
-        begin, end = offset * info.itemsize, (offset + 1) * info.itemsize
-        held: Any = storage.arguments[0] if storage.grant is not None else None
-        if type(held) in (bytes, bytearray):
-            return one_number(bytes(held[begin:end]), info.dtype)
-        blob = self._storages.get(_key(storage))
-        if blob is None or blob.read is None:
-            return None
-        return one_number(blob.read(begin, info.itemsize), info.dtype)
+        return one_number(view.data.read(view.offset * view.itemsize, view.itemsize), view.dtype)
 
-
-def array_dtype(info: ValueInfo) -> str:
-    """Name the element type of a numpy array or scalar."""
-    size = info.itemsize // 4 if info.dtype == "U" else info.itemsize
-    return numpy_dtype(f"{info.dtype}{size}") if info.dtype else ""
-
-
-def _storage_of(symbol: Symbol) -> tuple[Symbol | None, int]:
-    """Return the storage of a tensor, and where in it the elements begin."""
-    inner, offset = symbol, 0
-    for _ in range(_MOST_LAYERS):
-        if _is_storage(inner) or not inner.arguments or type(inner.arguments[0]) is not Symbol:
-            break
-        inner, *more = inner.arguments
-        offset = next((part for part in more if type(part) is int), 0)
-    return (inner, offset) if _is_storage(inner) else (None, 0)
-
-
-def _key(storage: Symbol) -> Any:
-    """Return what names a storage: its key in a torch file, or else the object itself."""
-    return storage.arguments[2] if storage.grant is None and len(storage.arguments) > 2 else id(storage)
-
-
-def _place(symbol: Symbol) -> Any:
-    """Return where the elements of a tensor are: storage and offset, or what nothing shares with it."""
-    storage, offset = _storage_of(symbol)
-    return id(symbol) if storage is None else (_key(storage), offset)
-
-
-def _is_storage(symbol: Symbol) -> bool:
-    return symbol.info is not None and symbol.info.kind == "storage"
+    def _place(self, symbol: Symbol) -> Any:
+        """Return where the elements of a tensor are: storage and offset, or what nothing shares with it."""
+        view = view_of(symbol, self._run)
+        return id(symbol) if view is None else (view.storage, view.offset)
 
 
 def _is_internal(name: Any, item: Any, is_module: bool) -> bool:

@@ -125,8 +125,9 @@ def _text_of_bytes(value: Any) -> str:
 
 def _of_symbol(symbol: Symbol, run: Run | None) -> Sight:
     label, info = _class_name(symbol), symbol.info
-    if info is not None and info.kind == "scalar" and len(symbol.arguments) == 2:
-        return _of_scalar(symbol)
+    scalar = view_of_scalar(symbol)
+    if scalar is not None:
+        return _of_scalar(symbol, scalar)
     if info is not None and info.kind == "recipe" and type(symbol.state) is tuple:
         return Sight("recipe", label, children=_parts(symbol.state, "recipe"))
     sparse = _sparse_parts(symbol)
@@ -140,21 +141,17 @@ def _of_symbol(symbol: Symbol, run: Run | None) -> Sight:
     return Sight("entry", label, children=list(_symbol_children(symbol)), is_code=is_code)
 
 
-def _of_scalar(symbol: Symbol) -> Sight:
+def _of_scalar(symbol: Symbol, view: TensorView) -> Sight:
     """Show a scalar of numpy's, as Python's own number where it is one."""
-    info, content = symbol.info, symbol.arguments[1]
-    assert info is not None  # the caller has looked
+    content = symbol.arguments[1]
     if type(content) is str:
         content = content.encode("latin-1")
-    if type(content) is bytes and info.dtype in "SU":
-        text = content.decode(
-            "latin-1" if info.dtype == "S" else "utf-32-be" if info.swapped else "utf-32-le", "replace"
-        )
-        return Sight("value", "numpy scalar", text_of(text.rstrip("\0")), content)
-    view = view_of_scalar(symbol)
-    shown = None if view is None else value_of(view)
-    label = "numpy scalar" if view is None else f"numpy.{view.dtype}"
-    return Sight("value", label, _text_of_bytes(content) if shown is None else shown, content)
+    code = view.dtype.lstrip(">")[:1]
+    if type(content) is bytes and code in ("S", "U"):
+        encoding = "latin-1" if code == "S" else "utf-32-be" if view.dtype[0] == ">" else "utf-32-le"
+        return Sight("value", "numpy scalar", text_of(content.decode(encoding, "replace").rstrip("\0")), content)
+    shown = value_of(view)
+    return Sight("value", f"numpy.{view.dtype}", _text_of_bytes(content) if shown is None else shown, content)
 
 
 def _call(symbol: Symbol) -> str | None:

@@ -11,49 +11,47 @@ from typing import Final
 
 from safepickle.messages import shorten
 
-__all__ = ["Document", "Table", "document_as_html", "document_as_text", "left_out", "readable_path"]
+__all__ = ["Document", "Table", "document_as_html", "document_as_text", "left_out", "readable"]
 
-_PATH_WIDTH: Final = 60
+_LONGEST_CELL: Final = 90
 
 
 class Table:
     """A titled table of strings.
 
-    Attributes:
+    Args:
         title: What it is about.
         columns: Headings.
         rows: Cells.
-        more: What to say below, where rows were left out.
+        most: How many rows to show.
         right: The columns that are aligned to the right.
+
+    Attributes:
+        more: What to say below, where rows were left out.
     """
 
     def __init__(
-        self,
-        title: str,
-        columns: Sequence[str],
-        rows: Iterable[Sequence[str]],
-        more: str = "",
-        right: Iterable[int] = (),
+        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], most: int, right: Iterable[int] = ()
     ) -> None:
         self.title = title
         self.columns = tuple(columns)
-        self.rows = [tuple(map(_one_line, row)) for row in rows]
-        self.more = more
+        self.rows = [tuple(map(_one_line, row)) for row in rows[:most]]
+        self.more = left_out(len(rows), most)
         self.right = frozenset(right)
 
 
 class Document:
-    """A report: what to say first, tables, and what to say last.
+    """A report: what to say first, those of its tables that have something to say, and what to say last.
 
-    Attributes:
+    Args:
         lines: What to say first, the most important line first.
-        tables: Tables.
+        tables: Tables, empty ones included.
         closing: What to say last, if anything.
     """
 
-    def __init__(self, lines: Sequence[str], tables: Sequence[Table], closing: str) -> None:
+    def __init__(self, lines: Iterable[str], tables: Iterable[Table], closing: str = "") -> None:
         self.lines = tuple(map(_one_line, lines))
-        self.tables = tuple(tables)
+        self.tables = tuple(table for table in tables if table.rows)
         self.closing = closing
 
 
@@ -96,9 +94,9 @@ def _html_cell(cell: str) -> str:
     return f"<code>{escape(cell)}</code>" if cell.lstrip().startswith("$") else escape(cell).replace("  ", "&emsp;")
 
 
-def readable_path(path: str) -> str:
-    """Cut a path that no line could hold."""
-    return path if len(path) <= _PATH_WIDTH else shorten(path, 90)
+def readable(text: str) -> str:
+    """Leave out the middle of a path, or of what else no line could hold."""
+    return shorten(text, _LONGEST_CELL)
 
 
 def left_out(number: int, rows: int) -> str:

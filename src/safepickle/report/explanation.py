@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from safepickle.messages import shorten
 from safepickle.rebuild.records import record
-from safepickle.report.document import Document, Table, document_as_html, document_as_text, left_out, readable_path
+from safepickle.report.document import Document, Table, document_as_html, document_as_text, readable
 from safepickle.report.graph import Graph
 from safepickle.report.units import counted, human_bytes
 
@@ -30,6 +30,7 @@ __all__ = [
 
 _ROWS: Final = 12
 _NUMBER: Final = re.compile(r"\d+")
+_Entry = TypeVar("_Entry")
 
 
 @record
@@ -249,59 +250,38 @@ def headline(explanation: Explanation) -> str:
 
 
 def explanation_document(explanation: Explanation, rows: int = _ROWS) -> Document:
-    """Lay out what a dump would do, in those tables alone that have something to say.
+    """Lay out what a dump would do.
 
     Args:
         explanation: What to report.
         rows: How many rows a table may have.
     """
-    made = []
-    inside = [found for found in explanation.unpicklable if not found.outside]
-    outside = [found for found in explanation.unpicklable if found.outside]
-    for found, title in ((inside, "Cannot be pickled"), (outside, "A strong copy of these would fail")):
-        if found:
-            made.append(
-                Table(
-                    f"{title}: {counted(len(found), 'object')}",
-                    ("path", "type", "becomes", "reason"),
-                    [
-                        (readable_path(entry.path), _type(entry.type), entry.becomes, f"{entry.error}: {entry.reason}")
-                        for entry in found[:rows]
-                    ],
-                    left_out(len(found), rows),
-                )
-            )
-    if explanation.weak_references:
-        made.append(_weak_references(explanation, rows))
-    if explanation.hazards:
-        made.append(
-            Table(
-                "Others would get this wrong without a word",
-                ("path", "kind", "who", "what would be loaded"),
-                [
-                    (readable_path(entry.path), entry.kind, entry.peers, entry.effect)
-                    for entry in explanation.hazards[:rows]
-                ],
-                left_out(len(explanation.hazards), rows),
-            )
-        )
-    if explanation.identity_keys:
-        made.append(_identity_keys(explanation, rows))
-    if explanation.omissions:
-        made.append(_omissions(explanation, rows))
-    if len(explanation.subtrees) > 1:
-        made.append(
-            Table(
-                "Where the bytes go",
-                ("bytes", "share", "objects", "path", "type"),
-                _subtree_rows(_largest(explanation.subtrees, rows), explanation.bytes),
-                right=(0, 1, 2),
-            )
-        )
-    return Document((headline(explanation),), made, closing_line(explanation))
+    tables = [
+        _unpicklable("Cannot be pickled", [found for found in explanation.unpicklable if not found.outside], rows),
+        _unpicklable(
+            "A strong copy of these would fail", [found for found in explanation.unpicklable if found.outside], rows
+        ),
+        _weak_references(explanation, rows),
+        Table(
+            "Others would get this wrong without a word",
+            ("path", "kind", "who", "what would be loaded"),
+            [(readable(entry.path), entry.kind, entry.peers, entry.effect) for entry in explanation.hazards],
+            rows,
+        ),
+        _identity_keys(explanation, rows),
+        _omissions(explanation, rows),
+        Table(
+            "Where the bytes go",
+            ("bytes", "share", "objects", "path", "type"),
+            _subtree_rows(explanation, rows) if len(explanation.subtrees) > 1 else (),
+            rows,
+            right=(0, 1, 2),
+        ),
+    ]
+    return Document([headline(explanation)], tables, _closing_line(explanation))
 
 
-def closing_line(explanation: Explanation) -> str:
+def _closing_line(explanation: Explanation) -> str:
     """Say what strong copies add, where there is anything to copy."""
     if not explanation.strong_adds_objects:
         return ""
@@ -309,60 +289,75 @@ def closing_line(explanation: Explanation) -> str:
     return f'weakrefs="strong" {"adds" if explanation.weakrefs == "strong" else "would add"} {what}.'
 
 
+def _unpicklable(title: str, found: Sequence[UnpicklableObject], rows: int) -> Table:
+    return Table(
+        f"{title}: {counted(len(found), 'object')}",
+        ("path", "type", "becomes", "reason"),
+        [(readable(entry.path), _type(entry.type), entry.becomes, f"{entry.error}: {entry.reason}") for entry in found],
+        rows,
+    )
+
+
 def _weak_references(explanation: Explanation, rows: int) -> Table:
     """One row for all that are alike, the worst first."""
-    alike: dict[tuple[str, ...], list[WeakReference]] = {}
-    for entry in explanation.weak_references:
-        key = (entry.becomes, entry.state, entry.kind, entry.referent_type or "")
-        alike.setdefault(key, []).append(entry)
     order = ("error", "tombstone", "left out", "dead finalizer", "strong copy", "weak reference")
-    groups = sorted(alike.values(), key=lambda group: (order.index(group[0].becomes), -len(group)))
+    groups = _alike(
+        explanation.weak_references, lambda entry: (entry.becomes, entry.state, entry.kind, entry.referent_type)
+    )
+    groups.sort(key=lambda group: (order.index(group[0].becomes), -len(group)))
     lines = []
-    for group in groups[:rows]:
-        first = group[0]
-        path = _and_more(first.path, len(group), sum(entry.places for entry in group))
+    for first, *others in groups:
+        path = _and_more(first.path, 1 + len(others), first.places + sum(entry.places for entry in others))
         becomes = first.becomes
-        if len(group) == 1 and first.referent_path is not None and first.becomes == "weak reference":
-            becomes += f" to {readable_path(first.referent_path)}"
+        if not others and first.referent_path is not None and becomes == "weak reference":
+            becomes += f" to {readable(first.referent_path)}"
         lines.append((path, first.kind, first.state, _type(first.referent_type), becomes))
-    counts: dict[str, int] = {}
-    for entry in explanation.weak_references:
-        counts[entry.state] = counts.get(entry.state, 0) + 1
-    summary = ", ".join(f"{count:,} {state}" for state, count in counts.items())
-    title = f'Weak references under weakrefs="{explanation.weakrefs}": {summary}'
-    if explanation.weakrefs == "callable":
-        title = f"Weak references under a callable policy: {summary}"
-    return Table(title, ("path", "kind", "referent", "of type", "becomes"), lines, left_out(len(groups), rows))
+    counts = Counter(entry.state for entry in explanation.weak_references)
+    policy = "a callable policy" if explanation.weakrefs == "callable" else f'weakrefs="{explanation.weakrefs}"'
+    title = f"Weak references under {policy}: {', '.join(f'{count:,} {state}' for state, count in counts.items())}"
+    return Table(title, ("path", "kind", "referent", "of type", "becomes"), lines, rows)
 
 
 def _identity_keys(explanation: Explanation, rows: int) -> Table:
     """One row for all registries that their owners call the same, and objects of one type."""
-    alike: dict[tuple[str, str], list[IdentityKey]] = {}
-    for entry in explanation.identity_keys:
-        name = _NUMBER.sub("", entry.path.rpartition(".")[2])
-        alike.setdefault((name, entry.object_type), []).append(entry)
-    lines = []
-    for (_, kind), entries in list(alike.items())[:rows]:
-        path = _and_more(entries[0].path, 1, len({entry.path for entry in entries}))
-        lines.append((path, _and_more(entries[0].object_path, len(entries)), _type(kind)))
-    title = "Keys that are the id() of an object: its copy has another, so nothing is found under them"
-    return Table(title, ("path", "id of", "of type"), lines, left_out(len(alike), rows))
+    groups = _alike(
+        explanation.identity_keys,
+        lambda entry: (_NUMBER.sub("", entry.path.rpartition(".")[2]), entry.object_type),
+    )
+    return Table(
+        "Keys that are the id() of an object: its copy has another, so nothing is found under them",
+        ("path", "id of", "of type"),
+        [
+            (
+                _and_more(group[0].path, 1, len({entry.path for entry in group})),
+                _and_more(group[0].object_path, len(group)),
+                _type(group[0].object_type),
+            )
+            for group in groups
+        ],
+        rows,
+    )
 
 
 def _omissions(explanation: Explanation, rows: int) -> Table:
     """One row for all objects of a class that leave out the same."""
-    alike: dict[tuple[Any, ...], list[str]] = {}
-    for entry in explanation.omissions:
-        alike.setdefault((entry.type, entry.attributes, entry.by), []).append(entry.path)
-    lines = []
-    for (_, attributes, by), paths in list(alike.items())[:rows]:
-        lines.append((_and_more(paths[0], len(paths)), shorten(", ".join(attributes), 90), by))
     return Table(
         "Left out by the objects' own classes, under any pickler",
         ("path", "attributes", "by"),
-        lines,
-        left_out(len(alike), rows),
+        [
+            (_and_more(first.path, 1 + len(others)), readable(", ".join(first.attributes)), first.by)
+            for first, *others in _alike(explanation.omissions, lambda entry: (entry.type, entry.attributes, entry.by))
+        ],
+        rows,
     )
+
+
+def _alike(entries: Iterable[_Entry], key: Callable[[_Entry], Hashable]) -> list[list[_Entry]]:
+    """Group what has the same key, in the order of the first ones."""
+    groups: dict[Hashable, list[_Entry]] = {}
+    for entry in entries:
+        groups.setdefault(key(entry), []).append(entry)
+    return list(groups.values())
 
 
 def _and_more(path: str, count: int, places: int = 0) -> str:
@@ -370,7 +365,7 @@ def _and_more(path: str, count: int, places: int = 0) -> str:
     more = f" and {count - 1:,} more" if count > 1 else ""
     if places > count:
         more = f"{more}, in {places:,} places" if more else f" and {counted(places - 1, 'more place')}"
-    return readable_path(path) + more
+    return readable(path) + more
 
 
 def _largest(subtrees: Sequence[Subtree], rows: int) -> list[list[Subtree]]:
@@ -380,7 +375,7 @@ def _largest(subtrees: Sequence[Subtree], rows: int) -> list[list[Subtree]]:
         following = subtrees[position + 1] if position + 1 < len(subtrees) else None
         is_leaf = following is None or following.depth <= entry.depth
         before = groups[-1][-1] if groups else None
-        if before is not None and is_leaf and _alike(before, entry):
+        if before is not None and is_leaf and _are_alike(before, entry):
             groups[-1].append(entry)
         else:
             groups.append([entry])
@@ -388,19 +383,21 @@ def _largest(subtrees: Sequence[Subtree], rows: int) -> list[list[Subtree]]:
     return [groups[position] for position in sorted(chosen)]
 
 
-def _alike(one: Subtree, other: Subtree) -> bool:
+def _are_alike(one: Subtree, other: Subtree) -> bool:
     same = (one.type, one.depth, _NUMBER.sub("", one.path)) == (other.type, other.depth, _NUMBER.sub("", other.path))
     return same and abs(one.bytes - other.bytes) <= 0.1 * one.bytes
 
 
-def _subtree_rows(groups: Iterable[list[Subtree]], total: int) -> list[tuple[str, ...]]:
+def _subtree_rows(explanation: Explanation, most: int) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
-    for group in groups:
+    for group in _largest(explanation.subtrees, most):
         first, size = group[0], sum(entry.bytes for entry in group)
         alike = f" and {len(group) - 1:,} alike" if len(group) > 1 else ""
         objects = sum(entry.objects for entry in group)
-        path = "  " * first.depth + readable_path(first.path) + alike
-        rows.append((human_bytes(size), f"{size / max(1, total):.0%}", f"{objects:,}", path, _type(first.type)))
+        path = "  " * first.depth + readable(first.path) + alike
+        rows.append(
+            (human_bytes(size), f"{size / max(1, explanation.bytes):.0%}", f"{objects:,}", path, _type(first.type))
+        )
     return rows
 
 

@@ -125,7 +125,7 @@ def _look(file: Any, start: int) -> _Look:
 def _walk(run: Run) -> Findings:
     """Look through what was read. Its values are real ones in part, so whatever they do to the walk is a finding."""
     try:
-        return walk(run.root, run.backend, run.storages)
+        return walk(run)
     except Exception as error:
         run.backend.objections.append(Objection("refused", -1, "", f"it cannot be looked through ({told(error)})"))
         return Findings(complete=False)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from array import array
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import chain
+from queue import SimpleQueue
 from typing import Any, Final, TypeAlias
 
+from safepickle.cpython import items_of_simple_queue
 from safepickle.guard.blob import Blob
-from safepickle.guard.inspect_backend import InspectBackend, Symbol
+from safepickle.guard.inspect_backend import Symbol
 from safepickle.guard.rules import Grant, ValueInfo
+from safepickle.guard.torch_inspect import Run
 from safepickle.messages import shorten
 from safepickle.rebuild import StrongRef, Tombstone, UnpicklableTombstone
-from safepickle.report.checkpoint import Checkpoint, array_dtype, is_buffer, is_progress, written_by
+from safepickle.report.checkpoint import Checkpoint, is_buffer, is_progress, written_by
 from safepickle.report.inspection import (
     ElementCount,
     Node,
@@ -26,6 +29,7 @@ from safepickle.report.inspection import (
     TombstoneEntry,
     ValueEntry,
 )
+from safepickle.report.tensor_views import array_dtype
 from safepickle.tracing.naming import NEAREST, Edge, attribute_edge, item_edge, key_edge, weak_edges
 from safepickle.tracing.path_table import PathTable
 from safepickle.tracing.shortcuts import MODULE_MEMBERS, member_edge
@@ -91,21 +95,16 @@ class Findings:
     complete: bool = True
 
 
-def walk(root: Any, backend: InspectBackend, storages: Mapping[str, Blob]) -> Findings:
-    """Walk from `root`, without recursion and without following a dead end twice.
-
-    Args:
-        root: What the run has made.
-        backend: That of the run.
-        storages: The storages that lie beside the pickle in a torch file, by key; the file is open.
-    """
-    return _Walk(backend, storages).run(root)
+def walk(run: Run) -> Findings:
+    """Walk from the root of a run, whose file is open, without recursion and without following a dead end twice."""
+    return _Walk(run).conclude()
 
 
 class _Walk:
-    def __init__(self, backend: InspectBackend, storages: Mapping[str, Blob]) -> None:
-        self._backend = backend
-        self._checkpoint = Checkpoint(storages)
+    def __init__(self, run: Run) -> None:
+        self._root = run.root
+        self._backend = run.backend
+        self._checkpoint = Checkpoint(run)
         self._found = Findings()
         self._seen: set[int] = set()
         self._members: set[int] = set()
@@ -116,11 +115,11 @@ class _Walk:
         self._nodes: list[_Line] = []
         self._paths = PathTable()
         # Nothing is said of a container whose type the file does not name, but what it holds.
-        self._plain = frozenset(kind for kind in _CONTAINERS if backend.grant(kind) is None)
+        self._plain = frozenset(kind for kind in _CONTAINERS if run.backend.grant(kind) is None)
 
-    def run(self, root: Any) -> Findings:
+    def conclude(self) -> Findings:
         # Breadth first, so that the first path to an object is its shortest one.
-        self._waiting.append((root, -1, NEAREST, 0, ()))
+        self._waiting.append((self._root, -1, NEAREST, 0, ()))
         while self._waiting or self._late:
             if not self._waiting:
                 self._waiting, self._late = self._late, self._waiting
@@ -128,7 +127,7 @@ class _Walk:
             if len(self._seen) > _MOST_OBJECTS:
                 self._found.complete = False
                 break
-        self._sum_up(root)
+        self._sum_up()
         return self._found
 
     def _visit(self, value: Any, parent: int, edge: Edge, depth: int, lines: tuple[int, ...]) -> None:
@@ -205,7 +204,7 @@ class _Walk:
             for line in lines:
                 self._nodes[line].nbytes += size
 
-    def _sum_up(self, root: Any) -> None:
+    def _sum_up(self) -> None:
         found = self._found
         waiting = [0] if self._nodes else []
         while waiting:
@@ -214,7 +213,7 @@ class _Walk:
             waiting += sorted(line.below, key=lambda number: (self._nodes[number].nbytes, -number))
         found.optimizers = self._checkpoint.optimizers()
         found.parameters = self._checkpoint.parameters.entries()
-        found.facts = written_by(root)
+        found.facts = written_by(self._root)
 
     def _weigh(self, values: Sequence[Any], lines: tuple[int, ...]) -> None:
         """Add up what lies in plain containers in which nothing else lies, to any depth, and note the others as mixed.
@@ -284,7 +283,7 @@ class _Walk:
         if info is not None and info.kind == "tensor":
             self._note_tensor(symbol, info, self._path(number))
         elif info is not None and info.kind == "array":
-            entry = TensorEntry(self._path(number), "numpy", array_dtype(info), info.shape, info.nbytes or 0)
+            entry = TensorEntry(self._path(number), "numpy", array_dtype(symbol), info.shape, info.nbytes or 0)
             self._add(self._found.tensors, entry, _MOST_TENSORS)
         if info is not None and info.kind == "recipe" and type(symbol.state) is tuple:
             factory = self._backend.grant(symbol.state[0])
@@ -340,6 +339,8 @@ class _Walk:
             yield from _pairs(value, dict.items(value))
         elif issubclass(kind, (list, tuple, deque)):
             yield from _items(value)
+        elif kind is SimpleQueue:
+            yield from ((item, NEAREST) for item in items_of_simple_queue(value))
         elif issubclass(kind, (set, frozenset)):
             yield from ((item, item_edge(position)) for position, item in enumerate(value))
         elif weak is not None and kind is not UnpicklableTombstone:
@@ -357,11 +358,12 @@ class _Walk:
 
     def _type_name(self, value: Any) -> str:
         if type(value) is Symbol:
-            if value.info is not None and value.info.kind == "scalar":
-                return f"numpy {array_dtype(value.info)}"
-            if value.info is not None and value.info.kind in ("tensor", "array"):
-                dtype = value.info.dtype if value.info.kind == "tensor" else array_dtype(value.info)
-                return f"{value.info.kind} {dtype} {list(value.info.shape)}"
+            info = value.info
+            if info is not None and info.kind == "scalar":
+                return f"numpy {array_dtype(value)}"
+            if info is not None and info.kind in ("tensor", "array"):
+                dtype = info.dtype if info.kind == "tensor" else array_dtype(value)
+                return f"{info.kind} {dtype} {list(info.shape)}"
             return _class_name(value)
         if type(value) is Grant:
             return f"class {value.key.replace(':', '.')}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from safepickle.report.document import (
     document_as_html,
     document_as_text,
     left_out,
-    readable_path,
+    readable,
 )
 from safepickle.report.units import counted, human_bytes
 
@@ -283,7 +283,7 @@ def _plain(value: Any) -> Any:
 
 
 def inspection_document(inspection: Inspection, rows: int = _ROWS) -> Document:
-    """Lay out what a file holds, in those tables alone that have something to say.
+    """Lay out what a file holds.
 
     Args:
         inspection: What `safepickle.inspect` found.
@@ -291,34 +291,36 @@ def inspection_document(inspection: Inspection, rows: int = _ROWS) -> Document:
     """
     tables = [
         _problems(inspection, rows),
-        _table("The file says", ("what", "value"), inspection.facts.items(), rows),
-        _table(
+        Table(
+            "The file says",
+            ("what", "value"),
+            [(readable(what), readable(value)) for what, value in inspection.facts.items()],
+            rows,
+        ),
+        Table(
             "Numbers and short texts",
             ("path", "value"),
-            [(readable_path(entry.path), repr(entry.value)) for entry in _settings(inspection)],
+            [(readable(entry.path), repr(entry.value)) for entry in _settings(inspection)],
             rows,
         ),
         _tensors(inspection, rows),
         _parts(inspection, rows),
-        _table(
+        Table(
             f"Tombstones: {len(inspection.tombstones):,}",
             ("path", "reason", "was a weak reference to"),
-            [
-                (readable_path(entry.path), entry.reason, entry.referent_type or "unknown")
-                for entry in inspection.tombstones
-            ],
+            [(readable(entry.path), entry.reason, entry.referent_type or "unknown") for entry in inspection.tombstones],
             rows,
         ),
-        _table(
+        Table(
             f"Strong copies: {len(inspection.strong_copies):,}",
             ("path", "type"),
-            [(readable_path(entry.path), entry.referent_type) for entry in inspection.strong_copies],
+            [(readable(entry.path), entry.referent_type) for entry in inspection.strong_copies],
             rows,
         ),
-        _table(
+        Table(
             f"Recipes: {len(inspection.recipes):,}",
             ("path", "built by"),
-            [(readable_path(entry.path), entry.factory) for entry in inspection.recipes],
+            [(readable(entry.path), entry.factory) for entry in inspection.recipes],
             rows,
         ),
         _imports(inspection, rows),
@@ -326,15 +328,7 @@ def inspection_document(inspection: Inspection, rows: int = _ROWS) -> Document:
     closing = ""
     if inspection.buffers:
         closing = f"A load has to be given {counted(inspection.buffers, 'out-of-band buffer')}."
-    return Document(_lines(inspection, rows), [table for table in tables if table is not None], closing)
-
-
-def _table(
-    title: str, columns: tuple[str, ...], cells: Iterable[tuple[str, ...]], rows: int, right: tuple[int, ...] = ()
-) -> Table | None:
-    """Make a table of the first rows, or None where there are none."""
-    found = list(cells)
-    return Table(title, columns, found[:rows], left_out(len(found), rows), right) if found else None
+    return Document(_lines(inspection, rows), tables, closing)
 
 
 def _lines(inspection: Inspection, rows: int) -> list[str]:
@@ -358,11 +352,9 @@ def _lines(inspection: Inspection, rows: int) -> list[str]:
     for entry in inspection.optimizers[:rows]:
         step = "" if entry.step is None else f" at step {entry.step:,.0f}"
         size = f", {counted(entry.tensors, 'tensor')}, {human_bytes(entry.nbytes)}" if entry.tensors else ""
-        lines.append(f"optimizer {entry.kind or 'state'}{step}: {readable_path(entry.path)}{size}")
+        lines.append(f"optimizer {entry.kind or 'state'}{step}: {readable(entry.path)}{size}")
     if inspection.progress:
-        lines.append(
-            ", ".join(f"{readable_path(entry.path)} = {entry.value!r}" for entry in inspection.progress[:rows])
-        )
+        lines.append(", ".join(f"{readable(entry.path)} = {entry.value!r}" for entry in inspection.progress[:rows]))
     return lines
 
 
@@ -380,8 +372,8 @@ def _settings(inspection: Inspection) -> list[ValueEntry]:
     return sorted(rest, key=lambda entry: isinstance(entry.value, bool) or _PRIVATE.search(entry.path) is not None)
 
 
-def _problems(inspection: Inspection, rows: int) -> Table | None:
-    return _table(
+def _problems(inspection: Inspection, rows: int) -> Table:
+    return Table(
         "What is wrong",
         ("byte", "name", "reason"),
         [
@@ -394,19 +386,16 @@ def _problems(inspection: Inspection, rows: int) -> Table | None:
     )
 
 
-def _tensors(inspection: Inspection, rows: int) -> Table | None:
+def _tensors(inspection: Inspection, rows: int) -> Table:
     """The largest tensors and arrays."""
     nouns = {"torch": "tensor", "safetensors": "tensor"}
-    counts: dict[str, int] = {}
-    for entry in inspection.tensors:
-        noun = nouns.get(entry.library, "array")
-        counts[noun] = counts.get(noun, 0) + 1
+    counts = Counter(nouns.get(entry.library, "array") for entry in inspection.tensors)
     title = " and ".join(counted(count, noun) for noun, count in counts.items())
-    return _table(
+    return Table(
         f"{title}, {human_bytes(inspection.tensor_bytes)}",
         ("bytes", "path", "dtype", "shape"),
         [
-            (human_bytes(entry.nbytes), readable_path(entry.path), entry.dtype, str(list(entry.shape)))
+            (human_bytes(entry.nbytes), readable(entry.path), entry.dtype, str(list(entry.shape)))
             for entry in sorted(inspection.tensors, key=lambda entry: -entry.nbytes)
         ],
         rows,
@@ -414,7 +403,7 @@ def _tensors(inspection: Inspection, rows: int) -> Table | None:
     )
 
 
-def _parts(inspection: Inspection, rows: int) -> Table | None:
+def _parts(inspection: Inspection, rows: int) -> Table:
     """The largest parts, in the order of the file's object; what other tables show is left out."""
     arrays = {entry.path for entry in inspection.tensors}
     total = max(1, inspection.tree[0].nbytes) if inspection.tree else 1
@@ -425,10 +414,9 @@ def _parts(inspection: Inspection, rows: int) -> Table | None:
         and node.path not in arrays
         and not (node.type in _SCALARS and node.nbytes <= _LONGEST_TEXT)
     ]
-    if len(nodes) < 2:
-        return None
-    places = sorted(range(len(nodes)), key=lambda place: -nodes[place].nbytes)[:rows]
-    return Table(
+    largest = sorted(nodes, key=lambda node: -node.nbytes)[:rows] if len(nodes) > 1 else ()
+    shown = set(map(id, largest))
+    table = Table(
         "Where the bytes go",
         ("bytes", "share", "entries", "path", "type"),
         [
@@ -436,23 +424,26 @@ def _parts(inspection: Inspection, rows: int) -> Table | None:
                 human_bytes(node.nbytes),
                 f"{node.nbytes / total:.0%}",
                 f"{node.entries:,}",
-                "  " * node.depth + readable_path(node.path),
+                "  " * node.depth + readable(node.path),
                 node.type,
             )
-            for node in (nodes[place] for place in sorted(places))
+            for node in nodes
+            if id(node) in shown
         ],
-        left_out(len(nodes), rows),
+        rows,
         right=(0, 1, 2),
     )
+    table.more = left_out(len(nodes), rows)
+    return table
 
 
-def _imports(inspection: Inspection, rows: int) -> Table | None:
+def _imports(inspection: Inspection, rows: int) -> Table:
     order = {"refused": 0, "needs_allow": 1}
     uses = sorted(inspection.globals, key=lambda use: order.get(use.status, 2))
-    return _table(
+    return Table(
         f"A load imports {counted(len(uses), 'name')}",
         ("name", "status", "uses", "first at"),
-        [(use.name, use.status, f"{use.count:,}", readable_path(use.paths[0]) if use.paths else "") for use in uses],
+        [(use.name, use.status, f"{use.count:,}", readable(use.paths[0]) if use.paths else "") for use in uses],
         rows,
         right=(2,),
     )

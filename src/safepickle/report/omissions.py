@@ -45,7 +45,7 @@ def names_left_out(obj: Any, value: Any) -> tuple[str, ...]:
                 names.append(name)
             continue
         if shown is None:
-            shown = {id(part) for part in _parts(value[1:], _DEEPEST)}
+            shown = {id(part) for part in _parts(value[1:])}
         if id(attribute) not in shown:
             names.append(name)
     return tuple(names)
@@ -68,13 +68,17 @@ def _is_less(found: Any, attribute: Any) -> bool:
         return True
     if type(found) is not type(attribute) or not isinstance(found, _CONTAINERS):
         return False
-    return sum(1 for _ in _parts(found, _DEEPEST)) < sum(1 for _ in _parts(attribute, _DEEPEST))
+    return sum(1 for _ in _parts(found)) < sum(1 for _ in _parts(attribute))
 
 
-def _parts(container: Any, depth: int) -> Iterator[Any]:
-    """Iterate over what stands in a container, and in those within it."""
-    items = [*container, *container.values()] if isinstance(container, dict) else container
-    for item in items:
-        yield item
-        if depth and type(item) in _CONTAINERS:
-            yield from _parts(item, depth - 1)
+def _parts(container: Any) -> Iterator[Any]:
+    """Iterate over what stands in a container, and in those within it, each of which is entered once."""
+    level, entered = [container], {id(container)}
+    for _ in range(_DEEPEST + 1):
+        items = [item for part in level for item in ([*part, *part.values()] if isinstance(part, dict) else part)]
+        yield from items
+        level = []
+        for item in items:
+            if type(item) in _CONTAINERS and id(item) not in entered:
+                entered.add(id(item))
+                level.append(item)

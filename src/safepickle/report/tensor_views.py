@@ -10,16 +10,17 @@ import sys
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from safepickle.guard.blob import Blob
 from safepickle.guard.inspect_backend import Symbol
-from safepickle.guard.rules import Grant, ValueInfo
+from safepickle.guard.rules import Grant
 from safepickle.guard.torch_inspect import Run, run_nested
 from safepickle.storage.contents import StoredArray, numpy_dtype
 from safepickle.storage.reading import read_memory
 
-__all__ = ["TensorView", "contiguous", "view_of", "view_of_numbers", "view_of_scalar"]
+__all__ = ["TensorView", "array_dtype", "contiguous", "view_of", "view_of_numbers", "view_of_scalar"]
 
 _UNREADABLE: Final = Blob(bytes, None)
 
@@ -99,11 +100,12 @@ def view_of(value: Any, run: Run | None) -> TensorView | None:
 
 
 def view_of_scalar(symbol: Symbol) -> TensorView | None:
-    """Return the view of a scalar of numpy's: of the arguments of ``scalar(dtype, bytes)``."""
-    data, info = _blob(symbol.arguments[1]), symbol.info
-    if data is None or info is None:
+    """Return the view of a scalar of numpy's, ``scalar(dtype, bytes)``, or None for anything else."""
+    info = symbol.info
+    if info is None or info.kind != "scalar" or len(symbol.arguments) != 2:
         return None
-    return TensorView(_numpys(info, symbol.arguments[0]), (), (), 0, info.itemsize, data, id(symbol))
+    data = _blob(symbol.arguments[1])
+    return None if data is None else TensorView(array_dtype(symbol), (), (), 0, info.itemsize, data, id(symbol))
 
 
 def view_of_numbers(numbers: Sequence[float]) -> TensorView:
@@ -130,26 +132,35 @@ def _array(symbol: Symbol) -> TensorView | None:
     info, state = symbol.info, symbol.state
     assert info is not None  # view_of() has looked
     if symbol.grant is not None and symbol.grant.name == "_frombuffer":
-        content, dtype, _, order = symbol.arguments[:4]
+        content, _, _, order = symbol.arguments[:4]
     elif type(state) is tuple and len(state) == 5:
-        _, _, dtype, is_fortran, content = state
+        _, _, _, is_fortran, content = state
         order = "F" if is_fortran else "C"
     else:
         return None
-    if type(content) is str:
-        content = content.encode("latin-1")
     data = _blob(content)
     if data is None:
         return None
     strides = contiguous(info.shape, order)
-    return TensorView(_numpys(info, dtype), info.shape, strides, 0, info.itemsize, data, id(symbol))
+    return TensorView(array_dtype(symbol), info.shape, strides, 0, info.itemsize, data, id(symbol))
 
 
-def _numpys(info: ValueInfo, dtype: Any) -> str:
-    """Name the element type of an array or a scalar; only the dtype itself says the order of its bytes."""
+def array_dtype(symbol: Symbol) -> str:
+    """Name the element type of a numpy array or scalar, as `TensorView` has it; ``""`` where the file does not tell."""
+    info, dtype = symbol.info, None
+    if info is None or not info.dtype:
+        return ""
+    # Only the dtype itself says the order of its bytes.
+    if info.kind == "scalar":
+        dtype = symbol.arguments[0]
+    elif symbol.grant is not None and symbol.grant.name == "_frombuffer":
+        dtype = symbol.arguments[1]
+    elif type(symbol.state) is tuple and len(symbol.state) == 5:
+        dtype = symbol.state[2]
     swapped = type(dtype) is Symbol and dtype.info is not None and dtype.info.swapped
     order = "<" if (sys.byteorder == "little") != swapped else ">"
-    return numpy_dtype(f"{order}{info.dtype}{info.itemsize}")
+    size = info.itemsize // 4 if info.dtype == "U" else info.itemsize
+    return numpy_dtype(f"{order}{info.dtype}{size}")
 
 
 def _storage(symbol: Symbol, run: Run) -> TensorView | None:
@@ -164,6 +175,9 @@ def _storage(symbol: Symbol, run: Run) -> TensorView | None:
 def _blob(content: Any) -> Blob | None:
     if type(content) is Blob:
         return content
+    if type(content) is str:
+        # Of a pickle of Python 2, which is read as Latin-1.
+        content = content.encode("latin-1")
     return Blob(bytes, len(content), read_memory(content)) if type(content) in (bytes, bytearray) else None
 
 
@@ -171,16 +185,16 @@ def _torchs(symbol: Symbol, run: Run) -> TensorView | None:
     """Return the view of ``_rebuild_tensor(storage, offset, size, stride, requires_grad, hooks, ...)``."""
     storage, offset, size, stride, *more = symbol.arguments
     bits = more[-1] if more and type(more[-1]) is dict else {}
+    # In the arguments of a quantized tensor, its scale stands before this one.
     requires_grad = next((part for part in more if type(part) is bool), False)
-    return _tensor(
-        symbol, run, storage, offset, size, stride, bool(bits.get("conj")), bool(bits.get("neg")), requires_grad
-    )
+    flags = requires_grad, bool(bits.get("conj")), bool(bits.get("neg"))
+    return _tensor(symbol, run, storage, offset, size, stride, *flags)
 
 
 def _ours(symbol: Symbol, run: Run) -> TensorView | None:
-    storage, _, offset, size, stride, *more = symbol.arguments
-    requires_grad, conjugate, negative = [*more, False, False, False][:3]
-    return _tensor(symbol, run, storage, offset, size, stride, conjugate, negative, requires_grad)
+    """Return the view of ``rebuild_torch_tensor(storage, dtype, offset, size, stride, requires_grad, ...)``."""
+    storage, _, *rest = symbol.arguments
+    return _tensor(symbol, run, storage, *rest)
 
 
 def _tensor(
@@ -190,9 +204,9 @@ def _tensor(
     offset: int,
     size: tuple[int, ...],
     stride: tuple[int, ...],
-    conjugate: bool,
-    negative: bool,
     requires_grad: bool = False,
+    conjugate: bool = False,
+    negative: bool = False,
 ) -> TensorView:
     info = symbol.info
     assert info is not None  # view_of() has looked
@@ -210,16 +224,22 @@ def _find_storage(storage: Symbol, run: Run) -> tuple[Blob, Any, int]:
     if storage.grant.name == "rebuild_torch_typed_storage":
         return _find_storage(storage.arguments[0], run)
     if storage.grant.name == "_load_from_bytes":
-        payload = _blob(storage.arguments[0])
-        if payload is None or payload.read is None:
-            return _UNREADABLE, id(storage), 0
-        if run.last_nested is None or run.last_nested[0] is not storage:
-            run.last_nested = storage, run_nested(payload.read(), 1)
-        inner = run.last_nested[1]
-        data, _, begins = _find_storage(inner.root, inner)
-        return data, id(storage), begins
+        assert storage.info is not None  # the rule has looked into the file
+        return Blob(bytes, storage.info.nbytes, partial(_read_nested, storage, run)), id(storage), 0
     found = _blob(storage.arguments[0])
     return _UNREADABLE if found is None else found, id(storage), 0
+
+
+def _read_nested(storage: Symbol, run: Run, start: int = 0, length: int | None = None, /) -> bytes:
+    """Read from a storage that is a torch file inside the pickle."""
+    if run.last_nested is None or run.last_nested[0] is not storage:
+        payload = _blob(storage.arguments[0])
+        if payload is None or payload.read is None:
+            raise OSError("the bytes of its elements are not there")
+        run.last_nested = storage, run_nested(payload.read(), 1)
+    inner = run.last_nested[1]
+    data, _, begins = _find_storage(inner.root, inner)
+    return b"" if data.read is None else data.read(begins * inner.root.info.itemsize + start, length)
 
 
 def _wrapped(symbol: Symbol, run: Run) -> TensorView | None:

@@ -28,7 +28,7 @@ from safepickle.storage.contents import (
 from safepickle.storage.formats import HDF5, KERAS, NPY, NPZ, SAFETENSORS, Format
 from safepickle.storage.hdf5 import list_hdf5
 from safepickle.storage.keras_files import list_keras
-from safepickle.storage.reading import Reader
+from safepickle.storage.reading import Reader, read_file
 
 __all__ = ["list_arrays"]
 
@@ -107,7 +107,7 @@ def _safetensors(file: IO[bytes], start: int) -> Contents:
             continue
         dtype, shape, begin, end = _tensor_entry(name, entry)
         spans.append((begin, end))
-        contents.arrays[name] = StoredArray(dtype, shape, end - begin, _reading(file, data + begin, end - begin))
+        contents.arrays[name] = StoredArray(dtype, shape, end - begin, read_file(file, data + begin, end - begin))
     reached = 0
     for begin, end in sorted(spans):
         if begin != reached:
@@ -134,14 +134,25 @@ def _tensor_entry(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int
 def _npy(file: IO[bytes], start: int) -> Contents:
     size = file.seek(0, io.SEEK_END) - start
     dtype, shape, order, offset = _npy_header(read_at(file, start, min(size, _LONGEST_NPY_HEADER)))
-    read = _reading(file, start + offset, size - offset)
+    read = read_file(file, start + offset, size - offset)
     return Contents({"": _npy_array(dtype, shape, order, size - offset, read)})
 
 
 def _npy_array(dtype: Any, shape: tuple[int, ...], order: str, nbytes: int, read: Reader) -> StoredArray:
+    if _holds_objects(dtype):
+        return StoredArray("object", shape, nbytes, None, order)
     name = numpy_dtype(dtype) if type(dtype) is str else f"structured ({len(dtype)} fields)"
     _hold_size(name, shape, nbytes)
-    return StoredArray(name, shape, nbytes, None if name == "object" else read, order)
+    return StoredArray(name, shape, nbytes, read, order)
+
+
+def _holds_objects(dtype: Any) -> bool:
+    """Tell whether an element type, or a field of it, is that of objects: numpy pickles all elements then."""
+    if type(dtype) is str:
+        return numpy_dtype(dtype) == "object"
+    if type(dtype) is tuple:  # of a subarray: its type and shape
+        return bool(dtype) and _holds_objects(dtype[0])
+    return type(dtype) is list and any(_holds_objects(field[1:]) for field in dtype if type(field) is tuple)
 
 
 def _hold_size(dtype: str, shape: tuple[int, ...], nbytes: int) -> None:
@@ -196,13 +207,6 @@ def _shape(value: Any) -> tuple[int, ...] | None:
     if not all(type(length) is int and 0 <= length < 1 << 63 for length in value):
         return None
     return tuple(value)
-
-
-def _reading(file: IO[bytes], offset: int, size: int) -> Reader:
-    def read(start: int = 0, length: int | None = None, /) -> bytes:
-        return read_at(file, offset + start, size - start if length is None else min(length, size - start))
-
-    return read
 
 
 _READERS: Final[dict[str, Callable[[IO[bytes], int], Contents]]] = {

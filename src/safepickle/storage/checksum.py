@@ -10,6 +10,7 @@ when it comes from a pipe. Its text is ASCII, because `pickle.loads` decodes a s
 
 from __future__ import annotations
 
+import io
 from typing import IO, Any, Literal, TypeAlias
 
 from safepickle.load_errors import ChecksumError
@@ -100,32 +101,20 @@ def check_file(file: IO[bytes], policy: ChecksumPolicy) -> IO[bytes]:
         _miss(policy)
         file.seek(start)
         return file
-    if not seekable:
-        return _read_and_check(file, header)
+    kept = None if seekable else io.BytesIO()
     digest = Digest()
     left = header[0]
     while left and (chunk := file.read(min(left, _CHUNK))):
         digest.update(chunk)
         left -= len(chunk)
+        if kept is not None:
+            kept.write(chunk)
     _compare(header, digest)
-    file.seek(start + HEADER_SIZE)
-    return file
-
-
-def _read_and_check(file: IO[bytes], header: tuple[int, str]) -> IO[bytes]:
-    import io
-
-    data = io.BytesIO()
-    left = header[0]
-    while left and (chunk := file.read(min(left, _CHUNK))):
-        data.write(chunk)
-        left -= len(chunk)
-    digest = Digest()
-    with data.getbuffer() as view:
-        digest.update(view)
-    _compare(header, digest)
-    data.seek(0)
-    return data
+    if kept is None:
+        file.seek(start + HEADER_SIZE)
+        return file
+    kept.seek(0)
+    return kept
 
 
 def _parse(start: bytes) -> tuple[int, str] | None:

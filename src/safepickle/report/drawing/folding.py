@@ -127,13 +127,13 @@ class _Folding:
     def run(self, max_boxes: int) -> Folded:
         """Open boxes, the most important first."""
         root = self._make_box(-1, "$", [0])
-        heap = [(self._importance(root), root.number)]
+        heap = [(self._rank(root.members), root.number)]
         while heap and len(self._boxes) < max_boxes:
             _, number = heapq.heappop(heap)
             for box in self._open(self._boxes[number], max_boxes - len(self._boxes)):
                 # What is not in the pickle is one box for each referent, however much hangs on it.
                 if box.region != OUTSIDE:
-                    heapq.heappush(heap, (self._importance(box), box.number))
+                    heapq.heappush(heap, (self._rank(box.members), box.number))
         self._has_box = bytearray(number >= 0 for number in self._box_of)
         self._place_hidden()
         return Folded(self._boxes, self._draw_arrows(), self._sizes[0])
@@ -163,9 +163,6 @@ class _Folding:
                 wanted[number] = 1
                 number = graph.parents[number]
         return wanted
-
-    def _importance(self, box: Box) -> tuple[bool, int]:
-        return not any(self._wanted[number] for number in box.members), -box.size
 
     def _make_box(self, parent: int, label: str, members: list[int]) -> Box:
         graph = self._graph
@@ -235,15 +232,12 @@ class _Folding:
                 yield child
 
     def _is_worth_a_box(self, members: list[int]) -> bool:
-        if any(self._wanted[number] for number in members):
-            return True
-        return sum(self._sizes[number] for number in members) >= self._smallest
+        is_unwanted, size = self._rank(members)
+        return not is_unwanted or -size >= self._smallest
 
     def _rank(self, members: list[int]) -> tuple[bool, int]:
-        return (
-            not any(self._wanted[number] for number in members),
-            -sum(self._sizes[number] for number in members),
-        )
+        """Return what sorts the most important first: what is worth seeing however small it is, then what is large."""
+        return not any(self._wanted[number] for number in members), -sum(self._sizes[number] for number in members)
 
     def _merge_rest(self, box: Box, rest: list[tuple[tuple[str, str, bool, str], list[int]]]) -> list[Box]:
         """Make one box for each type and region of what there are too many of."""
