@@ -43,8 +43,9 @@ from safepickle.report.explanation import (
 )
 from safepickle.report.graph import Graph, WeakEdge
 from safepickle.report.omissions import left_out_by, names_left_out
+from safepickle.report.weighing import weigh
 from safepickle.tracing.error_paths import locate_failure
-from safepickle.tracing.expand import ENVELOPE, Expansion, fetch_size
+from safepickle.tracing.expand import Expansion
 from safepickle.tracing.identity_keys import identity_keys
 from safepickle.tracing.naming import NEAREST, kind_of
 from safepickle.tracing.recording import Question
@@ -125,9 +126,10 @@ class _Inquiry:
 
     def conclude(self) -> Explanation:
         """Walk, and put the findings together."""
-        self._walk()
         graph, traversal = self._graph, self._traversal
+        sizes, led_to = self._walk()
         fates, failure = self._dry_run()
+        graph.sizes = weigh(traversal, self._pickler, fates, sizes, led_to)
         totals, counts = graph.subtree_sizes(), graph.subtree_counts()
         references = self._weak_references(fates, totals)
         unpicklable = [self._unpicklable(number, error) for number, error in self._failures]
@@ -162,14 +164,15 @@ class _Inquiry:
             self._answers[id(referent)] = (referent, check_fate(self._policy(referent)))
         return self._answers[id(referent)][1]
 
-    def _walk(self) -> None:
+    def _walk(self) -> tuple[dict[int, int], dict[int, list[int]]]:
+        """Return the bytes of each object, and the numbers of what it leads to."""
         graph, traversal = self._graph, self._traversal
-        led_to: dict[int, list[int]] = {}
+        shown: dict[int, list[int]] = {}
         sizes: dict[int, int] = {}
         for number, expansion in traversal:
             sizes[number] = expansion.size + expansion.buffers
             obj = traversal.walk.objects[number]
-            led_to[number] = [id(child) for _, child in expansion.children[expansion.shortcuts :]]
+            shown[number] = [id(child) for _, child in expansion.children[expansion.shortcuts :]]
             self._note_omissions(number, obj, expansion)
             if expansion.error is not None:
                 self._failures.append((number, expansion.error))
@@ -182,22 +185,18 @@ class _Inquiry:
                 self._dead.append(number)
         walk = traversal.walk
         # Whatever was led to was visited in the end, unless the traversal was cut short.
-        met = {
+        led_to = {
             number: [walk.numbers[child] for child in children if child in walk.numbers]
-            for number, children in led_to.items()
+            for number, children in shown.items()
         }
         graph.types = [dotted_name(type(obj)) for obj in walk.objects]
         graph.book = walk.book
         graph.copied_from = min(traversal.copied_from, traversal.outside_from)
         graph.outside_from = traversal.outside_from
-        places = _places(met, len(walk.objects))
-        for number in range(len(walk.objects)):
-            # What is met again takes an opcode that fetches it from the memo.
-            again = sum(fetch_size(places[child]) for child in met.get(number, ()) if walk.parents[child] != number)
-            graph.sizes.append(sizes.get(number, 0) + again)
-            for child in met.get(number, ()):
+        for number, children in sorted(led_to.items()):
+            for child in children:
                 graph.links.extend((number, child))
-        graph.sizes[0] += ENVELOPE
+        return sizes, led_to
 
     def _note_omissions(self, number: int, obj: Any, expansion: Expansion) -> None:
         if type(expansion.value) is not tuple or number >= self._traversal.outside_from:
@@ -388,19 +387,6 @@ def _imported_name(obj: Any) -> str | None:
         return f"{dotted_name(type(obj))}.{obj.name}"
     module, name = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
     return f"{module}.{name}" if type(module) is str and type(name) is str else None
-
-
-def _places(met: dict[int, list[int]], count: int) -> list[int]:
-    """Number the objects in the order in which the pickler, who walks depth first, puts them into its memo."""
-    places = [count] * count
-    stack, place = [0], 0
-    while stack:
-        number = stack.pop()
-        if places[number] == count:
-            places[number] = place
-            place += 1
-            stack.extend(reversed(met.get(number, ())))
-    return places
 
 
 def _is_dead(obj: Any, expansion: Expansion) -> bool:

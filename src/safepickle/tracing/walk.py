@@ -73,6 +73,10 @@ class Walk:
                 self.enter(number, edge, child, shortcut=position < expansion.shortcuts)
             yield number, expansion
 
+    def expand(self, obj: object) -> Expansion:
+        """Expand an object once more, and go nowhere from it."""
+        return self._expander.expand(obj)
+
     def enter(self, parent: int, edge: Edge, child: object, shortcut: bool = False) -> None:
         """Have an object visited, unless it has been."""
         if id(child) in self.numbers:
