@@ -425,6 +425,7 @@ def graphs(draw: st.DrawFn) -> tuple[Any, list[Any]]:
     return draw(st.sampled_from(made[-3:])), made
 
 
+@pytest.mark.filterwarnings("ignore::safepickle.WeakReferenceWarning")
 @pytest.mark.parametrize("kind", range(len(KINDS)))
 @pytest.mark.parametrize("policy", ["relink", "strong", "tombstone"])
 def test_bytes_are_those_of_the_pickle_whatever_becomes_of_a_weak_reference(kind: int, policy: Any) -> None:
