@@ -429,7 +429,7 @@ def graphs(draw: st.DrawFn) -> tuple[Any, list[Any]]:
 @pytest.mark.parametrize("kind", range(len(KINDS)))
 @pytest.mark.parametrize("policy", ["relink", "strong", "tombstone"])
 def test_bytes_are_those_of_the_pickle_whatever_becomes_of_a_weak_reference(kind: int, policy: Any) -> None:
-    held, other = Node(name=1), Node(name=2)
+    held, other = Node(name="held"), Node(name="other")
     graph = KINDS[kind](held, other)
     for root in ([graph], [held, graph], [graph, held]):
         try:
