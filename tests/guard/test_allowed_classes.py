@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import io
 import pickle
+import random
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,25 @@ def test_inherited_constructor_takes_what_pickle_writes_for_it(cls: type, argume
             continue
         with pytest.raises(safepickle.GuardedLoadError, match=r"argument|not all integers"):
             safepickle.loads(pickled(make(name(__name__, cls.__name__), *arguments)), allow=[cls])
+
+
+class Log(io.FileIO):
+    pass
+
+
+class Dice(random.Random):
+    pass
+
+
+def test_inherited_constructor_of_a_class_in_c_takes_nothing_whatever_the_version(tmp_path: Path):
+    path = tmp_path / "kept"
+    path.write_bytes(b"kept")
+    for make in (call, new):
+        with pytest.raises(safepickle.NotAllowedError, match="constructor is that of FileIO, .* without arguments"):
+            safepickle.loads(pickled(make(name(__name__, "Log"), str(path), "w")), allow=[Log])
+    assert path.read_bytes() == b"kept"
+    dice = Dice(3)
+    assert safepickle.loads(pickle.dumps(dice), allow=[Dice]).random() == dice.random()
 
 
 def test_value_of_no_member_of_an_enum_is_not_printed():

@@ -7,9 +7,11 @@ Such a constructor gets what pickle writes for it, by the rule of the builtin li
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from datetime import tzinfo
+from types import BuiltinFunctionType, WrapperDescriptorType
 from typing import Any, Final
 
 from safepickle.guard.limits import DIGITS, LimitExceeded, Malformed, Refusal
@@ -37,13 +39,13 @@ def users_arguments(
     if not arguments and not keywords:
         return arguments
     maker, starter = _owner(cls, "__new__"), _owner(cls, "__init__")
-    owners = [] if maker in _STARTED else [maker]
+    owners = [] if maker in _STARTED else [(maker, "__new__")]
     if not new and (starter is not maker or maker in _STARTED):
-        owners.append(starter)
-    for owner in owners:
-        if owner in _PASSIVE or issubclass(owner, BaseException):
+        owners.append((starter, "__init__"))
+    for owner, method in owners:
+        if owner in _PASSIVE or issubclass(owner, BaseException) or _is_authors(owner, method):
             continue
-        if keywords and owner not in _KEYWORDS and not _is_authors(owner):
+        if keywords and owner not in _KEYWORDS:
             raise Refusal(f"its constructor is that of {owner.__qualname__}, which pickle calls without keywords")
         if arguments:
             arguments = _judged(context, owner, arguments)
@@ -55,24 +57,23 @@ def _owner(cls: type, method: str) -> type:
     return next(base for base in cls.__mro__ if method in vars(base))
 
 
-def _is_authors(owner: type) -> bool:
-    """Tell whether a class is neither on the built-in list nor written in C."""
-    return owner not in _CHECKS and (owner.__module__, owner.__qualname__) not in BUILT_IN and _is_python(owner)
-
-
-def _is_python(owner: type) -> bool:
-    return bool(owner.__flags__ & _HEAP_TYPE)
+def _is_authors(owner: type, method: str) -> bool:
+    """Tell whether a method is neither of a class on the built-in list nor written in C for the standard library."""
+    if owner in _CHECKS or (owner.__module__, owner.__qualname__) in BUILT_IN:
+        return False
+    # Some of the standard library's classes in C are made by it at run time, and each version makes more of them so.
+    is_in_c = isinstance(vars(owner)[method], (BuiltinFunctionType, WrapperDescriptorType))
+    is_standard = is_in_c and owner.__module__.partition(".")[0] in sys.stdlib_module_names
+    return bool(owner.__flags__ & _HEAP_TYPE) and not is_standard
 
 
 def _judged(context: RuleContext, owner: type, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Judge arguments by the rule of a class on the built-in list; those of its author's classes are their affair."""
+    """Judge arguments by the rule of a class on the built-in list."""
     check = _CHECKS.get(owner)
     if check is not None:
         check(context, arguments)
         return arguments
     rule = BUILT_IN.get((owner.__module__, owner.__qualname__))
-    if rule is None and _is_python(owner):
-        return arguments
     if rule is None or rule.check is no_call:
         raise Refusal(f"its constructor is that of {owner.__qualname__}, which pickle calls without arguments")
     arguments = own_arguments(context, arguments, rule.reads)
