@@ -133,6 +133,10 @@ CALLS: dict[str, Callable[[], bytes]] = {
     "a set of a list": lambda: again(
         name("builtins", "set"), one(Raw(b"(" + b"".join(map(value, range(50_000))) + b"l")), 20_000
     ),
+    "a subclass of set, of a list": lambda: again(
+        name("guard.targets", "Members"), one(Raw(b"(" + b"".join(map(value, range(50_000))) + b"l")), 50
+    ),
+    "a subclass of dict, of pairs": lambda: again(name("guard.targets", "PlainDict"), one(PAIRS), 100),
     "an OrderedDict of pairs": lambda: again(name("collections", "OrderedDict"), one(PAIRS), 20_000),
     "an exception of many arguments": lambda: again(name("builtins", "ValueError"), Raw(LONG[:-1] + b"t"), 20_000),
     "a path of a megabyte": lambda: again(name("pathlib", "PurePosixPath"), one("a/" * (MEGABYTE // 2)), 10),

@@ -16,8 +16,9 @@ from typing import Any, Final
 
 from safepickle.guard.limits import DIGITS, LimitExceeded, Malformed, Refusal
 from safepickle.guard.rules import BUILT_IN, RuleContext
-from safepickle.guard.rules.base import expect, no_call
+from safepickle.guard.rules.base import allocate, expect, no_call
 from safepickle.guard.rules.copies import own_arguments
+from safepickle.guard.rules.stdlib import DICT_ENTRY, members
 
 __all__ = ["users_arguments"]
 
@@ -97,17 +98,12 @@ def _integer(context: RuleContext, arguments: tuple[Any, ...]) -> None:
 def _dict(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     expect(arguments, (dict, list, tuple), least=0)
     entries = arguments[0]
+    allocate(context, DICT_ENTRY * len(entries))
     if type(entries) is not dict and not all(type(pair) in (tuple, list) and len(pair) == 2 for pair in entries):
         raise Malformed("its argument is not a list of pairs")
     keys = list(entries) if type(entries) is dict else [pair[0] for pair in entries]
     if keys:
         context.check_keys(keys, entries)
-
-
-def _members(context: RuleContext, arguments: tuple[Any, ...]) -> None:
-    expect(arguments, (list, tuple, set, frozenset), least=0)
-    if arguments[0]:
-        context.check_keys(list(arguments[0]), arguments[0])
 
 
 _CHECKS: Final[dict[type, Callable[[RuleContext, tuple[Any, ...]], None]]] = {
@@ -119,8 +115,8 @@ _CHECKS: Final[dict[type, Callable[[RuleContext, tuple[Any, ...]], None]]] = {
     tuple: _plain(tuple, list),
     list: _plain(tuple, list),
     dict: _dict,
-    set: _members,
-    frozenset: _members,
+    set: members,
+    frozenset: members,
 }
 _PASSIVE: Final = frozenset({object, tzinfo})
 """Classes whose constructors pass over what they are given, as exceptions only keep it."""

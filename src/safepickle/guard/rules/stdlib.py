@@ -25,12 +25,12 @@ _ARRAY_FORMATS: Final = {
 }  # fmt: skip
 """The type codes of arrays, each with the machine formats that `array` writes for it."""
 _FORMAT_SIZES: Final = (1, 1, 2, 2, 2, 2, 4, 4, 4, 4, 8, 8, 8, 8, 4, 4, 8, 8)
-_DICT_ENTRY: Final = 96
+DICT_ENTRY: Final = 96
 _SET_ENTRY: Final = 64
 _ORDERED_ENTRY: Final = 160
 """Bytes that a container takes for an entry, at most."""
 _SIZES_OF_ITEMS: Final[dict[type, int]] = {
-    str: 4, list: 8, tuple: 8, dict: _DICT_ENTRY, set: _SET_ENTRY, frozenset: _SET_ENTRY,
+    str: 4, list: 8, tuple: 8, dict: DICT_ENTRY, set: _SET_ENTRY, frozenset: _SET_ENTRY,
 }  # fmt: skip
 _LARGEST_NUMBER: Final = 1 << 63
 
@@ -102,7 +102,8 @@ def _make_encoded(text: str = "", codec: str = "latin-1") -> bytes:
     return text.encode(codec)
 
 
-def _members(context: RuleContext, arguments: tuple[Any, ...]) -> None:
+def members(context: RuleContext, arguments: tuple[Any, ...]) -> None:
+    """Judge what a set, a frozenset, or an instance of a subclass, is made of."""
     expect(arguments, (list, tuple, set, frozenset), least=0)
     if arguments and arguments[0]:
         allocate(context, _SET_ENTRY * len(arguments[0]))
@@ -112,7 +113,7 @@ def _members(context: RuleContext, arguments: tuple[Any, ...]) -> None:
 def _frozendict(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     expect(arguments, dict, least=0)
     if arguments:
-        allocate(context, _DICT_ENTRY * len(arguments[0]))
+        allocate(context, DICT_ENTRY * len(arguments[0]))
 
 
 def _range(context: RuleContext, arguments: tuple[Any, ...]) -> None:
@@ -168,7 +169,7 @@ def _set_attributes(obj: object, state: dict[str, Any]) -> None:
 def _counter(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     expect(arguments, dict, least=0)
     if arguments:
-        allocate(context, _DICT_ENTRY * len(arguments[0]))
+        allocate(context, DICT_ENTRY * len(arguments[0]))
         context.check_keys(list(arguments[0]), arguments[0])
 
 
@@ -441,8 +442,8 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ("builtins", "complex"): _value(_complex),
     ("builtins", "bytearray"): _value(_bytearray),
     ("builtins", "bytes"): _value(_bytes, make=_make_encoded),
-    ("builtins", "set"): _value(_members, reads=(1,)),
-    ("builtins", "frozenset"): _value(_members, reads=(1,)),
+    ("builtins", "set"): _value(members, reads=(1,)),
+    ("builtins", "frozenset"): _value(members, reads=(1,)),
     **({} if FROZENDICT is None else {("builtins", "frozendict"): _value(_frozendict, reads=(1,))}),
     ("builtins", "range"): _value(_range),
     ("builtins", "slice"): _value(_slice),
