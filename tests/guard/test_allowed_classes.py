@@ -210,7 +210,7 @@ def test_inherited_constructor_of_a_class_in_c_takes_nothing_whatever_the_versio
     path = tmp_path / "kept"
     path.write_bytes(b"kept")
     for make in (call, new):
-        with pytest.raises(safepickle.NotAllowedError, match="constructor is that of FileIO, .* without arguments"):
+        with pytest.raises(safepickle.NotAllowedError, match=r"constructor is that of FileIO, .* without arguments"):
             safepickle.loads(pickled(make(name(__name__, "Log"), str(path), "w")), allow=[Log])
     assert path.read_bytes() == b"kept"
     dice = Dice(3)
