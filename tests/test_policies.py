@@ -18,7 +18,7 @@ import pytest
 import nodes
 import safepickle
 from nodes import round_trip
-from safepickle.reducers.weak import look_behind
+from safepickle.weak_types import look_behind
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
@@ -396,6 +396,18 @@ def test_what_is_built_among_its_own_arguments_is_relinked_from_there_on():
         loaded = round_trip(built)
     assert loaded.parts.early[loaded.parts.other] is loaded.parts.late[0]() is loaded
     assert loaded.parts.late[1].parts is loaded.parts
+
+
+def test_classes_of_one_name_are_counted_together():
+    def make():
+        class Local:
+            pass
+
+        return Local()
+
+    lost = [make(), make()]
+    with pytest.warns(safepickle.WeakReferenceWarning, match="2 weak references will load dead: 2 to .*Local outside"):
+        safepickle.dumps([weakref.ref(each) for each in lost])
 
 
 def test_weak_method_counts_once_where_its_class_travels_by_value():

@@ -26,6 +26,7 @@ import subprocess
 import sys
 import threading
 import types
+import weakref
 import zlib
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,36 @@ def test_a_partial_method_keeps_its_arguments(protocol: int) -> None:
 
 def test_a_method_bound_to_a_class_may_be_of_any_callable() -> None:
     assert copy_of(types.MethodType(functools.partial(isinstance, True), int))()
+
+
+def test_a_cache_keeps_what_was_set_on_it() -> None:
+    @functools.lru_cache(3)
+    def double(number: int) -> int:
+        """Return twice the number."""
+        return 2 * number
+
+    double.reference = weakref.ref(double)  # type: ignore[attr-defined]
+    double.__name__ = "twice"
+    copied: Any = copy_of(double)
+    assert copied.reference() is copied
+    assert (copied(2), copied.__name__, copied.__doc__) == (4, "twice", "Return twice the number.")
+    assert copied.__wrapped__.__name__ == "double"
+
+
+class CountedThread(threading.Thread):
+    started = 0
+
+    def start(self) -> None:
+        CountedThread.started += 1
+        super().start()
+
+
+def test_a_thread_that_has_ended_is_not_started_by_its_class() -> None:
+    thread = CountedThread()
+    thread.start()
+    thread.join()
+    copied = copy_of(thread)
+    assert (copied.is_alive(), copied.ident is None, CountedThread.started) == (False, False, 1)
 
 
 def test_a_simple_queue_may_hold_itself() -> None:

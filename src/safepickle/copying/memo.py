@@ -321,6 +321,9 @@ class _NoPickler:
     def look_ahead(self) -> None:
         return None
 
+    def may_hide(self, classes: Iterable[type]) -> bool:
+        return False
+
     def is_built_first(self, cls: type) -> bool:
         return False
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from safepickle.copying.memo import MISSING, Copier, Memo, Setter, known_copy, set_attribute
+from safepickle.reducers.classes import is_plain
 from safepickle.reducers.table import Reducer, find_reducer, find_registered
 
 __all__ = [
@@ -60,9 +61,7 @@ def find_strong_copier(cls: type) -> Copier | None:
     reducer = find_reducer(cls)
     if reducer is not None:
         return by_reducer(reducer)
-    if cls in copyreg.dispatch_table or _has_dynamic_attributes(cls):
-        return copy_by_reduction
-    return copy_plain_instance if _is_plain(cls) else copy_by_reduction
+    return copy_plain_instance if _is_its_attributes(cls) else copy_by_reduction
 
 
 def find_registered_copier(cls: type) -> Copier | None:
@@ -83,43 +82,10 @@ def _own_method(cls: type) -> Any:
     return None if getattr(method, "__safepickle__", False) else method
 
 
-def _has_dynamic_attributes(cls: Any) -> bool:
-    return hasattr(cls, "__getattr__") or cls.__getattribute__ is not object.__getattribute__
-
-
-def _is_plain(cls: Any) -> bool:
-    """Whether an instance is its ``__dict__`` and nothing else, so that its reduce value need not be built."""
-    return (
-        cls.__new__ is object.__new__
-        and cls.__reduce_ex__ is object.__reduce_ex__
-        and cls.__reduce__ is object.__reduce__
-        and getattr(cls, "__getstate__", None) is _DEFAULT_GETSTATE
-        and not hasattr(cls, "__setstate__")
-        and not hasattr(cls, "__getnewargs_ex__")
-        and not hasattr(cls, "__getnewargs__")
-        and cls.__dictoffset__ != 0
-        and type(_look_up(cls, "__dict__")) is types.GetSetDescriptorType
-        and not copyreg._slotnames(cls)  # type: ignore[attr-defined]
-        and cls.__flags__ & _HEAP_TYPE != 0
-        and not _holds_hidden_state(cls)
-    )
-
-
-_DEFAULT_GETSTATE = object.__getstate__
-_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE
-
-
-def _look_up(cls: type, name: str) -> Any:
-    return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
-
-
-def _holds_hidden_state(cls: type) -> bool:
-    """Whether C code may keep state outside ``__dict__``: `object.__reduce_ex__` refuses then, which we leave to it."""
-    words = (cls.__dictoffset__ > 0) + (cls.__weakrefoffset__ > 0)
-    return cls.__itemsize__ != 0 or cls.__basicsize__ > object.__basicsize__ + words * _WORD
-
-
-_WORD = tuple.__itemsize__
+def _is_its_attributes(cls: Any) -> bool:
+    """Tell whether an instance is its ``__dict__`` and nothing else, so that its reduce value need not be built."""
+    is_made_plainly = cls.__new__ is object.__new__ and not hasattr(cls, "__setstate__")
+    return is_made_plainly and cls not in copyreg.dispatch_table and is_plain(cls)
 
 
 def _copy_list(original: list[Any], memo: Memo) -> list[Any]:

@@ -16,6 +16,7 @@ from safepickle.copying.followers import copy_follower, copy_followers, note_cal
 from safepickle.copying.memo import MISSING, Copier, Memo, Pending, known_copy
 from safepickle.copying.strong import copy_by_reduction, copy_plain_instance
 from safepickle.rebuild import Owner, OwningFinalize, rebuild_dead_finalize
+from safepickle.reducers.classes import slot_names
 from safepickle.weak_types import Kind, find_weak_type, look_behind, weak_method_callback, weak_type_of
 
 __all__ = ["WEAK_COPIERS", "find_weak_copier", "finish", "settle"]
@@ -269,7 +270,7 @@ def _copy_state(original: object, known: Iterable[str], memo: Memo) -> dict[str,
 def _state_of(original: object, known: Iterable[str]) -> dict[str, Any]:
     """Attributes, in ``__dict__`` and in slots, that are not among the ``known`` ones of a base class."""
     state = dict(getattr(original, "__dict__", {}))
-    for name in copyreg._slotnames(type(original)):  # type: ignore[attr-defined]
+    for name in slot_names(type(original)):
         value = getattr(original, name, MISSING)
         if value is not MISSING:
             state[name] = value

@@ -11,7 +11,7 @@ import contextlib
 import copyreg
 import functools
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -25,7 +25,7 @@ from safepickle.dumping.overriding import wrap_override
 from safepickle.errors import WeakReferenceWarning
 from safepickle.options import DEFAULTS, DumpOptions, Finalizers, Unpicklable, WeakReferencePolicy
 from safepickle.reduce_value import ReduceTuple, ReduceValue, in_full
-from safepickle.reducers.classes import leave_to_itself, new_object
+from safepickle.reducers.classes import is_found_by_name, leave_to_itself, new_object
 from safepickle.reducers.decisions import NOTHING_MET, Dump, LookedAheadError
 from safepickle.reducers.table import TypeTable
 from safepickle.storage.files import Output
@@ -279,6 +279,16 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return None
         return override.look_ahead()
 
+    def may_hide(self, classes: Iterable[type]) -> bool:
+        """Tell whether instances of these classes may be in the memo though a walk that tracks was not shown them.
+
+        The C pickler writes exact sets by itself, and a subclass may keep to itself what it reduces. What is built
+        first, or has a class that travels by value, may have been entered when there was no weak reference yet.
+        """
+        if self._is_asked_first():
+            return True
+        return any(self._table[cls] is not None or not is_found_by_name(cls) for cls in classes)
+
     def is_built_first(self, cls: type) -> bool:
         """Tell whether an instance of `cls` may be under construction while other parts of it are written."""
         return self._table[cls] is not None
@@ -310,12 +320,16 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         known = self.begun()
         while self._must_walk_again(known):
             known.begin_walk()
-            self.memo = memo
+            self._forget_walk(memo)
             known.track()
-            self._output.rewind()
-            if self._relay is not None:
-                self._relay.begin_walk()
             self._walk(obj)
+
+    def _forget_walk(self, memo: dict[int, Any]) -> None:
+        """Go back to where the dump began."""
+        self.memo = memo
+        self._output.rewind()
+        if self._relay is not None:
+            self._relay.begin_walk()
 
     def _walk(self, obj: object) -> None:
         if self._is_shared and self._is_asked_first():
@@ -342,8 +356,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
         """Begin anew: what goes wrong has to be what goes wrong where nobody looks ahead."""
         self._dump = self._new_dump()
         self._dump.may_look_ahead = False
-        self.memo = memo
-        self._output.rewind()
+        self._forget_walk(memo)
         self._walk(obj)
         self._walk_until_settled(obj, memo)
 
@@ -360,10 +373,7 @@ class BasePickler(cloudpickle.Pickler):  # type: ignore[misc]
             error.add_note("Buffers have been handed out already. " + _HOW_TO_NEST_LESS)
             raise error
         self._dump = self._new_dump()
-        self.memo = memo
-        self._output.rewind()
-        if self._relay is not None:
-            self._relay.begin_walk()
+        self._forget_walk(memo)
         table = self._table
         try:
             graph = Unrolled(obj, self, table)

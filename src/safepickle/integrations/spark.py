@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pyspark.serializers import FramedSerializer
 
 import safepickle
@@ -24,24 +22,5 @@ class SafepickleSerializer(FramedSerializer):  # type: ignore[misc]
         [1, 2]
     """
 
-    def dumps(self, obj: Any) -> bytes:
-        """Pickle a batch.
-
-        Args:
-            obj: The elements.
-
-        Returns:
-            One pickle.
-        """
-        return safepickle.dumps(obj)
-
-    def loads(self, obj: bytes) -> Any:
-        """Unpickle a batch.
-
-        Args:
-            obj: One pickle.
-
-        Returns:
-            The elements.
-        """
-        return safepickle.loads(obj)
+    dumps = staticmethod(safepickle.dumps)
+    loads = staticmethod(safepickle.loads)

@@ -126,8 +126,9 @@ def rebuild_thread(cls: type[threading.Thread], name: str, daemon: bool, ended: 
     threading.Thread.__init__(thread, name=name, daemon=daemon)
     if ended:
         thread.run = int  # type: ignore[method-assign, assignment]
-        thread.start()
-        thread.join()
+        # A class may do more when its threads start.
+        threading.Thread.start(thread)
+        threading.Thread.join(thread)
         del thread.run
     return thread
 

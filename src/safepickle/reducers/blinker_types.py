@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
+from types import MethodType
 from typing import Any, Final
 
 import blinker
@@ -14,7 +15,7 @@ from blinker.base import ANY_ID
 
 from safepickle import rebuild
 from safepickle.reduce_value import NOT_REDUCED, ReduceValue
-from safepickle.reducers.classes import has_own_reduce, new_object
+from safepickle.reducers.classes import has_own_reduce, new_object, parts_of_weak_method
 from safepickle.reducers.decisions import RELINK, STRONG, Dump
 
 __all__ = ["find_reducer", "reduce_signal"]
@@ -40,7 +41,8 @@ def reduce_signal(signal: object, dump: Dump) -> ReduceValue:
         receiver = held() if is_weak else held
         if receiver is None:
             continue
-        fates = {dump.decide(signal, part) for part in _parts(receiver)} if is_weak else {RELINK}
+        parts = parts_of_weak_method(receiver) if type(receiver) is MethodType else (receiver,)
+        fates = {dump.decide(signal, part) for part in parts} if is_weak else {RELINK}
         if fates <= {RELINK, STRONG}:
             keys = tuple(own["_by_receiver"].get(key, ()))
             senders = list(_senders(signal, keys, dump, owned))
@@ -49,16 +51,6 @@ def reduce_signal(signal: object, dump: Dump) -> ReduceValue:
     attributes = {name: value for name, value in own.items() if name not in _INTERNALS}
     state = (attributes, connections, owned)
     return new_object, (type(signal),), state, None, None, rebuild.rebuild_blinker_connections
-
-
-def _parts(receiver: Any) -> Iterator[Any]:
-    """Yield what a weak reference to a receiver refers to."""
-    function = getattr(receiver, "__func__", None)
-    if function is None:
-        yield receiver
-    else:
-        yield function
-        yield receiver.__self__
 
 
 def _senders(signal: Any, keys: tuple[object, ...], dump: Dump, owned: list[object]) -> Iterator[Any]:

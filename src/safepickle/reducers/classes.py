@@ -25,7 +25,9 @@ __all__ = [
     "leave_to_itself",
     "new_object",
     "own_state",
+    "parts_of_weak_method",
     "raise_as_unpicklable",
+    "slot_names",
 ]
 
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE
@@ -46,7 +48,7 @@ class _Blank:
 _IMMUTABLE_TYPE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE
 _C_ATTRIBUTES = (types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType)
 
-_slot_names: Final[Callable[[type], list[str]]] = getattr(copyreg, "_slotnames")  # noqa: B009 (nor this)
+slot_names: Final[Callable[[type], list[str]]] = getattr(copyreg, "_slotnames")  # noqa: B009 (nor this)
 new_object: Final[Callable[..., Any]] = getattr(copyreg, "__newobj__")  # noqa: B009 (the stubs do not have it)
 """``cls.__new__(cls, *args)``: the pickler knows it by its name and writes it as one opcode."""
 
@@ -103,7 +105,7 @@ def is_plain(cls: type) -> bool:
         own_dict = namespace.get("__dict__")
         if not _HOOKS.isdisjoint(namespace) or not (own_dict is None or type(own_dict) is types.GetSetDescriptorType):
             return False
-    return is_ordinary(cls) and not _slot_names(cls)
+    return is_ordinary(cls) and not slot_names(cls)
 
 
 def leave_to_itself(obj: object, dump: Dump) -> ReduceValue:
@@ -127,6 +129,17 @@ def is_of_class_by_value(method: types.MethodType) -> bool:
         if found is not None:
             return found is function and not _should_pickle_by_reference(base)
     return False
+
+
+def parts_of_weak_method(method: types.MethodType) -> tuple[object, ...]:
+    """Return what has to be kept for a weak reference to a bound method: its function and its object.
+
+    A class owns the functions of its class methods, though it gives no access to them, and one that travels by value
+    brings the functions of its instances along: those are left out. The object is the last, which may be under
+    construction.
+    """
+    brings_function = is_class_method(method) or is_of_class_by_value(method)
+    return (method.__self__,) if brings_function else (method.__func__, method.__self__)
 
 
 def is_found_by_name(obj: Any) -> bool:

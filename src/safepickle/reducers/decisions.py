@@ -406,8 +406,8 @@ class Dump(State):
             self._met.update(newly_met)
         else:
             self._met = newly_met
-        if not found and self._pending:
-            # Exact builtins, such as sets, are met unseen. The memo has them, but copying it is linear: it comes last.
+        if not found and self.pickler.may_hide({type(referent) for _, referent in self._pending.values()}):
+            # The memo has what was met unseen, but copying it is linear: it comes last.
             memo = self.pickler.memo.copy()
             found = [key for key in self._pending if key in memo]
             self._met.update(found)

@@ -7,12 +7,10 @@ was recorded. Importing this module imports dill, and undoes what that does to o
 from __future__ import annotations
 
 import ctypes
-import functools
 import pickle
 import sys
 from typing import Any
 
-from safepickle import rebuild
 from safepickle.reduce_value import NOT_REDUCED, ReduceValue
 
 __all__ = ["reduce_class", "reduce_object"]
@@ -25,7 +23,7 @@ def reduce_class(cls: type) -> ReduceValue:
 
 
 def reduce_object(obj: object) -> ReduceValue:
-    """Return the reduce value that dill knows for `obj`, naming no function of dill's where another one will do.
+    """Return the reduce value that dill knows for `obj`.
 
     Returns:
         NotImplemented when dill knows none, or none that a reduce value can express.
@@ -38,7 +36,11 @@ def reduce_object(obj: object) -> ReduceValue:
         save(recorder, obj)
     except _NoReduceValueError:
         return NOT_REDUCED
-    return _translated(obj, recorder.value)
+    value = recorder.value
+    if isinstance(value, tuple):
+        value = value[: max(place for place, part in enumerate(value, 1) if part is not None)]
+    reduced: ReduceValue = value
+    return reduced
 
 
 class _NoReduceValueError(Exception):
@@ -88,19 +90,6 @@ class _Recorder:
         if self.value is not NotImplemented:
             raise _NoReduceValueError
         self.value = value
-
-
-def _translated(obj: object, value: ReduceValue) -> ReduceValue:
-    """Name the standard library, or our own file format, instead of dill, whose private names may change."""
-    if not isinstance(value, tuple):
-        return value
-    if type(obj) is functools._lru_cache_wrapper:
-        parameters = obj.cache_parameters()
-        return rebuild.rebuild_lru_cache, (obj.__wrapped__, parameters["maxsize"], parameters["typed"])
-    length = max(place for place, part in enumerate(value, 1) if part is not None)
-    shortened: Any = value[:length]
-    reduced: ReduceValue = shortened
-    return reduced
 
 
 def _import_dill() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections import Counter
 
 from safepickle.errors import LostReference, WeakReferenceWarning
 from safepickle.messages import dotted_name
@@ -21,27 +22,25 @@ class Losses:
     def __init__(self) -> None:
         self.referents: dict[int, object] = {}
         self.in_cycles: dict[tuple[int, int], object] = {}
-        self._outside: dict[type, int] = {}
-        self._cycles: dict[type, int] = {}
+        self._outside: Counter[type] = Counter()
+        self._cycles: Counter[type] = Counter()
         # Names of the outside functions and classes. All of them travel by value.
         self._functions: dict[str, None] = {}
 
     def count_outside(self, referent: object) -> None:
         """Count a reference to what is outside, or may yet turn out to be kept."""
-        _count(self._outside, referent)
+        self._outside[type(referent)] += 1
         name = name_of_function(referent)
         if name is not None:
             self._functions[name] = None
 
     def take_back(self, referent: object) -> None:
         """Count a reference that was counted no longer."""
-        self._outside[type(referent)] -= 1
-        if not self._outside[type(referent)]:
-            del self._outside[type(referent)]
+        self._outside -= Counter({type(referent): 1})
 
     def count_cycle(self, reference: object, referent: object) -> None:
         """Count a reference to what is under construction."""
-        _count(self._cycles, referent)
+        self._cycles[type(referent)] += 1
         self.in_cycles[id(reference), id(referent)] = referent
 
     def warning(
@@ -54,16 +53,12 @@ class Losses:
             identity_keys: The keys, counted by the dotted type of the object.
             references: Where the lost ones are.
         """
-        outside = self._outside if of_outside else {}
+        outside = self._outside if of_outside else Counter[type]()
         if not outside and not self._cycles and not identity_keys:
             return None
         functions = tuple(self._functions) if outside else ()
         counts, cycles = _by_dotted_name(outside), _by_dotted_name(self._cycles)
         return WeakReferenceWarning(counts, cycles, functions, identity_keys, references)
-
-
-def _count(counts: dict[type, int], referent: object) -> None:
-    counts[type(referent)] = counts.get(type(referent), 0) + 1
 
 
 def name_of_function(referent: object) -> str | None:
@@ -75,5 +70,9 @@ def name_of_function(referent: object) -> str | None:
     return f"{module}.{name}" if not owner or owner.endswith("<locals>") else None
 
 
-def _by_dotted_name(counts: dict[type, int]) -> dict[str, int]:
-    return {dotted_name(cls): count for cls, count in counts.items()}
+def _by_dotted_name(counts: Counter[type]) -> dict[str, int]:
+    named: Counter[str] = Counter()
+    for cls, count in counts.items():
+        # A function that makes a class makes another one of the same name each time.
+        named[dotted_name(cls)] += count
+    return dict(named)

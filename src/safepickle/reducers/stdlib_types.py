@@ -24,7 +24,13 @@ import cloudpickle
 from safepickle import cpython, rebuild
 from safepickle.messages import dotted_name
 from safepickle.reduce_value import NOT_REDUCED, ReduceValue
-from safepickle.reducers.classes import has_own_reduce, is_written_in_c, raise_as_unpicklable
+from safepickle.reducers.classes import (
+    has_own_reduce,
+    is_written_in_c,
+    new_object,
+    raise_as_unpicklable,
+    slot_names,
+)
 from safepickle.reducers.decisions import Dump
 from safepickle.reducers.modules import reduce_module
 
@@ -85,7 +91,7 @@ def reduce_rlock(lock: object, dump: Dump) -> ReduceValue:
 
 def reduce_local(local: threading.local, dump: Dump) -> ReduceValue:
     """Reduce thread-local data to what the dumping thread sees of it; the loading thread will see that."""
-    return copyreg.__newobj__, (type(local),), dict(local.__dict__)  # type: ignore[attr-defined]
+    return new_object, (type(local),), dict(local.__dict__)
 
 
 def reduce_condition(condition: threading.Condition, dump: Dump) -> ReduceValue:
@@ -233,6 +239,17 @@ def reduce_descriptor(descriptor: Any, dump: Dump) -> ReduceValue:
     return rebuild.rebuild_descriptor, (cls, name)
 
 
+def reduce_lru_cache(cache: Any, dump: Dump) -> ReduceValue:
+    """Reduce a `functools.lru_cache` to an empty one around its function; one that can be imported says its name."""
+    if _is_importable(cache) and cache.__module__ != "__main__":
+        return NOT_REDUCED
+    function, parameters = cache.__wrapped__, cache.cache_parameters()
+    # The others are the function's, which every wrapper takes over.
+    own = {name: value for name, value in vars(cache).items() if getattr(function, name, cache) is not value}
+    del own["__wrapped__"]
+    return rebuild.rebuild_lru_cache, (function, parameters["maxsize"], parameters["typed"]), own or None
+
+
 def _reduce_through_dill(obj: object, dump: Dump) -> ReduceValue:
     from safepickle.reducers import dill_types
 
@@ -247,15 +264,8 @@ def _reduce_opaque(obj: object, dump: Dump) -> ReduceValue:
     return raise_as_unpicklable(obj, dump) if value is NotImplemented else value
 
 
-def _reduce_lru_cache(cache: object, dump: Dump) -> ReduceValue:
-    """Leave a cache that can be imported to its own ``__reduce__``, which gives its name."""
-    if _is_importable(cache) and cache.__module__ != "__main__":
-        return NOT_REDUCED
-    return _reduce_through_dill(cache, dump)
-
-
 def _with_state(obj: object, **changed: object) -> ReduceValue:
-    return copyreg.__newobj__, (type(obj),), {**obj.__dict__, **changed}  # type: ignore[attr-defined]
+    return new_object, (type(obj),), {**obj.__dict__, **changed}
 
 
 def _is_pickled_its_own_way(cls: Any) -> bool:
@@ -274,7 +284,7 @@ def _is_opaque(cls: type) -> bool:
     if cls.__itemsize__:
         return True
     pointer = tuple.__itemsize__
-    visible = len(copyreg._slotnames(cls))  # type: ignore[attr-defined]
+    visible = len(slot_names(cls))
     visible += (cls.__dictoffset__ > 0) + (cls.__weakrefoffset__ > 0)
     return cls.__basicsize__ > object.__basicsize__ + visible * pointer
 
@@ -337,7 +347,7 @@ _EXACT_BY_NAME: Final[dict[str, Reducer]] = {
     "_struct.Struct": reduce_struct,
     "concurrent.futures.interpreter.InterpreterPoolExecutor": reduce_thread_pool,
     "concurrent.futures.thread.ThreadPoolExecutor": reduce_thread_pool,
-    "functools._lru_cache_wrapper": _reduce_lru_cache,
+    "functools._lru_cache_wrapper": reduce_lru_cache,
 }
 # These and their subclasses, unless one says itself how it is pickled.
 _INHERITED: Final[dict[type, Reducer]] = {

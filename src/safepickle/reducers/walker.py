@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from safepickle.speedups import Core
@@ -23,6 +23,9 @@ class Walker(Protocol):
 
     def look_ahead(self) -> Any:
         """Return the ids of what the root of this walk certainly leads to, or None where nobody can tell."""
+
+    def may_hide(self, classes: Iterable[type]) -> bool:
+        """Tell whether instances of these classes may be in the memo though a walk that tracks was not shown them."""
 
     def is_built_first(self, cls: type) -> bool:
         """Tell whether an instance of `cls` may be under construction while other parts of it are written."""

@@ -15,18 +15,16 @@ from safepickle.rebuild.recomputed import recipe_of
 from safepickle.reduce_value import NOT_REDUCED, ReduceValue
 from safepickle.reducers.classes import (
     has_own_reduce,
-    is_class_method,
-    is_of_class_by_value,
     leave_to_itself,
     new_object,
     own_state,
+    parts_of_weak_method,
 )
 from safepickle.reducers.decisions import DEAD, RECIPE, RELINK, STRONG, Dump
 from safepickle.weak_types import look_behind, weak_method_callback, weak_type_of
 
 __all__ = [
     "REDUCERS",
-    "look_behind",
     "reduce_finalize",
     "reduce_proxy",
     "reduce_weak_method",
@@ -113,12 +111,9 @@ def reduce_weak_method(reference: weakref.WeakMethod[Any], dump: Dump) -> Reduce
     if type(callback) is rebuild.Owner:
         return rebuild.rebuild_owning_reference, (cls, method, callback.callback), state
     arguments = (method,) if callback is None else (method, callback)
-    # A class owns the functions of its class methods, though it gives no access to them, and one that travels by value
-    # brings the functions of its instances along.
-    brings_function = is_class_method(method) or is_of_class_by_value(method)
-    fates = set() if brings_function else {dump.decide(reference, method.__func__)}
-    # The object last: it is the one that may be under construction.
-    fates.add(dump.decide(reference, method.__self__, *arguments[1:]))
+    *function, owner = parts_of_weak_method(method)
+    fates = {dump.decide(reference, part) for part in function}
+    fates.add(dump.decide(reference, owner, *arguments[1:]))
     if fates == {RELINK}:
         if not is_subclass:
             return cls, arguments

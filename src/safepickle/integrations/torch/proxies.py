@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from safepickle.rebuild.records import record
-from safepickle.reducers.weak import look_behind
+from safepickle.weak_types import look_behind
 
 __all__ = ["LeftOut", "owned_modules", "resolved_proxies"]
 
