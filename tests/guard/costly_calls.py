@@ -84,6 +84,15 @@ def arrays_in_deques(levels: int) -> bytes:
     return PROTO4 + b"".join(empty + filled) + get(2 * levels - 1) + STOP
 
 
+def deque_that_deepens(holders: int, levels: int) -> bytes:
+    """A deque that lies in another many times, and into which ever deeper ones are put."""
+    deque = call(name("collections", "deque"))
+    ever_deeper = [deque + get(level) + b"a" + put(level + 1) + b"0" for level in range(1, levels)]
+    deeper = [get(0) + get(level) + b"a0" for level in range(1, levels)]
+    start = deque + put(0) + b"0" + deque + put(1) + b"0"
+    return PROTO4 + start + deque + b"(" + b"h\0" * holders + b"e" + b"".join(ever_deeper + deeper) + STOP
+
+
 def arrays_of_one_payload(payload: Raw, order: str) -> bytes:
     """Arrays of a megabyte, each with bytes of its own, out of one payload."""
     state = b"(" + value(1) + value((MEGABYTE // 8,)) + get(2) + value(False) + get(1) + b"t"
@@ -188,6 +197,7 @@ CALLS: dict[str, Callable[[], bytes]] = {
         50_000, lambda inner: call(name("collections", "deque"), Raw(b"]" + inner + b"a"))
     ),
     "a deque of an array of a deque": lambda: arrays_in_deques(300),
+    "a deque that deepens again and again": lambda: deque_that_deepens(50_000, 150),
     "a queue in a queue": lambda: chain(
         300,
         lambda inner: call(name("_queue", "SimpleQueue")) + put(1)

@@ -21,4 +21,4 @@ class Costs:
     def __init__(self) -> None:
         self.budget = budget_of_this_load()
         self.keys = KeyGuard(self.budget)
-        self.nesting = Nesting()
+        self.nesting = Nesting(self.budget)

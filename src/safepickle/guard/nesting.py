@@ -12,9 +12,12 @@ from collections import defaultdict, deque
 from collections.abc import Iterable
 from typing import Any, Final
 
+from safepickle.guard.budget import Budget
 from safepickle.guard.limits import NESTED_FREED, NESTED_FREED_OBJECTS, LimitExceeded
 
 _KNOWN: Final = frozenset({deque, defaultdict})
+_HOLDER: Final = 16
+"""Units for telling one holder of a value that it has become deeper."""
 
 
 class _Node:
@@ -47,9 +50,14 @@ class _Node:
 
 
 class Nesting:
-    """The uncovered values of one load, and their depths."""
+    """The uncovered values of one load, and their depths.
 
-    def __init__(self) -> None:
+    Args:
+        budget: Pays for telling those that hold a value that it has become deeper, which may be often.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
         self._nodes: dict[int, _Node] = {}
         self._deep = 0
 
@@ -63,7 +71,7 @@ class Nesting:
             parts: Anything; what is covered counts for nothing.
 
         Raises:
-            LimitExceeded: It nests too deeply.
+            LimitExceeded: It nests too deeply, or to find out costs too much.
         """
         node = self._node(value)
         deepest = 0
@@ -93,6 +101,7 @@ class Nesting:
             node.depth = depth
             if depth > NESTED_FREED or self._deep > NESTED_FREED_OBJECTS:
                 raise LimitExceeded(f"a {type(node.value).__qualname__} is nested too deeply to be freed safely")
+            self._budget.spend(_HOLDER * len(node.holders))
             waiting += [(holder, depth + 1) for holder in node.holders]
 
 
