@@ -109,6 +109,18 @@ def test_the_guard_and_inspect_say_the_same(title: str, tmp_path: Path):
         safepickle.loads(data, allow=())
 
 
+@pytest.mark.parametrize(("offset", "byte"), [(6, 200), (46, 0xFF)], ids=["a later version", "a name that is no text"])
+def test_an_archive_that_zipfile_cannot_read_is_damaged(offset: int, byte: int, tmp_path: Path):
+    data = bytearray(archive("ä/data.pkl"))
+    data[data.index(b"PK\1\2") + offset] = byte
+    path = tmp_path / "model.pt"
+    path.write_bytes(data)
+    with pytest.raises(safepickle.NotAPickleError, match="cut off or damaged"):
+        safepickle.load(path)
+    with pytest.raises(safepickle.DamagedPickleError, match="cut off or damaged"):
+        safepickle.load(path, allow=())
+
+
 def test_what_acts_as_a_pickle_is_no_other_format_whatever_its_first_bytes():
     # A safetensors file to whoever looks at nine bytes: a short length, and a brace. To pickle, a number and a call.
     data = b"\x80\x04G\0\0\0\0\0{\0\0" + b"cos\nsystem\n(S'true'\ntR"

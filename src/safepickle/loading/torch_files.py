@@ -76,12 +76,12 @@ class _PickleModule:
 
 
 def _holds_torch_data(file: IO[bytes], start: int) -> bool:
-    import zipfile
+    from safepickle.storage.contents import CannotListError, open_zip
 
     try:
-        with zipfile.ZipFile(file) as archive:
+        with open_zip(file, start) as archive:
             return any(name.endswith("/data.pkl") for name in archive.namelist())
-    except zipfile.BadZipFile:
+    except CannotListError:
         return False
     finally:
         file.seek(start)
