@@ -20,8 +20,10 @@ from safepickle.guard.rules.base import (
     allocate,
     count_elements,
     expect,
+    hold_count,
     is_one_of,
     is_size,
+    set_state,
     sizes,
 )
 from safepickle.guard.rules.copies import own_container
@@ -93,7 +95,7 @@ def _dtype_state(context: RuleContext, obj: object, info: ValueInfo | None, stat
     info.open = False
     info.swapped = info.swapped if order == "|" else order not in ("=", _NATIVE)
     context.weigh(obj, 16 * info.weight)
-    return _set_state
+    return set_state
 
 
 def _check_unit(metadata: object) -> None:
@@ -171,10 +173,6 @@ def _element_type(context: RuleContext, value: object, objects: bool = False) ->
     return info
 
 
-def _set_state(obj: Any, state: Any) -> None:
-    obj.__setstate__(state)
-
-
 def _reconstruct(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
     """Judge ``_reconstruct(ndarray, (0,), b'b')``, which makes an empty array that waits for its state."""
     if len(arguments) != 3 or type(arguments[1]) is not tuple or not is_one_of(arguments[2], b"b", "b"):
@@ -212,7 +210,7 @@ def _array_state(context: RuleContext, obj: object, info: ValueInfo | None, stat
         shape,
         count * element.itemsize,
     )
-    return _set_state
+    return set_state
 
 
 def check_array(context: RuleContext, obj: object, info: ValueInfo | None, state: object) -> Any:
@@ -279,8 +277,7 @@ def _from_buffer(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
 
 
 def _scalar(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
-    if len(arguments) != 2:
-        raise Refusal(f"it is called with {len(arguments)} arguments")
+    hold_count(arguments, 2)
     element = _element_type(context, arguments[0])
     data = arguments[1]
     if type(data) is str and data.isascii():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from safepickle.guard.blob import Blob
@@ -173,7 +173,6 @@ class Grant:
     listed: str = "built-in"
     target: Any = None
     offset: int = 0
-    problems: list[str] = field(default_factory=list)
 
     @property
     def key(self) -> str:
@@ -227,6 +226,26 @@ def count_elements(shape: tuple[int, ...]) -> int:
     if widest >= 1 << 60:
         raise Malformed("the dimensions multiply to more than 2**60 elements")
     return count
+
+
+def hold_count(arguments: tuple[Any, ...], *counts: int) -> None:
+    """Hold a call to one of some numbers of arguments.
+
+    Raises:
+        Refusal: There are more or fewer.
+    """
+    if len(arguments) not in counts:
+        raise Refusal(f"it is called with {len(arguments)} arguments")
+
+
+def no_arguments(context: RuleContext, arguments: tuple[Any, ...]) -> None:
+    """Allow a call without arguments."""
+    hold_count(arguments, 0)
+
+
+def set_state(obj: Any, state: Any) -> None:
+    """Set a state by the method of its object."""
+    obj.__setstate__(state)
 
 
 def expect(arguments: tuple[Any, ...], *kinds: type | tuple[type, ...], least: int | None = None) -> None:

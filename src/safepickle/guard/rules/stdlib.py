@@ -9,7 +9,7 @@ from typing import Any, Final
 from safepickle import rebuild
 from safepickle.cpython import FROZENDICT
 from safepickle.guard.limits import DIGITS, EXPONENT, PATH, LimitExceeded, Malformed, Refusal
-from safepickle.guard.rules.base import Grant, Rule, RuleContext, ValueInfo, allocate, expect
+from safepickle.guard.rules.base import Grant, Rule, RuleContext, ValueInfo, allocate, expect, no_arguments, set_state
 
 _NUMBER: Final = (int, float)
 _DECIMAL: Final = re.compile(
@@ -129,10 +129,6 @@ def _slice(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     _hold_digits(*arguments)
     if any(type(argument) is str and len(argument) > DIGITS for argument in arguments):
         raise LimitExceeded(f"a bound of the slice has more than {DIGITS:,} characters")
-
-
-def _no_arguments(context: RuleContext, arguments: tuple[Any, ...]) -> None:
-    expect(arguments)
 
 
 def _ordered_dict(context: RuleContext, arguments: tuple[Any, ...]) -> None:
@@ -284,11 +280,7 @@ def _uuid_state(context: RuleContext, obj: object, info: ValueInfo | None, state
         raise Refusal("the state is not that of a UUID")
     if hasattr(obj, "int"):
         raise Refusal("it has its state already")
-    return _set_state
-
-
-def _set_state(obj: Any, state: Any) -> None:
-    obj.__setstate__(state)
+    return set_state
 
 
 def _make_uuid() -> Any:
@@ -368,7 +360,7 @@ def _exception_state(context: RuleContext, obj: object, info: ValueInfo | None, 
             continue
         if name[:2] == "__" or hasattr(cls, name):
             raise Refusal(f"the state would set {cls.__qualname__}.{name}")
-    return _set_state
+    return set_state
 
 
 def _own_notes(context: RuleContext, notes: list[Any]) -> list[str]:
@@ -438,7 +430,7 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     **{("builtins", name): _ERROR for name in _EXCEPTIONS.split()},
     **{("builtins", name): _PARSED for name in ("SyntaxError", "IndentationError", "TabError")},
     **{("builtins", name): _NUMBERED for name in ("OSError", "BlockingIOError")},
-    ("builtins", "object"): _value(_no_arguments),
+    ("builtins", "object"): _value(no_arguments),
     ("builtins", "complex"): _value(_complex),
     ("builtins", "bytearray"): _value(_bytearray),
     ("builtins", "bytes"): _value(_bytes, make=_make_encoded),
@@ -471,10 +463,10 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ("datetime", "timezone"): _value(_timezone),
     ("decimal", "Decimal"): _value(_decimal),
     ("fractions", "Fraction"): _value(_fraction),
-    ("uuid", "UUID"): _value(_no_arguments, make=_make_uuid, state=_uuid_state, new_only=True),
+    ("uuid", "UUID"): _value(no_arguments, make=_make_uuid, state=_uuid_state, new_only=True),
     **{("pathlib", name): _value(_path) for name in _PATHS},
     **{("pathlib._local", name): _value(_path) for name in _PATHS},
     ("array", "array"): _value(_array),
     ("array", "_array_reconstructor"): _call(_rebuild_array),
-    ("types", "SimpleNamespace"): _value(_no_arguments, state=_attributes, state_reads=1),
+    ("types", "SimpleNamespace"): _value(no_arguments, state=_attributes, state_reads=1),
 }

@@ -10,17 +10,23 @@ from struct import calcsize
 from typing import Any, Final
 
 from safepickle.guard.limits import Malformed, Refusal
-from safepickle.guard.rules.base import Rule, RuleContext, ValueInfo, allocate, count_elements, expect, sizes
+from safepickle.guard.rules.base import (
+    Rule,
+    RuleContext,
+    ValueInfo,
+    allocate,
+    count_elements,
+    expect,
+    hold_count,
+    no_arguments,
+    sizes,
+)
 
 _FORMATS: Final = {
     **dict.fromkeys("cbB?", 1), **dict.fromkeys("hH", 2), **dict.fromkeys("iIf", 4), **dict.fromkeys("qQd", 8),
     **dict.fromkeys("lLnNP", calcsize("l")),
 }  # fmt: skip
 """The formats that a memory view can be cast to, with the bytes of an item."""
-
-
-def _no_arguments(context: RuleContext, arguments: tuple[Any, ...]) -> None:
-    expect(arguments)
 
 
 def _queue(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
@@ -37,8 +43,7 @@ def _queue_items(context: RuleContext, arguments: tuple[Any, ...]) -> None:
 
 
 def _view(context: RuleContext, arguments: tuple[Any, ...]) -> None:
-    if len(arguments) != 4:
-        raise Refusal(f"it is called with {len(arguments)} arguments")
+    hold_count(arguments, 4)
     buffer, form, shape, readonly = arguments
     length = context.length(buffer)
     if length is not None and length < 0 and type(buffer) is not array:
@@ -64,8 +69,8 @@ def _cache(context: RuleContext, arguments: tuple[Any, ...]) -> None:
 
 
 RULES: Final[dict[tuple[str, str], Rule]] = {
-    ("_thread", "allocate_lock"): Rule(_no_arguments, plain=True),
-    ("threading", "RLock"): Rule(_no_arguments, plain=True),
+    ("_thread", "allocate_lock"): Rule(no_arguments, plain=True),
+    ("threading", "RLock"): Rule(no_arguments, plain=True),
     ("_queue", "SimpleQueue"): Rule(_queue, data=True, plain=True),
     ("safepickle.rebuild", "rebuild_queue_items"): Rule(_queue_items, reads=(0, 1), plain=True),
     ("safepickle.rebuild", "rebuild_memoryview"): Rule(_view, plain=True),

@@ -20,6 +20,7 @@ from safepickle.guard.rules.base import (
     allocate,
     count_elements,
     expect,
+    hold_count,
     is_size,
     sizes,
 )
@@ -148,22 +149,19 @@ def _check_bits(info: ValueInfo, metadata: Any) -> None:
 
 
 def _rebuild_tensor(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
-    if len(arguments) != 4:
-        raise Refusal(f"it is called with {len(arguments)} arguments")
+    hold_count(arguments, 4)
     return _tensor(context, *arguments)
 
 
 def _rebuild_tensor_v2(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
-    if len(arguments) not in (6, 7):
-        raise Refusal(f"it is called with {len(arguments)} arguments")
+    hold_count(arguments, 6, 7)
     info = _gradient(_tensor(context, *arguments[:4]), *arguments[4:6])
     _check_bits(info, arguments[6] if len(arguments) == 7 else None)
     return info
 
 
 def _rebuild_tensor_v3(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
-    if len(arguments) not in (7, 8):
-        raise Refusal(f"it is called with {len(arguments)} arguments")
+    hold_count(arguments, 7, 8)
     storage, offset, size, stride = arguments[:4]
     info = _gradient(_tensor(context, storage, offset, size, stride, _dtype(context, arguments[6])), *arguments[4:6])
     if arguments[4]:
@@ -187,20 +185,17 @@ def _known(context: RuleContext, value: object) -> ValueInfo:
 
 
 def _parameter(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
-    if len(arguments) != 3:
-        raise Refusal(f"it is called with {len(arguments)} arguments")
+    hold_count(arguments, 3)
     return _gradient(_known(context, arguments[0]), *arguments[1:])
 
 
 def _new_parameter(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
-    if len(arguments) != 2:
-        raise Refusal(f"it is called with {len(arguments)} arguments")
+    hold_count(arguments, 2)
     return _gradient(_known(context, arguments[0]), arguments[1])
 
 
 def _parameter_with_state(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
-    if len(arguments) != 4:
-        raise Refusal(f"it is called with {len(arguments)} arguments")
+    hold_count(arguments, 4)
     _python_attributes(arguments[3])
     return _gradient(_known(context, arguments[0]), *arguments[1:3])
 
@@ -230,8 +225,7 @@ def _python_attributes(state: object) -> dict[str, Any]:
 
 def _from_type(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo | None:
     """Judge ``_rebuild_from_type_v2(func, new_type, args, state)``: a rebuild function on this list."""
-    if len(arguments) != 4:
-        raise Refusal(f"it is called with {len(arguments)} arguments")
+    hold_count(arguments, 4)
     function, cls, inner, state = arguments
     if type(function) is not Grant or ("torch._utils", function.name) not in RULES or type(inner) is not tuple:
         raise Refusal("the function that it calls is no rebuild function of torch's")
@@ -296,8 +290,7 @@ def _make_sparse(layout: object, data: object) -> Any:
 
 
 def _quantized(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
-    if len(arguments) != 7:
-        raise Refusal(f"it is called with {len(arguments)} arguments")
+    hold_count(arguments, 7)
     info = _gradient(_tensor(context, *arguments[:4], quantized=True), *arguments[5:7])
     # A tensor of that size is made first, before it is laid over the storage.
     backing = _storage(context, arguments[0], typed=True)
@@ -339,8 +332,7 @@ def _check_channels(context: RuleContext, scheme: tuple[Any, ...], info: ValueIn
 
 
 def _meta(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
-    if len(arguments) != 4:
-        raise Refusal(f"it is called with {len(arguments)} arguments")
+    hold_count(arguments, 4)
     dtype = _dtype(context, arguments[0])
     if dtype.dtype.startswith("q"):
         raise Refusal("a quantized tensor has a rebuild function of its own")
@@ -353,8 +345,7 @@ def _meta(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
 
 
 def _from_cpu(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
-    if len(arguments) != 4:
-        raise Refusal(f"it is called with {len(arguments)} arguments")
+    hold_count(arguments, 4)
     source, dtype = _known(context, arguments[0]), _dtype(context, arguments[1])
     _check_device(arguments[2])
     if source.layout != "strided" or not source.filled or source.dtype.startswith("q") or dtype.dtype.startswith("q"):
@@ -400,8 +391,7 @@ def _nested_storage(context: RuleContext, arguments: tuple[Any, ...]) -> ValueIn
 
 
 def _own_storage(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
-    if len(arguments) not in (1, 2):
-        raise Refusal(f"it is called with {len(arguments)} arguments")
+    hold_count(arguments, 1, 2)
     length = context.length(arguments[0])
     if length is not None and length < 0:
         raise Refusal("the bytes of the storage are no bytes")
@@ -413,8 +403,7 @@ def _own_storage(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
 
 
 def _own_typed_storage(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
-    if len(arguments) != 2:
-        raise Refusal(f"it is called with {len(arguments)} arguments")
+    hold_count(arguments, 2)
     backing, element = _storage(context, arguments[0], typed=False), _named_dtype(arguments[1])
     return ValueInfo("storage", element.dtype, element.itemsize, backing.nbytes, layout=TYPED)
 

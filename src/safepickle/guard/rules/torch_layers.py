@@ -11,7 +11,7 @@ from collections import OrderedDict
 from typing import Any, Final
 
 from safepickle.guard.limits import Malformed, Refusal
-from safepickle.guard.rules.base import Rule, RuleContext, ValueInfo, allocate, expect
+from safepickle.guard.rules.base import Rule, RuleContext, ValueInfo, allocate, no_arguments, set_state
 from safepickle.guard.rules.copies import own_container
 
 _TABLES: Final = ("_parameters", "_buffers", "_modules")
@@ -66,7 +66,7 @@ def _module_state(context: RuleContext, obj: object, info: ValueInfo | None, sta
             raise Refusal("the names of the layer's buffers are malformed")
     if any("_hooks" in name and type(hooks) not in (OrderedDict, dict) for name, hooks in state.items()):
         raise Refusal("the hooks of the layer are malformed")
-    return _set_state
+    return set_state
 
 
 def _own_table(context: RuleContext, table: Any) -> Any:
@@ -112,14 +112,6 @@ def own_weights(context: RuleContext, state: dict[str, Any]) -> None:
             raise Refusal("a weight of the layer is no tensor of this file")
 
 
-def _set_state(obj: Any, state: Any) -> None:
-    obj.__setstate__(state)
-
-
-def _no_arguments(context: RuleContext, arguments: tuple[Any, ...]) -> None:
-    expect(arguments)
-
-
 _LAYERS: Final = {
     "pooling": "AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d "
     "AdaptiveMaxPool3d AvgPool1d AvgPool2d AvgPool3d FractionalMaxPool2d FractionalMaxPool3d LPPool1d "
@@ -158,7 +150,7 @@ _RECURRENT: Final = ("GRU", "LSTM", "RNN")
 
 RULES: Final[dict[tuple[str, str], Rule]] = {
     (f"torch.nn.modules.{module}", name): Rule(
-        _no_arguments,
+        no_arguments,
         state=_recurrent_state if name in _RECURRENT else _module_state,
         state_reads=1,
         data=True,

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from typing import Any, Final
 
 from safepickle.guard.limits import Malformed, Refusal
-from safepickle.guard.rules.base import Rule, RuleContext, ValueInfo, allocate, expect
+from safepickle.guard.rules.base import Rule, RuleContext, ValueInfo, allocate, hold_count, no_arguments, set_state
 from safepickle.guard.rules.weak import (
     FILLED,
     KEPT,
@@ -102,8 +102,7 @@ def _facts_of_dictionary(context: RuleContext, reference_classes: tuple[Any, ...
 
 
 def _own_dictionary(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
-    if len(arguments) != 2:
-        raise Refusal(f"it is called with {len(arguments)} arguments")
+    hold_count(arguments, 2)
     _check_dictionary_class(context, arguments[0])
     _check_reference_class(context, arguments[1])
     return _facts_of_dictionary(context, arguments[1:])
@@ -169,7 +168,7 @@ def _set_reference(obj: Any, state: Any) -> None:
 
 def _handle_state(context: RuleContext, obj: object, info: ValueInfo | None, state: object) -> Any:
     _check_handle(context, state)
-    return _set_state
+    return set_state
 
 
 def _check_handle(context: RuleContext, state: object) -> None:
@@ -189,10 +188,6 @@ def _check_handle(context: RuleContext, state: object) -> None:
             raise Refusal("what the handle would remove its hook from is no OrderedDict")
 
 
-def _set_state(obj: Any, state: Any) -> None:
-    obj.__setstate__(state)
-
-
 def _owning_handle(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     grant = context.kind(arguments[0]) if len(arguments) == 2 else None
     if grant is None or not (grant.listed != "built-in" or grant.name == "RemovableHandle"):
@@ -207,19 +202,15 @@ def _owning_handle(context: RuleContext, arguments: tuple[Any, ...]) -> None:
     _check_handle(context, arguments[1])
 
 
-def _no_arguments(context: RuleContext, arguments: tuple[Any, ...]) -> None:
-    expect(arguments)
-
-
 RULES: Final[dict[tuple[str, str], Rule]] = {
     (_MODULE, "WeakIdRef"): Rule(check_reference, reads=KEPT, data=True, state=_dead_state),
     (_MODULE, "_WeakHashRef"): Rule(_hashed, reads=KEPT, data=True, state=_dead_state),
     (_MODULE, "WeakIdKeyDictionary"): Rule(_dictionary, data=True, items=_items, state=container_state, state_reads=1),
     (_MODULE, "TensorWeakRef"): Rule(
-        _no_arguments, data=True, new_only=True, state=_tensor_reference_state, state_reads=1
+        no_arguments, data=True, new_only=True, state=_tensor_reference_state, state_reads=1
     ),
     ("torch.utils.hooks", "RemovableHandle"): Rule(
-        _no_arguments, data=True, new_only=True, state=_handle_state, state_reads=0
+        no_arguments, data=True, new_only=True, state=_handle_state, state_reads=0
     ),
     ("safepickle.rebuild", "rebuild_torch_weak_reference"): Rule(_own_reference, reads=KEPT, of_first=True),
     ("safepickle.rebuild", "rebuild_torch_weak_dictionary"): Rule(_own_dictionary, of_first=True),

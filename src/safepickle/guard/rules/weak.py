@@ -10,7 +10,17 @@ from typing import Any, Final
 
 from safepickle import rebuild
 from safepickle.guard.limits import LimitExceeded, Refusal
-from safepickle.guard.rules.base import Grant, Rule, RuleContext, ValueInfo, allocate, expect
+from safepickle.guard.rules.base import (
+    Grant,
+    Rule,
+    RuleContext,
+    ValueInfo,
+    allocate,
+    expect,
+    hold_count,
+    no_arguments,
+    set_state,
+)
 from safepickle.weak_types import CONTAINER_INTERNALS, STANDARD_CONTAINERS, WEAK_TYPES
 
 _CHAIN: Final = 100
@@ -91,15 +101,13 @@ def _of_subclass(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
 
 
 def _dead_of_subclass(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
-    if len(arguments) != 1:
-        raise Refusal(f"it is called with {len(arguments)} arguments")
+    hold_count(arguments, 1)
     _subclass(context, arguments[0])
     return ValueInfo("dead reference", open=True)
 
 
 def _keyed(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
-    if len(arguments) != 3:
-        raise Refusal(f"it is called with {len(arguments)} arguments")
+    hold_count(arguments, 3)
     return check_reference(context, arguments[:2])
 
 
@@ -143,17 +151,11 @@ def _dead_proxy(context: RuleContext, arguments: tuple[Any, ...]) -> None:
 
 
 def _itself(context: RuleContext, arguments: tuple[Any, ...]) -> None:
-    if len(arguments) != 1:
-        raise Refusal(f"it is called with {len(arguments)} arguments")
+    hold_count(arguments, 1)
 
 
 def _root(context: RuleContext, arguments: tuple[Any, ...]) -> None:
-    if len(arguments) != 2:
-        raise Refusal(f"it is called with {len(arguments)} arguments")
-
-
-def _empty(context: RuleContext, arguments: tuple[Any, ...]) -> None:
-    expect(arguments)
+    hold_count(arguments, 2)
 
 
 def _container(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
@@ -189,8 +191,7 @@ def check_parts(arguments: tuple[Any, ...]) -> tuple[Any, list[Any], tuple[Any, 
 
     Its attributes were set by then, as a state is.
     """
-    if len(arguments) != 2:
-        raise Refusal(f"it is called with {len(arguments)} arguments")
+    hold_count(arguments, 2)
     container, state = arguments
     if type(state) is not tuple or len(state) != 3 or type(state[1]) is not list or type(state[2]) is not tuple:
         raise Refusal("the state of the weak container is malformed")
@@ -264,11 +265,7 @@ def _recipe_state(context: RuleContext, obj: object, info: ValueInfo | None, sta
     if grant is None or grant.listed == "built-in":
         raise Refusal("the factory of the recipe is not allowed: allow= has to name it")
     info.open = False
-    return _set_state
-
-
-def _set_state(obj: Any, state: Any) -> None:
-    obj.__setstate__(state)
+    return set_state
 
 
 def _recipe_reference(context: RuleContext, arguments: tuple[Any, ...]) -> ValueInfo:
@@ -280,8 +277,8 @@ def _recipe_reference(context: RuleContext, arguments: tuple[Any, ...]) -> Value
 
 
 _REFERENCE: Final = Rule(check_reference, reads=KEPT, data=True, plain=True)
-_CONTAINER: Final = Rule(_empty, data=True, plain=True, state=container_state, state_reads=1)
-_TABLE: Final = Rule(_empty, data=True, plain=True, items=_items, state=container_state, state_reads=1)
+_CONTAINER: Final = Rule(no_arguments, data=True, plain=True, state=container_state, state_reads=1)
+_TABLE: Final = Rule(no_arguments, data=True, plain=True, items=_items, state=container_state, state_reads=1)
 
 _FORMAT: Final[dict[str, Rule]] = {
     "Tombstone": Rule(_tombstone, data=True, plain=True),
