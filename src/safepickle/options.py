@@ -23,8 +23,6 @@ __all__ = [
     "WeakReferencePolicy",
     "check_fate",
     "check_finalizers",
-    "check_unpicklable",
-    "check_weakrefs",
 ]
 
 OutsideFate: TypeAlias = Literal["strong", "tombstone", "strict"]
@@ -40,35 +38,17 @@ _FINALIZERS = ("dead", "rearm")
 _FATES = ("strong", "tombstone", "strict")
 
 
-def check_weakrefs(weakrefs: Any) -> None:
-    """Raise ``ValueError`` unless `weakrefs` is one of the policies or a callable."""
-    if weakrefs not in _POLICIES and not callable(weakrefs):
-        raise ValueError(
-            f"weakrefs={weakrefs!r} is not a weak-reference policy: pass one of {', '.join(map(repr, _POLICIES))}, or "
-            "a callable that is given the referent and returns one of " + ", ".join(map(repr, _FATES))
-        )
-
-
 def check_finalizers(finalizers: Any) -> None:
     """Raise ``ValueError`` unless `finalizers` is ``"dead"`` or ``"rearm"``."""
     if finalizers not in _FINALIZERS:
         raise ValueError(f"finalizers={finalizers!r} is not known: pass one of {', '.join(map(repr, _FINALIZERS))}")
 
 
-def check_unpicklable(unpicklable: Any) -> None:
-    """Raise ``ValueError`` unless `unpicklable` is ``"raise"``, ``"tombstone"`` or a callable."""
-    if unpicklable not in ("raise", "tombstone") and not callable(unpicklable):
-        raise ValueError(f"unpicklable={unpicklable!r} is not known: pass 'raise', 'tombstone' or a callable")
-
-
 def check_fate(fate: Any) -> OutsideFate:
     """Return what a policy callable answered, or raise ``ValueError`` when that is not a valid answer."""
-    if fate == "strong":
-        return "strong"
-    if fate == "tombstone":
-        return "tombstone"
-    if fate == "strict":
-        return "strict"
+    if fate in _FATES:
+        known: OutsideFate = fate
+        return known
     raise ValueError(
         f"the weakrefs callable returned an object of type {type(fate).__qualname__}, which is not a valid answer: "
         f"return one of {', '.join(map(repr, _FATES))}"
@@ -94,9 +74,15 @@ class DumpOptions(NamedTuple):
 
     def checked(self) -> DumpOptions:
         """Return these options, or raise ``ValueError`` where one has no such value."""
-        check_weakrefs(self.weakrefs)
+        if self.weakrefs not in _POLICIES and not callable(self.weakrefs):
+            raise ValueError(
+                f"weakrefs={self.weakrefs!r} is not a weak-reference policy: pass one of "
+                f"{', '.join(map(repr, _POLICIES))}, or a callable that is given the referent and returns one of "
+                + ", ".join(map(repr, _FATES))
+            )
         check_finalizers(self.finalizers)
-        check_unpicklable(self.unpicklable)
+        if self.unpicklable not in ("raise", "tombstone") and not callable(self.unpicklable):
+            raise ValueError(f"unpicklable={self.unpicklable!r} is not known: pass 'raise', 'tombstone' or a callable")
         return self
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from safepickle.rebuild.mark import file_format
 from safepickle.rebuild.recomputed import Recomputed
@@ -96,8 +96,29 @@ class Tombstone(weakref.ref[Any]):
         return type(self), (self.reason, self.referent_type)
 
 
+class _OwningRef(weakref.ref[T]):
+    """A weak reference that owns what it refers to."""
+
+    # The callback owns the referent, not a slot: slots are cleared while the reference is still in the referent's list
+    # of references, and CPython 3.11 and 3.12 crash when the referent dies then (PyObject_ClearWeakRefs drops the
+    # callback of a dying reference without asking whether it has one).
+    __slots__ = ()
+
+    def __new__(cls, referent: T, callback: Callable[[object], object] | None = None) -> Self:
+        return super().__new__(cls, referent, Owner(referent, callback))
+
+    @property
+    def __callback__(self) -> Callable[[Any], object] | None:  # type: ignore[override]
+        owner = _owner(self)
+        return None if owner is None else owner.callback
+
+    def __reduce__(self) -> ReduceTuple:
+        owner = _owner(self)
+        return type(self), (owner.referent,) if owner.callback is None else (owner.referent, owner.callback)
+
+
 @file_format
-class StrongRef(weakref.ref[T]):
+class StrongRef(_OwningRef[T]):
     """A weak reference by type, a strong one in effect: it owns its referent.
 
     It stands where a weak reference stood whose owner stayed outside the pickle: ``isinstance(x, weakref.ref)``
@@ -119,25 +140,10 @@ class StrongRef(weakref.ref[T]):
         True
     """
 
-    # The callback owns the referent, not a slot: slots are cleared while the reference is still in the referent's list
-    # of references, and CPython 3.11 and 3.12 crash when the referent dies then (PyObject_ClearWeakRefs drops the
-    # callback of a dying reference without asking whether it has one).
     __slots__ = ()
-
-    def __new__(cls, referent: T, callback: Callable[[object], object] | None = None) -> StrongRef[T]:
-        return super().__new__(cls, referent, Owner(referent, callback))
-
-    @property
-    def __callback__(self) -> Callable[[Any], object] | None:  # type: ignore[override]
-        owner = _owner(self)
-        return None if owner is None else owner.callback
 
     def __repr__(self) -> str:
         return f"<safepickle.StrongRef to {type(self()).__qualname__}>"
-
-    def __reduce__(self) -> ReduceTuple:
-        callback = self.__callback__
-        return type(self), (self(),) if callback is None else (self(), callback)
 
 
 @file_format
@@ -208,7 +214,7 @@ class OwningFinalize(_Finalize):
 
 
 @file_format
-class RecipeRef(weakref.ref[Any]):
+class RecipeRef(_OwningRef[Any]):
     """A weak reference by type whose call builds its referent: it owns the `Recomputed` that knows how.
 
     It stands where a weak reference to a recomputed value stood whose owner stayed outside the pickle.
@@ -216,29 +222,17 @@ class RecipeRef(weakref.ref[Any]):
 
     __slots__ = ()
 
-    def __new__(cls, recomputed: Recomputed[object], callback: Callable[[object], object] | None = None) -> RecipeRef:
-        return super().__new__(cls, recomputed, Owner(recomputed, callback))
-
     @property
     def recomputed(self) -> Recomputed[Any]:
         """The recipe, shared with every other reference to the same value."""
         recomputed: Recomputed[Any] = _owner(self).referent
         return recomputed
 
-    @property
-    def __callback__(self) -> Callable[[Any], object] | None:  # type: ignore[override]
-        owner = _owner(self)
-        return None if owner is None else owner.callback
-
     def __call__(self) -> Any:
         return self.recomputed.value
 
     def __repr__(self) -> str:
         return f"<safepickle.RecipeRef to the value of {self.recomputed!r}>"
-
-    def __reduce__(self) -> ReduceTuple:
-        callback = self.__callback__
-        return type(self), (self.recomputed,) if callback is None else (self.recomputed, callback)
 
 
 @file_format

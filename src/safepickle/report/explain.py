@@ -18,16 +18,7 @@ from typing import Any, Final
 from safepickle import rebuild
 from safepickle.dumping.base_pickler import BasePickler
 from safepickle.messages import dotted_name
-from safepickle.options import (
-    Finalizers,
-    OutsideFate,
-    Unpicklable,
-    WeakReferencePolicy,
-    check_fate,
-    check_finalizers,
-    check_unpicklable,
-    check_weakrefs,
-)
+from safepickle.options import DumpOptions, Finalizers, OutsideFate, Unpicklable, WeakReferencePolicy, check_fate
 from safepickle.progress import watching
 from safepickle.public import public
 from safepickle.reducers.decisions import CYCLE, DEAD, OUTSIDE, RELINK, STRONG
@@ -93,9 +84,7 @@ def explain(
         >>> report.unpicklable[0].path
         "$['lines']"
     """
-    check_weakrefs(weakrefs)
-    check_finalizers(finalizers)
-    check_unpicklable(unpicklable)
+    DumpOptions(protocol, weakrefs, finalizers, unpicklable).checked()
     pickler = BasePickler(io.BytesIO(), protocol, weakrefs=weakrefs, finalizers=finalizers, unpicklable="raise")
     inquiry = _Inquiry(obj, pickler, weakrefs, unpicklable)
     with watching("explain", " objects", inquiry.count):
