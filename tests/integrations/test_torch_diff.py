@@ -198,6 +198,24 @@ def test_numbers_that_numpy_has_not_are_those_of_torch(dtype: str) -> None:
     assert np.array_equal(made, codes.view(kind).to(torch.float32).numpy(), equal_nan=True)
 
 
+def test_files_of_machines_with_another_byte_order_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = {
+        name: torch.arange(6).to(getattr(torch, name)).view(2, 3).T
+        for name in ("uint8", "int16", "bfloat16", "float32", "int64", "complex64", "complex128")
+    }
+    path = tmp_path / "big.pt"
+    with monkeypatch.context() as machine:
+        machine.setattr("sys.byteorder", "big")
+        torch.save({**tensors, "epoch": torch.tensor(3 << 56)}, path)
+    loaded = torch.load(path)
+    assert int(loaded["epoch"]) == 3
+    assert safepickle.diff(path, loaded).same
+    assert {entry.path: entry.value for entry in safepickle.inspect(path).values} == {"$['epoch']": 3}
+    changed = found(path, {**loaded, "int16": loaded["int16"] + 1})["$['int16']"].elements
+    assert changed is not None
+    assert (changed.changed, changed.largest) == (6, 1.0)
+
+
 def test_views_of_every_kind_show_their_own_elements(tmp_path: Path) -> None:
     base = torch.arange(24.0)
     parts = torch.arange(24.0).view(12, 2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 from typing import Any, Final, NamedTuple
 
 from safepickle.guard.limits import Malformed, Refusal
@@ -87,10 +88,12 @@ class TorchArchive(NamedTuple):
     Attributes:
         pickle: The member that holds the object.
         storages: The member that holds each storage, by its key.
+        byteorder: The order of the bytes in the storages, as `sys.byteorder` has it.
     """
 
     pickle: Member
     storages: dict[str, Member]
+    byteorder: str
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -107,10 +110,10 @@ def read_torch_archive(file: object, start: int = 0) -> TorchArchive:
     """
     members = read_members(file, start)
     root = _torch_root(members)
-    _check_records(file, start, root, members)
+    byteorder = _check_records(file, start, root, members)
     data = f"{root}/data/"
     storages = {name.removeprefix(data): member for name, member in members.items() if name.startswith(data)}
-    return TorchArchive(members[f"{root}/data.pkl"], storages)
+    return TorchArchive(members[f"{root}/data.pkl"], storages, byteorder)
 
 
 def _torch_root(members: dict[str, Member]) -> str:
@@ -131,9 +134,9 @@ def _torch_root(members: dict[str, Member]) -> str:
     return root
 
 
-def _check_records(file: Any, start: int, root: str, members: dict[str, Member]) -> None:
-    """Hold the small records that torch reads beside the pickle against what it takes."""
-    records = {}
+def _check_records(file: Any, start: int, root: str, members: dict[str, Member]) -> str:
+    """Hold the small records that torch reads beside the pickle against what it takes, and return the byte order."""
+    records: dict[str, bytes] = {}
     for name in ("version", ".format_version", "byteorder", ".storage_alignment", ".data/serialization_id"):
         member = members.get(f"{root}/{name}")
         if member is not None:
@@ -144,12 +147,14 @@ def _check_records(file: Any, start: int, root: str, members: dict[str, Member])
     version = records.get("version", b"").strip()
     if not version.isdigit() or not 1 <= int(version) <= 10:
         raise Malformed("the archive does not say which version of torch's format it has")
-    if records.get("byteorder", b"little") not in (b"little", b"big"):
+    byteorder = records.get("byteorder", sys.byteorder.encode())
+    if byteorder not in (b"little", b"big"):
         raise Malformed("the byte order of the archive is unknown")
     if not records.get(".storage_alignment", b"64").isdigit():
         raise Malformed("the alignment of the archive's storages is no number")
     if not records.get(".data/serialization_id", b"").isascii():
         raise Malformed("the archive's name for itself is no number")
+    return byteorder.decode()
 
 
 def _read_directory(file: object, start: int, size: int) -> tuple[list[_Entry], int]:

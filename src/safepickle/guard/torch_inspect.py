@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -37,6 +38,7 @@ class Run:
         member: The member of the archive that held it, or ``""``.
         pickle_bytes: Length of the pickle.
         storages: The bytes of each storage by key, unread, as the file holds them.
+        swapped: Whether the bytes of their elements are in the order of another machine.
         complete: Whether the run came to the end.
         last_nested: A storage that is a torch file inside the pickle, and what running that has shown: the last one
             whose elements somebody asked for.
@@ -48,6 +50,7 @@ class Run:
     member: str = ""
     pickle_bytes: int = 0
     storages: dict[str, Blob] = field(default_factory=dict)
+    swapped: bool = False
     complete: bool = False
     last_nested: tuple[Symbol, Run] | None = None
 
@@ -88,6 +91,7 @@ def run_zip(file: Any, depth: int = 0) -> Run:
         Source(file.read(archive.pickle.size)), new_inspect_backend(StorageClaims(archive.sizes), depth=depth)
     )
     run.member = archive.pickle.name
+    run.swapped = archive.byteorder != sys.byteorder
     for key, member in archive.storages.items():
         read = read_file(file, start + member.offset, member.size)
         run.storages[key] = Blob(bytes, member.size, read, member.crc)

@@ -18,7 +18,7 @@ from safepickle.guard.inspect_backend import Symbol
 from safepickle.guard.rules import Grant
 from safepickle.guard.torch_inspect import Run, run_nested
 from safepickle.storage.contents import StoredArray, numpy_dtype
-from safepickle.storage.reading import read_memory
+from safepickle.storage.reading import Reader, read_memory
 
 __all__ = ["TensorView", "array_dtype", "contiguous", "view_of", "view_of_numbers", "view_of_scalar"]
 
@@ -220,7 +220,12 @@ def _find_storage(storage: Symbol, run: Run) -> tuple[Blob, Any, int]:
     """Return the bytes of a storage, what names them, and where in them it begins, counted in elements."""
     if storage.grant is None:
         _, _, key, _, _, *view = storage.arguments
-        return run.storages.get(key, _UNREADABLE), (id(run), key), view[0][1] if view and view[0] else 0
+        data = run.storages.get(key, _UNREADABLE)
+        if run.swapped and data.read is not None and storage.info is not None:
+            parts = 2 if storage.info.dtype.startswith("complex") else 1
+            # A checksum of bytes in another order says nothing of these.
+            data = Blob(bytes, data.length, partial(_read_swapped, data.read, storage.info.itemsize // parts))
+        return data, (id(run), key), view[0][1] if view and view[0] else 0
     if storage.grant.name == "rebuild_torch_typed_storage":
         return _find_storage(storage.arguments[0], run)
     if storage.grant.name == "_load_from_bytes":
@@ -228,6 +233,16 @@ def _find_storage(storage: Symbol, run: Run) -> tuple[Blob, Any, int]:
         return Blob(bytes, storage.info.nbytes, partial(_read_nested, storage, run)), id(storage), 0
     found = _blob(storage.arguments[0])
     return _UNREADABLE if found is None else found, id(storage), 0
+
+
+def _read_swapped(read: Reader, size: int, start: int = 0, length: int | None = None, /) -> bytes:
+    """Read whole numbers of `size` bytes, and turn the bytes of each around."""
+    data = read(start, length)
+    data = data[: len(data) // size * size]
+    swapped = bytearray(len(data))
+    for position in range(size):
+        swapped[position::size] = data[size - 1 - position :: size]
+    return bytes(swapped)
 
 
 def _read_nested(storage: Symbol, run: Run, start: int = 0, length: int | None = None, /) -> bytes:
