@@ -376,6 +376,15 @@ def test_every_type_of_numbers_is_compared(dtype: str) -> None:
     assert elements(before, after) == ElementChanges(40, 1, largest=1.0, relative=relative)
 
 
+def test_members_of_older_torch_modules_have_the_same_paths() -> None:
+    class Module:
+        def __init__(self, kind: Any, rate: float) -> None:
+            self._modules, self._buffers, self._parameters = kind(), kind(), kind(rate=rate)
+
+    changes = safepickle.diff(Module(OrderedDict, 0.5), Module(dict, 0.25)).changes
+    assert [(change.where, change.before, change.after) for change in changes] == [("$.rate", "0.5", "0.25")]
+
+
 def test_texts_of_arrays_and_scalars_are_named_and_shown() -> None:
     before, after = (
         {"a": np.array([text]), "s": np.str_(text), "b": np.bytes_(text.encode())} for text in ("ab", "ac")

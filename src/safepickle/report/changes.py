@@ -80,9 +80,10 @@ class Difference:
         Returns:
             Everything as dicts, lists, strings and numbers.
         """
-        plain = asdict(self)
-        plain["changes"] = [asdict(change) | {"verb": change.verb} for change in self.changes]
-        return plain | {"same": self.same}
+        plain = asdict(self) | {"same": self.same}
+        for change, entry in zip(self.changes, plain["changes"], strict=True):
+            entry["verb"] = change.verb
+        return plain
 
     def __str__(self) -> str:
         return document_as_text(difference_document(self))

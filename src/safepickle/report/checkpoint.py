@@ -20,7 +20,7 @@ from safepickle.guard.torch_inspect import Run
 from safepickle.report.inspection import ElementCount, OptimizerEntry
 from safepickle.report.tensor_views import view_of, view_of_scalar
 from safepickle.tracing.naming import Edge, attribute_edge
-from safepickle.tracing.shortcuts import MODULE_MEMBERS
+from safepickle.tracing.shortcuts import MODULE_MEMBERS, is_module_state
 
 __all__ = ["Checkpoint", "ElementCounts", "is_buffer", "is_progress", "one_number", "written_by"]
 
@@ -170,7 +170,7 @@ class Checkpoint:
             self.passed_over.update(id(group["params"]) for group in state["param_groups"])
         if type(value) is not Symbol:
             return frozenset()
-        is_module = all(isinstance(state.get(holder), dict) for holder in MODULE_MEMBERS)
+        is_module = is_module_state(state)
         if is_module and self._is_new(state["_buffers"]):
             self._buffers.update(map(id, dict.values(state["_buffers"])))
         if not is_module and not is_optimizer:

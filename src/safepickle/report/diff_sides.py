@@ -81,7 +81,7 @@ def open_side(given: Any) -> Iterator[Side]:
     if isinstance(given, (bytes, bytearray, memoryview)):
         given = io.BytesIO(given)
     if isinstance(given, (str, os.PathLike)):
-        with open_path(given) as file, _unpacked(file, os.fspath(given)) as side:
+        with open_path(given) as file, _unpacked(file, os.fsdecode(given)) as side:
             yield side
     elif hasattr(given, "read") and hasattr(given, "seek"):
         name = getattr(given, "name", "")

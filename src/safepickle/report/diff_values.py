@@ -23,7 +23,7 @@ from safepickle.report.elements import value_of
 from safepickle.report.tensor_views import TensorView, view_of, view_of_scalar
 from safepickle.storage.contents import StoredArray
 from safepickle.tracing.naming import NEAREST, Edge, attribute_edge, key_edge, weak_edges
-from safepickle.tracing.shortcuts import MODULE_MEMBERS, member_edge
+from safepickle.tracing.shortcuts import MODULE_MEMBERS, is_module_state, member_edge
 from safepickle.weak_types import PROXIES, find_weak_type
 
 __all__ = ["PLAIN", "Child", "Sight", "fingerprint", "look_at_value", "text_of"]
@@ -226,7 +226,7 @@ def _state(symbol: Symbol) -> Iterator[Child]:
 
 def _attributes(symbol: Symbol, state: dict[Any, Any]) -> Iterator[Child]:
     """Name attributes, and what a torch module, known by the dictionaries that it keeps, finds as its attributes."""
-    holders = MODULE_MEMBERS if all(type(state.get(holder)) is dict for holder in MODULE_MEMBERS) else ()
+    holders = MODULE_MEMBERS if is_module_state(state) else ()
     kinds = {symbol.grant.name.rpartition(".")[2]} if symbol.grant is not None else set()
     for holder in holders:
         for position, (name, child) in enumerate(state[holder].items()):

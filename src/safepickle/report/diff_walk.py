@@ -68,7 +68,10 @@ class Comparison:
         self._seen: dict[tuple[int, int], tuple[Any, Any]] = {}
         self._partners: dict[int, int] = {}
         self._tensors: set[Hashable] = set()
-        self._grouped: dict[Hashable, int] = {}
+        # Storages whose bytes were counted, paths of code that was noted, and where types of another name were.
+        self._weighed: set[tuple[int, Hashable]] = set()
+        self._code: set[str] = set()
+        self._grouped: dict[tuple[str, str], int] = {}
 
     def compare(self, before: Any, after: Any) -> None:
         """Compare two values and all that lies in them."""
@@ -88,7 +91,7 @@ class Comparison:
 
     def _visit(self, pair: _Pair) -> None:
         one, other, number, code = pair
-        if (id(one), id(other)) in self._seen or _is_equal_and_plain(one, other):
+        if (id(one), id(other)) in self._seen:
             return
         before, after = look_at_value(one, self._runs[0]), look_at_value(other, self._runs[1])
         if before.text is None and after.text is None:
@@ -118,11 +121,9 @@ class Comparison:
                 self._note_alone(one, 0, number, edge, code)
                 continue
             other = others.pop(key)
-            kind = type(one)
-            if kind is type(other) and kind in PLAIN and (one == other or (one != one and other != other)):
-                continue
-            waiting = self._waiting if code is None else self._in_code
-            waiting.append(_Pair(one, other, self._paths.add(number, edge), code))
+            if not _is_equal_and_plain(one, other):
+                waiting = self._waiting if code is None else self._in_code
+                waiting.append(_Pair(one, other, self._paths.add(number, edge), code))
         for key, edge, other in after:
             if key in others:
                 self._note_alone(other, 1, number, edge, code)
@@ -142,10 +143,10 @@ class Comparison:
     def _note(self, change: Change, code: str | None) -> None:
         if code is not None:
             # Of code is told that it differs: its parts say nothing to a person.
-            change = Change("code", code, "one version", "another", 0)
-            if change in self._grouped:
+            if code in self._code:
                 return
-            self._grouped[change] = 0
+            self._code.add(code)
+            change = Change("code", code, "one version", "another", 0)
         if len(self.changes) < _MOST_CHANGES:
             self.changes.append(change)
         else:
@@ -155,7 +156,7 @@ class Comparison:
         """Note a value that only one of the two has."""
         sight = look_at_value(value, self._runs[side])
         path = shorten(self._paths.path(number, edge))
-        text, size = self._describe(value, sight, side), self._weigh(value, sight, side)
+        text, size = _describe(sight), self._weigh(value, sight, side)
         change = Change(sight.kind, path, None, text, size) if side else Change(sight.kind, path, text, None, -size)
         self._note(change, code)
 
@@ -195,17 +196,13 @@ class Comparison:
         if elements is None and str(before) == str(after):
             self.equal_tensors += 1
         else:
-            values = (value_of(before), value_of(after)) if before.count == after.count == 1 else (None, None)
-            one, other = (
-                f"{view}" if value is None else f"{view} {value}"
-                for view, value in zip((before, after), values, strict=True)
-            )
+            single = before.count == after.count == 1
+            one, other = map(_describe_view if single else str, (before, after))
             self._note(Change("tensor", self._path(number), one, other, after.nbytes - before.nbytes, elements), code)
         if before.requires_grad is not None and after.requires_grad is not None:
-            flags = bool(before.requires_grad), bool(after.requires_grad)
+            flags = str(bool(before.requires_grad)), str(bool(after.requires_grad))
             if flags[0] != flags[1]:
-                path = shorten(self._paths.path(number, ".requires_grad"))
-                self._note(Change("value", path, str(flags[0]), str(flags[1]), 0), code)
+                self._note(Change("value", shorten(self._paths.path(number, ".requires_grad")), *flags, 0), code)
 
     def _compare_values(self, before: Sight, after: Sight, number: int, code: str | None) -> None:
         if before.label == after.label and before.text == after.text and _same_token(before.token, after.token):
@@ -235,17 +232,6 @@ class Comparison:
             self._note(Change("value", self._path(number), *texts, 8 * (len(other) - len(one)), elements), code)
         return True
 
-    # What is said of values that only one of the two has.
-
-    def _describe(self, value: Any, sight: Sight, side: int) -> str:
-        if sight.view is not None:
-            only = value_of(sight.view)
-            return str(sight.view) if only is None else f"{sight.view} {only}"
-        if sight.text is not None:
-            return sight.text
-        entries = len(sight.children if sight.children is not None else sight.unordered or ())
-        return f"{sight.label} of {entries:,}" if entries else sight.label
-
     def _weigh(self, value: Any, sight: Sight, side: int) -> int:
         """Count the bytes of a value and of all that lies in it and was not counted before."""
         if sight.text is None and (side, id(value)) in self._seen:
@@ -255,8 +241,8 @@ class Comparison:
         while waiting:
             value, sight = waiting.pop()
             if sight.view is not None:
-                if ("weighed", side, sight.view.storage) not in self._grouped:
-                    self._grouped["weighed", side, sight.view.storage] = 0
+                if (side, sight.view.storage) not in self._weighed:
+                    self._weighed.add((side, sight.view.storage))
                     total += sight.view.nbytes
             elif sight.text is not None:
                 total += len(value) if type(value) in (str, bytes, bytearray, Blob) else 8
@@ -270,14 +256,33 @@ class Comparison:
 
 
 def _is_equal_and_plain(one: Any, other: Any) -> bool:
-    """Tell whether two containers hold the same numbers and texts alone, in one order, as most do in most files."""
+    """Tell whether two values are the same number or text, or hold the same ones alone, as most do in most files."""
     kind = type(one)
-    if kind is not type(other) or kind not in (list, tuple, dict) or len(one) != len(other):
+    if kind is not type(other):
+        return False
+    if kind in PLAIN:
+        return _same(one, other)
+    if kind not in (list, tuple, dict) or len(one) != len(other):
         return False
     if kind is dict:
         return _is_equal_and_plain([*one, *one.values()], [*other, *other.values()])
     types = list(map(type, one))
     return PLAIN.issuperset(types) and types == list(map(type, other)) and bool(one == other)
+
+
+def _describe(sight: Sight) -> str:
+    """Write what only one of the two has."""
+    if sight.view is not None:
+        return _describe_view(sight.view)
+    if sight.text is not None:
+        return sight.text
+    entries = len(sight.children if sight.children is not None else sight.unordered or ())
+    return f"{sight.label} of {entries:,}" if entries else sight.label
+
+
+def _describe_view(view: TensorView) -> str:
+    only = value_of(view)
+    return str(view) if only is None else f"{view} {only}"
 
 
 def _by_fingerprint(values: Iterable[Any]) -> list[Child]:
@@ -295,6 +300,11 @@ def _same_token(one: Any, other: Any) -> bool:
         return _same_bytes(one, other)
     if type(one) is not type(other):
         return {type(one), type(other)} <= {bytes, bytearray} and one == other
+    return _same(one, other)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Tell whether two values are equal, or both NaN."""
     return bool(one == other or (one != one and other != other))
 
 

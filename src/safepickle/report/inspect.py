@@ -57,7 +57,7 @@ def inspect(file: Any) -> Inspection:
         return _inspect(io.BytesIO(file), "")
     if isinstance(file, (str, os.PathLike)):
         with open_path(file) as opened:
-            return _inspect(opened, os.fspath(file))
+            return _inspect(opened, os.fsdecode(file))
     name = getattr(file, "name", "")
     return _inspect(file, name if isinstance(name, str) else "")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Final
 
 from safepickle.report.checkpoint import ElementCounts, is_buffer, is_progress, one_number
@@ -37,7 +38,7 @@ def find_arrays(form: str, contents: Contents) -> Findings:
     found = Findings(facts=contents.facts, notes=contents.notes, complete=contents.complete)
     library = _LIBRARIES.get(form, "numpy")
     parameters = ElementCounts()
-    optimizer: OptimizerEntry | None = None
+    optimizer = OptimizerEntry("", contents.facts.get("optimizer", ""), None, 0, 0)
     pickled = []
     for position, (name, array) in enumerate(contents.arrays.items()):
         # The array of an npy file has no name.
@@ -55,17 +56,17 @@ def find_arrays(form: str, contents: Contents) -> Findings:
         if role == "parameter":
             parameters.add(array.dtype, array.shape, array.nbytes)
         elif role == "optimizer":
-            group = join([key_edge(contents.arrays, name.partition("/")[0], 0)])
-            kind, step, tensors, nbytes = contents.facts.get("optimizer", ""), None, 0, 0
-            if optimizer is not None:
-                step, tensors, nbytes = optimizer.step, optimizer.tensors, optimizer.nbytes
-            if number is not None and _STEP.fullmatch(name):
-                step = float(number)
-            optimizer = OptimizerEntry(group, kind, step, tensors + 1, nbytes + array.nbytes)
+            optimizer = replace(
+                optimizer,
+                path=join([key_edge(contents.arrays, name.partition("/")[0], 0)]),
+                step=float(number) if number is not None and _STEP.fullmatch(name) else optimizer.step,
+                tensors=optimizer.tensors + 1,
+                nbytes=optimizer.nbytes + array.nbytes,
+            )
         if array.dtype == "object":
             pickled.append(path)
     found.parameters = parameters.entries()
-    found.optimizers = [] if optimizer is None else [optimizer]
+    found.optimizers = [optimizer] if optimizer.tensors else []
     if pickled:
         more = f" and {len(pickled) - _MOST_NAMED:,} more" if len(pickled) > _MOST_NAMED else ""
         found.notes.append(

@@ -32,7 +32,7 @@ from safepickle.report.inspection import (
 from safepickle.report.tensor_views import array_dtype
 from safepickle.tracing.naming import NEAREST, Edge, attribute_edge, item_edge, key_edge, weak_edges
 from safepickle.tracing.path_table import PathTable
-from safepickle.tracing.shortcuts import MODULE_MEMBERS, member_edge
+from safepickle.tracing.shortcuts import MODULE_MEMBERS, is_module_state, member_edge
 from safepickle.weak_types import PROXIES, find_weak_type
 
 __all__ = ["Findings", "walk"]
@@ -430,16 +430,15 @@ def _module_members(symbol: Symbol, state: dict[Any, Any], named: set[int]) -> I
 
     What two modules keep in one dictionary has a name by the first of them: a file may have a million such modules.
     """
-    if all(isinstance(state.get(holder), dict) for holder in MODULE_MEMBERS):
-        kinds = {symbol.grant.name.rpartition(".")[2]} if symbol.grant is not None else set()
-        for holder in MODULE_MEMBERS:
-            if id(state[holder]) in named:
-                continue
-            named.add(id(state[holder]))
-            for position, (name, child) in enumerate(dict.items(state[holder])):
-                edge = member_edge(state[holder], name, position, kinds)
-                if child is not None and edge is not NEAREST:
-                    yield child, edge
+    kinds = {symbol.grant.name.rpartition(".")[2]} if symbol.grant is not None else set()
+    for holder in MODULE_MEMBERS if is_module_state(state) else ():
+        if id(state[holder]) in named:
+            continue
+        named.add(id(state[holder]))
+        for position, (name, child) in enumerate(dict.items(state[holder])):
+            edge = member_edge(state[holder], name, position, kinds)
+            if child is not None and edge is not NEAREST:
+                yield child, edge
 
 
 def _elements(items: Any, shape: tuple[int, ...]) -> Iterator[tuple[Any, Edge]]:

@@ -12,7 +12,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeGuard
 
 from safepickle.progress import Bar
 from safepickle.storage.alignment import Aligner
@@ -250,19 +250,14 @@ class _OnDisk:
     pickle later. So it is flushed before the dump and stays empty: the pickler hands over large blocks anyway.
 
     Args:
-        raw: What is below the buffer.
+        place: The dump begins at the end of the file, or beyond.
         resume: Tells the buffer that the file below it has moved to a position.
-        start: Where the dump begins: the end of the file, or beyond.
-        position: Where the caller had left the file.
-        size: The size of the file.
     """
 
-    def __init__(self, raw: io.FileIO, resume: Callable[[int], object], start: int, position: int, size: int) -> None:
-        self._raw = raw
+    def __init__(self, place: _Place, resume: Callable[[int], object]) -> None:
+        self._raw, self._start, self._position, self._size = place
         self._resume = resume
-        self._start = start
-        self._position = position
-        self._size = size
+        self._raw.seek(self._start)
 
     def tell(self) -> int:
         return self._raw.tell()
@@ -319,13 +314,13 @@ class _Spool:
 
     def commit(self) -> None:
         with self._held as held:
-            middle = _middle(self._file)
-            if middle is None:
+            place = _place_in(self._file)
+            if place is None:
                 held.seek(0)
                 while chunk := held.read(_COPY_BYTES):
                     write_all(self._file, chunk)
             else:
-                _overwrite(held, *middle)
+                _overwrite(held, place, self._file.seek)
 
     def roll_back(self) -> None:
         self._held.close()
@@ -362,17 +357,35 @@ def _straight_through(file: Any, checksum: bool) -> _Sink | None:
         start = file.tell()
         with file.getbuffer() as view:
             return _InMemory(file, start) if start == view.nbytes else None
+    place = _place_in(file)
+    if place is None or place.start < place.size or (checksum and _appends(place.raw)):
+        return None
+    return _OnDisk(place, file.seek)
+
+
+class _Place(NamedTuple):
+    """Where in a regular file a dump goes.
+
+    Attributes:
+        raw: What is below the buffer, which is flushed.
+        start: Where the dump begins.
+        position: Where the caller has left the file.
+        size: The size of the file.
+    """
+
+    raw: io.FileIO
+    start: int
+    position: int
+    size: int
+
+
+def _place_in(file: Any) -> _Place | None:
+    """Return where a dump goes in a regular file, or None for any other file."""
     raw = _regular(file)
     if raw is None:
         return None
-    position = file.tell()
-    size = os.fstat(raw.fileno()).st_size
-    appends = _appends(raw)
-    start = size if appends else position
-    if start < size or (appends and checksum):
-        return None
-    raw.seek(start)
-    return _OnDisk(raw, file.seek, start, position, size)
+    position, size = file.tell(), os.fstat(raw.fileno()).st_size
+    return _Place(raw, size if _appends(raw) else position, position, size)
 
 
 def _regular(file: Any) -> io.FileIO | None:
@@ -393,22 +406,14 @@ def _regular(file: Any) -> io.FileIO | None:
     return raw
 
 
-def _middle(file: Any) -> tuple[io.FileIO, Callable[[int], object], int, int] | None:
-    """Return what `_overwrite` needs to write into the middle of a regular file, or None for any other file."""
-    raw = _regular(file)
-    if raw is None:
-        return None
-    size = os.fstat(raw.fileno()).st_size
-    return raw, file.seek, size if _appends(raw) else file.tell(), size
-
-
 def _appends(raw: io.FileIO) -> bool:
     """Tell whether all that is written goes to the end, wherever the file stands."""
     return "a" in raw.mode
 
 
-def _overwrite(held: IO[bytes], raw: io.FileIO, resume: Callable[[int], object], start: int, end: int) -> None:
+def _overwrite(held: IO[bytes], place: _Place, resume: Callable[[int], object]) -> None:
     """Write into the middle of a file, what lies beyond its end first: only that can meet a full disk."""
+    raw, start, _, end = place
     try:
         _copy(held, end - start, raw, end)
     except BaseException:

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from safepickle.tracing.naming import NEAREST, Edge, attribute_edge, instance_dict, key_edge
 
-__all__ = ["MODULE_MEMBERS", "member_edge", "shortcuts"]
+__all__ = ["MODULE_MEMBERS", "is_module_state", "member_edge", "shortcuts"]
 
 MODULE_MEMBERS: Final = ("_modules", "_parameters", "_buffers")
 """Where a torch module keeps what its attributes find."""
@@ -35,6 +35,11 @@ def shortcuts(obj: object, shown: list[tuple[Edge, Any]]) -> list[tuple[Edge, An
         if find is not None:
             return list(find(obj, {id(child) for _, child in shown}))
     return []
+
+
+def is_module_state(state: dict[Any, Any]) -> bool:
+    """Tell whether attributes are those of a torch module: older ones keep their members in ordered dictionaries."""
+    return all(isinstance(state.get(holder), dict) for holder in MODULE_MEMBERS)
 
 
 def member_edge(members: object, name: object, position: int, kinds: AbstractSet[str]) -> Edge:
