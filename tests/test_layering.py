@@ -48,6 +48,7 @@ LATE = {
     "loading.unpickler": "most loads are neither guarded nor mapped",
     "rebuild.tensors": "torch is imported by what makes its storages, and by nothing else",
     "reducers.stdlib_types": "dill is imported for the types that it alone can pickle",
+    "report.elements": "numpy is imported by what works with it, and may be missing",
     "report.explanation": "few reports are drawn",
     "storage.files": "few files have a checksum",
 }

@@ -190,7 +190,7 @@ def test_every_dtype_is_compared_by_value(dtype: str, save: Save, tmp_path: Path
     "dtype", ["bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"]
 )
 def test_numbers_that_numpy_has_not_are_those_of_torch(dtype: str) -> None:
-    from safepickle.report.elements import _decoder
+    from safepickle.report.element_blocks import _decoder
 
     kind = getattr(torch, dtype)
     codes = torch.arange(1 << (8 * kind.itemsize)).to(torch.uint16 if kind.itemsize == 2 else torch.uint8)

@@ -11,7 +11,7 @@ import re
 import struct
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Final
 
 from safepickle.guard.inspect_backend import Symbol
@@ -72,21 +72,6 @@ _NUMBERS: Final = {
 }  # fmt: skip
 
 
-@dataclass(slots=True)
-class _Optimizer:
-    path: str
-    kind: str
-    step: float | None
-    tensors: int = 0
-    nbytes: int = 0
-
-    def owns(self, path: str) -> bool:
-        """Tell whether a path leads through the optimizer."""
-        while path.startswith("list("):
-            path = path.removeprefix("list(")
-        return path.startswith(self.path) and path[len(self.path) : len(self.path) + 1] in ("[", ".")
-
-
 class ElementCounts:
     """How many elements there are of each type."""
 
@@ -112,35 +97,28 @@ class Checkpoint:
 
     Attributes:
         parameters: How many elements the parameters have.
+        optimizers: Optimizers and their states.
         passed_over: Ids of the objects whose numbers are not shown: there is one for every parameter.
     """
 
     def __init__(self, run: Run) -> None:
         self.parameters = ElementCounts()
+        self.optimizers: list[OptimizerEntry] = []
         self.passed_over: set[int] = set()
         self._run = run
-        self._optimizers: list[_Optimizer] = []
         self._live: set[int] = set()
         self._met: set[int] = set()
         self._buffers: set[int] = set()
         self._counted: set[Any] = set()
         self._places: set[Any] = set()
 
-    def optimizers(self) -> list[OptimizerEntry]:
-        """Return what was found of optimizers."""
-        return [
-            OptimizerEntry(entry.path, entry.kind, entry.step, entry.tensors, entry.nbytes)
-            for entry in self._optimizers
-        ]
-
     def count(self, symbol: Symbol, info: ValueInfo, path: str) -> str:
         """Count a tensor, and return its role."""
         nbytes = info.nbytes or 0
-        optimizer = next((entry for entry in self._optimizers if entry.owns(path)), None)
-        if optimizer is not None:
-            optimizer.tensors += 1
-            optimizer.nbytes += nbytes
-            return "optimizer"
+        for place, entry in enumerate(self.optimizers):
+            if _leads_through(path, entry.path):
+                self.optimizers[place] = replace(entry, tensors=entry.tensors + 1, nbytes=entry.nbytes + nbytes)
+                return "optimizer"
         if id(symbol) in self._buffers or is_buffer(path):
             return "buffer"
         place = self._place(symbol)
@@ -160,13 +138,13 @@ class Checkpoint:
         state = value.state if type(value) is Symbol else value
         if type(state) is not dict:
             return frozenset()
-        is_optimizer = len(self._optimizers) < _MOST_OPTIMIZERS and _is_optimizer_state(state)
+        is_optimizer = len(self.optimizers) < _MOST_OPTIMIZERS and _is_optimizer_state(state)
         if is_optimizer:
             named = type(value) is Symbol and value.grant is not None
             kind = value.grant.name.rpartition(".")[2] if named else _optimizer_kind(state)
             if named:
                 self._live.add(id(value))
-            self._optimizers.append(_Optimizer(path(), kind, self._step(state["state"])))
+            self.optimizers.append(OptimizerEntry(path(), kind, self._step(state["state"]), 0, 0))
             self.passed_over.update(id(group["params"]) for group in state["param_groups"])
         if type(value) is not Symbol:
             return frozenset()
@@ -227,6 +205,12 @@ class Checkpoint:
         """Return where the elements of a tensor are: storage and offset, or what nothing shares with it."""
         view = view_of(symbol, self._run)
         return id(symbol) if view is None else (view.storage, view.offset)
+
+
+def _leads_through(path: str, owner: str) -> bool:
+    while path.startswith("list("):
+        path = path.removeprefix("list(")
+    return path.startswith(owner) and path[len(owner) : len(owner) + 1] in ("[", ".")
 
 
 def _is_internal(name: Any, item: Any, is_module: bool) -> bool:

@@ -76,10 +76,14 @@ def _facts(one: Side, other: Side) -> Iterator[Change]:
     """Compare what is known of two files beside what they hold."""
     if not (one.is_file and other.is_file):
         return
-    for name in ("form", "compression", "protocol", "verdict"):
-        before, after = getattr(one, name), getattr(other, name)
-        if before != after and (name == "form" or None not in (before, after) or name == "compression"):
-            yield Change("file", _FACTS.get(name, name), str(before), str(after), 0)
+    facts: dict[str, tuple[Any, Any]] = {"format": (one.form, other.form)}
+    facts["compression"] = one.compression, other.compression
+    if one.run is not None and other.run is not None:
+        facts["protocol"] = one.run.protocol, other.run.protocol
+        facts["verdict"] = one.run.backend.verdict, other.run.backend.verdict
+    for name, (before, after) in facts.items():
+        if before != after:
+            yield Change("file", name, str(before), str(after), 0)
     if one.run is None or other.run is None or one.form != other.form:
         return
     names = [
@@ -94,6 +98,3 @@ def _facts(one: Side, other: Side) -> Iterator[Change]:
         before, after = names[0].get(name), names[1].get(name)
         if before != after:
             yield Change("global", name, before, after, 0)
-
-
-_FACTS: Final = {"form": "format"}

@@ -64,16 +64,6 @@ class Side:
         """Whether it is no live object."""
         return self.form != _OBJECT
 
-    @property
-    def protocol(self) -> int | None:
-        """Of the pickle."""
-        return None if self.run is None else self.run.protocol
-
-    @property
-    def verdict(self) -> str | None:
-        """What a guarded load makes of the pickle."""
-        return None if self.run is None else self.run.backend.verdict
-
 
 @contextlib.contextmanager
 def open_side(given: Any) -> Iterator[Side]:

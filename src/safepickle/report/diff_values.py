@@ -247,9 +247,9 @@ def _of_object(value: Any) -> Sight:
     if weak is not None:
         edges = weak_edges(value)
         found = weak.snapshot(value)
-        if weak.is_container and weak.kind != "weak values":
-            return Sight("entry", label, unordered=[part for entry in found for part in (entry[0], *entry[1])])
         parts = [part for entry in found for part in (entry[0], *entry[1])]
+        if weak.is_container and weak.kind != "weak values":
+            return Sight("entry", label, unordered=parts)
         children = [Child(number, edges.get(id(part), NEAREST), part) for number, part in enumerate(parts)]
         if weak.kind == "weak values":
             children = list(_pairs(value, ((entry[1][0], entry[0]) for entry in found)))

@@ -211,7 +211,7 @@ class _Walk:
             line = self._nodes[waiting.pop()]
             found.tree.append(Node(line.path, line.type, line.entries, line.nbytes, line.depth))
             waiting += sorted(line.below, key=lambda number: (self._nodes[number].nbytes, -number))
-        found.optimizers = self._checkpoint.optimizers()
+        found.optimizers = self._checkpoint.optimizers
         found.parameters = self._checkpoint.parameters.entries()
         found.facts = written_by(self._root)
 

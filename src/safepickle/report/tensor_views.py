@@ -67,6 +67,19 @@ class TensorView:
         """What two views of one file have in common if and only if they show the same elements."""
         return self.storage, self.dtype, self.shape, self.strides, self.offset, self.conjugate, self.negative
 
+    def read(self, start: int, length: int) -> bytes:
+        """Read what holds `length` elements, from the element `start` of `data` on.
+
+        Raises:
+            OSError: The file is shorter, or the bytes are not there.
+        """
+        if self.data is None or self.data.read is None:
+            raise OSError("the bytes of its elements are not there")
+        data = self.data.read(start * self.itemsize, length * self.itemsize)
+        if len(data) != length * self.itemsize:
+            raise OSError("the file is cut off in a tensor")
+        return data
+
     def __str__(self) -> str:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
 
