@@ -22,7 +22,7 @@ from safepickle.guard.never import reason_against
 from safepickle.guard.rules import BUILT_IN, Grant, Rule, ValueInfo
 from safepickle.guard.rules.copies import own_arguments, own_container
 from safepickle.guard.rules.users import check_users_state
-from safepickle.guard.users_state import attributes_of, check_attributes, has_own_hash
+from safepickle.guard.users_state import attributes_of, has_own_hash
 
 __all__ = ["ARGUMENT", "ATTRIBUTE", "USERS", "Guarded"]
 
@@ -413,16 +413,12 @@ class Guarded:
 
     def check_keys(self, keys: Any, container: object) -> None:
         if self._machine is not None:
-            self._machine.check_keys(keys, container)
+            self._machine.keys.check(keys, container)
 
     def length(self, value: Any) -> int | None:
         if type(value) in (bytes, bytearray):
             return len(value)
         return value.nbytes if type(value) is memoryview else -1
-
-    def check_attributes(self, obj: object, state: object) -> None:
-        """Hold a state's names against the rule that no dunder is set."""
-        check_attributes(state)
 
 
 def _described(obj: object) -> str:

@@ -20,6 +20,7 @@ from safepickle.guard.rules import Grant, ValueInfo
 from safepickle.guard.source import Source
 from safepickle.guard.storage_claims import StorageClaims
 from safepickle.guard.torch_storages import describe_storage
+from safepickle.guard.users_state import check_attributes
 from safepickle.storage.reading import read_memory
 
 __all__ = ["STATE_SETTERS", "InspectBackend", "Objection", "Symbol", "Verdict"]
@@ -205,7 +206,7 @@ class InspectBackend(Guarded):
         return Symbol(made or grant, arguments, info)
 
     def _set_users_state(self, grant: Grant, obj: Any, state: Any) -> None:
-        self.check_attributes(obj, state)
+        check_attributes(state)
         obj.state = state
 
     def _set_built_in_state(self, grant: Grant, obj: object, state: object, setter: Callable[[Any, Any], None]) -> None:

@@ -18,8 +18,13 @@ def check_attributes(state: object) -> None:
         if type(part) is not dict:
             continue
         for name in part:
-            if type(name) is str and name[:2] == "__" and name[-2:] == "__":
-                raise Refusal(f"the state sets {name!r}, which Python gives a meaning")
+            if type(name) is str:
+                _hold_name(name)
+
+
+def _hold_name(name: str) -> None:
+    if name[:2] == "__" and name[-2:] == "__":
+        raise Refusal(f"the state sets {name!r}, which Python gives a meaning")
 
 
 _EXCEPTIONS: Final = BaseException.__setstate__
@@ -127,8 +132,7 @@ class StateSetters(dict[type, Callable[[Any, Any], None]]):
         for name in names:
             if type(name) is not str:
                 raise Malformed("an attribute's name is not a string")
-            if name[:2] == "__" and name[-2:] == "__":
-                raise Refusal(f"the state sets {name!r}, which Python gives a meaning")
+            _hold_name(name)
         self._good_keys.update(names)
 
 

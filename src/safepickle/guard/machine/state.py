@@ -130,10 +130,6 @@ class MachineState:
         except KeyError:
             raise Malformed(f"memo entry {index} is read before it is written") from None
 
-    def check_keys(self, keys: Iterable[Any], container: object) -> None:
-        """Charge for hashing, as the opcodes do; for rules that hash."""
-        self.keys.check(keys, container)
-
 
 def read_number(line: bytes) -> int:
     """Read a decimal number as a pickler writes it.

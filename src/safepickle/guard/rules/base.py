@@ -6,7 +6,7 @@ which builds nothing of the kind, judge alike.
 
 from __future__ import annotations
 
-import operator
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -99,9 +99,6 @@ class RuleContext(Protocol):
         Raises:
             LimitExceeded: It costs too much.
         """
-
-    def check_attributes(self, obj: object, state: object) -> None:
-        """Hold a state against the rules for attributes: no dunder keys."""
 
     def length(self, value: object) -> int | None:
         """Bytes in a bytes-like value; None when only the load can tell, -1 for anything else."""
@@ -216,16 +213,11 @@ def count_elements(shape: tuple[int, ...]) -> int:
     Raises:
         Malformed: It does not fit 63 bits.
     """
-    count = 1
-    for size in shape:
-        count = operator.mul(count, size) if size else 0
     # numpy and torch multiply the other dimensions even where one of them is 0.
-    widest = 1
-    for size in shape:
-        widest *= size or 1
+    widest = math.prod(size or 1 for size in shape)
     if widest >= 1 << 60:
         raise Malformed("the dimensions multiply to more than 2**60 elements")
-    return count
+    return 0 if 0 in shape else widest
 
 
 def hold_count(arguments: tuple[Any, ...], *counts: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from safepickle.guard.limits import Malformed, Refusal
 from safepickle.guard.rules.base import Rule, RuleContext, ValueInfo, allocate, no_arguments, set_state
 from safepickle.guard.rules.copies import own_container
+from safepickle.guard.users_state import check_attributes
 
 _TABLES: Final = ("_parameters", "_buffers", "_modules")
 _WEIGHTS: Final = ("_all_weights", "_flat_weights_names", "_flat_weights")
@@ -52,7 +53,7 @@ _METHODS_OF_LAYERS: Final = frozenset(_METHODS.split())
 def _module_state(context: RuleContext, obj: object, info: ValueInfo | None, state: object) -> Any:
     if type(state) is not dict or set(map(type, state)) - {str}:
         raise Refusal("the state of the layer is not a dict of attributes")
-    context.check_attributes(obj, state)
+    check_attributes(state)
     for name in _METHODS_OF_LAYERS.intersection(state):
         # Some models note on each layer what `type` it is.
         if type(state[name]) not in (str, int, float, bool, type(None)):

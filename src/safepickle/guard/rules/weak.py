@@ -21,6 +21,7 @@ from safepickle.guard.rules.base import (
     no_arguments,
     set_state,
 )
+from safepickle.guard.users_state import check_attributes
 from safepickle.weak_types import CONTAINER_INTERNALS, STANDARD_CONTAINERS, WEAK_TYPES
 
 _CHAIN: Final = 100
@@ -202,7 +203,7 @@ def container_state(context: RuleContext, obj: object, info: ValueInfo | None, s
     for part in state if type(state) is tuple else (state,):
         if part is not None and (type(part) is not dict or not all(type(name) is str for name in part)):
             raise Refusal("the state is not a dict of attributes")
-    context.check_attributes(obj, state)
+    check_attributes(state)
     check_attributes_of_container(state)
     return _set_attributes
 
