@@ -755,6 +755,21 @@ def test_deepcopy_method_that_shares_something_is_honoured() -> None:
     assert reference() is shared
 
 
+def test_deepcopy_method_may_let_go_of_its_object() -> None:
+    class Letting(Node):
+        def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+            original = self
+            del self
+            copied = memo[id(original)] = Letting()
+            copied.__dict__.update(safepickle.deepcopy(original.__dict__, memo))
+            return copied
+
+    letting = Letting()
+    letting.itself = weakref.ref(letting)
+    copied = deepcopy(letting)
+    assert copied.itself() is copied
+
+
 def test_deepcopy_method_of_an_instance_and_of_a_dynamic_class() -> None:
     class Dynamic:
         def __getattr__(self, name: str) -> Any:

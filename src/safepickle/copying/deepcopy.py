@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from itertools import islice
-from types import FrameType
 from typing import Any, TypeVar, cast
 
 from safepickle.callers import warn
 from safepickle.copying.followers import FOLLOWER_COPIERS, name_of_callback
 from safepickle.copying.libraries import find_library_copier
 from safepickle.copying.memo import Copier, Memo, Plans
-from safepickle.copying.stdlib_copy import references_are_asked_for
+from safepickle.copying.stdlib_copy import copied_by, references_are_asked_for
 from safepickle.copying.strong import STRONG_COPIERS, copy_without_method, find_registered_copier, find_strong_copier
 from safepickle.copying.weak import WEAK_COPIERS, find_weak_copier, finish, settle
 from safepickle.errors import CallbackWarning
@@ -70,18 +69,13 @@ def deepcopy(obj: T, memo: dict[Any, Any] | None = None, *, finalizers: Finalize
     """
     check_finalizers(finalizers)
     # A method that calls `super().__deepcopy__(memo)` wants its own object copied without being asked again.
-    copier = copy_without_method if memo is not None and _is_own_method(sys._getframe(1), obj) else None
+    copier = copy_without_method if memo is not None and copied_by(sys._getframe(1)) is obj else None
     if isinstance(memo, Memo):
         return cast("T", memo.copy_part(obj, copier))
     return cast("T", copy_root(obj, memo, copier, finalizers))
 
 
 deepcopy.__safepickle__ = True  # type: ignore[attr-defined]  # so that the walk doesn't take it for a class's own way
-
-
-def _is_own_method(frame: FrameType, obj: object) -> bool:
-    code = frame.f_code
-    return code.co_name == "__deepcopy__" and code.co_argcount > 0 and frame.f_locals[code.co_varnames[0]] is obj
 
 
 def _find_copier(cls: type) -> Copier | None:

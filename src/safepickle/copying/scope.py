@@ -10,6 +10,7 @@ from typing import Any
 from safepickle.copying.deepcopy import copy_root
 from safepickle.copying.interception import Copy, install, interceptor, uninstall
 from safepickle.copying.memo import Memo
+from safepickle.copying.stdlib_copy import NOT_ASKED, copied_by
 from safepickle.options import Finalizers, check_finalizers
 from safepickle.public import public
 
@@ -75,30 +76,23 @@ class _Scope:
     def intercept(self, original: object, memo: object, caller: FrameType | None) -> Copy | None:
         if not self._is_open or type(memo) is Memo:
             return None
-        if not memo and caller is not None and _is_method(caller):
-            shared = self._memo_of(caller)
+        if not memo and caller is not None and (copied := copied_by(caller)) is not NOT_ASKED:
+            shared = self._memo_of(caller, copied)
             if id(original) not in shared:
                 return lambda original, _: copy_root(original, shared, None, self._finalizers)
         return lambda original, memo: copy_root(original, memo, None, self._finalizers)
 
-    def _memo_of(self, method: FrameType) -> dict[Any, Any]:
+    def _memo_of(self, method: FrameType, original: Any) -> dict[Any, Any]:
         """The memo of a `__deepcopy__` that has none, such as pydantic's: one for all parts, and for the object itself.
 
         The object that it makes is known by its type: it is made before its parts are copied.
         """
         if self._method is not None and self._method[0] is method:
             return self._method[1]
-        names = method.f_locals
-        original = names[method.f_code.co_varnames[0]]
-        made = [each for each in names.values() if type(each) is type(original) and each is not original]
+        made = [each for each in method.f_locals.values() if type(each) is type(original) and each is not original]
         memo: dict[Any, Any] = {}
         if len(made) == 1:
             memo[id(original)] = made[0]
             memo[id(memo)] = [original]
         self._method = method, memo
         return memo
-
-
-def _is_method(frame: FrameType) -> bool:
-    code = frame.f_code
-    return code.co_name == "__deepcopy__" and code.co_argcount > 0

@@ -30,7 +30,7 @@ from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 from typing import Any, Final
 
-__all__ = ["ASKS_BY_CONTAINS", "FOLLOWED", "NOT_ASKED", "asked_for", "references_are_asked_for"]
+__all__ = ["ASKS_BY_CONTAINS", "FOLLOWED", "NOT_ASKED", "asked_for", "copied_by", "references_are_asked_for"]
 
 NOT_ASKED: Any = object()
 
@@ -53,6 +53,13 @@ def asked_for(frame: FrameType, key: object) -> Any:
         return NOT_ASKED
     original = frame.f_locals["x"]
     return original if id(original) == key else NOT_ASKED
+
+
+def copied_by(frame: FrameType) -> Any:
+    """Return the object whose ``__deepcopy__`` runs in a frame, or `NOT_ASKED` where none does or it has let go."""
+    code = frame.f_code
+    is_method = code.co_name == "__deepcopy__" and code.co_argcount > 0
+    return frame.f_locals.get(code.co_varnames[0], NOT_ASKED) if is_method else NOT_ASKED
 
 
 class _ReferencesAreAskedFor:
