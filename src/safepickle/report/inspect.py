@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from safepickle.guard.inspect_backend import Objection, Verdict
@@ -164,55 +164,36 @@ def _hold_against_checksum(file: Any) -> list[Objection]:
 
 
 def _result(name: str, packed: str | None, size: int, look: _Look) -> Inspection:
-    run, findings = look.run, look.findings
-    objections = run.backend.objections
-    verdict = run.backend.verdict
-    needed = [grant.key for grant in run.backend.grants if grant.listed == "needed" and grant.module]
+    run, backend, verdict = look.run, look.run.backend, look.run.backend.verdict
+    shown: dict[str, Any] = {entry.name: getattr(look.findings, entry.name) for entry in fields(Findings)}
+    shown = {key: tuple(value) if type(value) is list else value for key, value in shown.items()}
+    paths, counts = shown.pop("paths"), shown.pop("counts")
+    grants = [grant for grant in backend.grants if grant.module]
     status = {"needed": "needs_allow", "refused": "refused"}
-    globals_ = tuple(
-        GlobalUse(
-            grant.key,
-            status.get(grant.listed, "built-in"),
-            grant.offset,
-            tuple(findings.paths.get(grant.key, ())),
-            findings.counts.get(grant.key, 0),
-        )
-        for grant in run.backend.grants
-        if grant.module
-    )
-    problems = tuple(
-        Problem(
-            objection.verdict,
-            run.member,
-            objection.offset if objection.offset >= 0 else None,
-            objection.name,
-            objection.reason,
-        )
-        for objection in objections
-    )
     return Inspection(
         file=name,
         format=look.format,
         compression=packed,
         protocol=run.protocol if run.complete or run.protocol else None,
         verdict=verdict,
-        allow=tuple(needed) if verdict == "needs_allow" else (),
-        problems=problems,
-        globals=globals_,
-        tombstones=tuple(findings.tombstones),
-        strong_copies=tuple(findings.strong_copies),
-        recipes=tuple(findings.recipes),
-        tensors=tuple(findings.tensors),
-        buffers=run.backend.buffers,
-        tree=tuple(findings.tree),
+        allow=tuple(grant.key for grant in grants if grant.listed == "needed") if verdict == "needs_allow" else (),
+        problems=tuple(
+            Problem(found.verdict, run.member, found.offset if found.offset >= 0 else None, found.name, found.reason)
+            for found in backend.objections
+        ),
+        globals=tuple(
+            GlobalUse(
+                grant.key,
+                status.get(grant.listed, "built-in"),
+                grant.offset,
+                tuple(paths.get(grant.key, ())),
+                counts.get(grant.key, 0),
+            )
+            for grant in grants
+        ),
+        buffers=backend.buffers,
         file_bytes=size,
         pickle_bytes=run.pickle_bytes,
-        tensor_bytes=sum(map(len, run.storages.values())) or sum(tensor.nbytes for tensor in findings.tensors),
-        complete=findings.complete,
-        values=tuple(findings.values),
-        progress=tuple(findings.progress),
-        parameters=tuple(findings.parameters),
-        optimizers=tuple(findings.optimizers),
-        facts=findings.facts,
-        notes=tuple(findings.notes),
+        tensor_bytes=sum(map(len, run.storages.values())) or sum(tensor.nbytes for tensor in look.findings.tensors),
+        **shown,
     )

@@ -77,7 +77,12 @@ class _Line:
 
 @dataclass(slots=True)
 class Findings:
-    """What a walk has found."""
+    """What a walk has found, as `Inspection` has it.
+
+    Attributes:
+        paths: For each name that a load imports, where its instances or results are; at most a few.
+        counts: How many there are.
+    """
 
     paths: dict[str, list[str]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
