@@ -641,3 +641,32 @@ def test_tensors_that_show_the_same_bytes_again_and_again_are_not_all_read(monke
     result = safepickle.diff({"a": np.zeros(8), "b": np.zeros(8)}, {"a": np.zeros(8), "b": np.ones(8)})
     assert not result.complete
     assert [change.where for change in result.changes] == ["$['b']"]
+
+
+def test_compressed_files_that_cannot_be_unpacked_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = gzip.compress(pickle.dumps([1, 2, 3]))
+    assert safepickle.diff(packed, [1, 2, 3]).same
+    with pytest.raises(safepickle.DamagedPickleError, match="damaged or cut off"):
+        safepickle.diff(packed[:-4], [1, 2, 3])
+    monkeypatch.setattr("safepickle.report.diff_sides.most_unpacked", lambda size: 4)
+    with pytest.raises(safepickle.NotAllowedError, match="unpacks to more than 4 bytes"):
+        safepickle.diff(packed, [1, 2, 3])
+
+
+def test_entries_of_weak_dictionaries_are_compared_by_their_keys() -> None:
+    graphs = []
+    for size in (1, 2):
+        layer = Layer(size)
+        graphs.append([weakref.WeakValueDictionary({"layer": layer, f"of {size}": layer}), layer])
+    changes = safepickle.diff(*graphs).changes
+    assert {(change.where, change.verb) for change in changes} == {
+        ("$[1].size", "changed"),
+        ("$[0]['of 1']", "removed"),
+        ("$[0]['of 2']", "added"),
+    }
+
+
+def test_texts_say_what_a_single_number_and_a_long_list_became() -> None:
+    text = str(safepickle.diff({"n": np.array(3), "l": [*range(20)]}, {"n": np.array(4), "l": [9, *range(1, 20)]}))
+    assert "int64[] 3 -> 4" in text
+    assert "20 numbers: 1 of 20 elements, by at most 9" in text
