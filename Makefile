@@ -48,7 +48,8 @@ demo: .venv/demo/.ready
 
 test: test-core test-integrations
 
-# The tests of one file stay in one process, and one that crashes or hangs ends the run. Without the compiled core the guard is tested on the first CPython alone.
+# The tests of one file stay in one process, and one that crashes or hangs ends the run. Without the compiled core the
+# guard is tested on the first CPython alone.
 PARALLEL = -q -n auto --dist loadfile --max-worker-restart 0
 
 test-core: $(VERSIONS:%=.venv/core-%/.ready)
@@ -108,7 +109,7 @@ sanitize: .venv/core-$(firstword $(VERSIONS))/.ready
 
 coverage: .venv/coverage/.ready
 	rm -rf .cache/coverage
-	.venv/coverage/$(VENV_BIN)/coverage run -m pytest -q tests/test_*.py tests/guard
+	.venv/coverage/$(VENV_BIN)/coverage run -m pytest $(PARALLEL) -o faulthandler_timeout=0 tests/test_*.py tests/guard
 	.venv/coverage/$(VENV_BIN)/coverage combine --quiet
 	.venv/coverage/$(VENV_BIN)/coverage report
 
