@@ -244,9 +244,9 @@ def reduce_lru_cache(cache: Any, dump: Dump) -> ReduceValue:
     if _is_importable(cache) and cache.__module__ != "__main__":
         return NOT_REDUCED
     function, parameters = cache.__wrapped__, cache.cache_parameters()
-    # The others are the function's, which every wrapper takes over.
+    # The others are the function's, which every wrapper takes over, and two that it makes of its own.
     own = {name: value for name, value in vars(cache).items() if getattr(function, name, cache) is not value}
-    del own["__wrapped__"]
+    del own["__wrapped__"], own["cache_parameters"]
     return rebuild.rebuild_lru_cache, (function, parameters["maxsize"], parameters["typed"]), own or None
 
 
