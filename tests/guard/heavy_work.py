@@ -153,7 +153,7 @@ HEAVY: dict[str, Callable[[], bytes]] = {
     + put(1) + name("builtins", "frozenset") + put(0) + (get(0) + get(1) + b"R0") * 50_000 + b"N",
     "references to references of an allowed class": lambda: as_key(references(50_000)),
     "tuples in tuples in what hashes itself": lambda: as_key(
-        CHAINED + b"}\x8c\x04heldK\x01sb" + put(0) + (CHAINED + b"}\x8c\x04held" + get(0) + b"\x85" * 900 + b"sb" + put(0)) * 300 + get(0)
+        CHAINED + b"}\x8c\x04heldK\x01sb" + put(0) + (CHAINED + b"}\x8c\x04held" + get(0) + b"\x85" * 900 + b"sb" + put(0)) * 60 + get(0)
     ),
     # Freed by recursion.
     "deques in deques": lambda: DEQUE * 9_001 + b"a" * 9_000,
