@@ -8,13 +8,16 @@ from __future__ import annotations
 import builtins
 import gc
 import itertools
+import os
 import sys
 import types
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 __all__ = [
     "FROZENDICT",
+    "after_fork_in_child",
     "annotate_of_undefined",
     "cached_property",
     "class_of_descriptor",
@@ -51,6 +54,12 @@ else:
                 return self
             value = vars(instance)[self._name] = self._make(instance)
             return value
+
+
+def after_fork_in_child(renew: Callable[[], object]) -> None:
+    """Have locks renewed in each forked child, where there are forks: a thread that it lacks may hold the old ones."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=renew)
 
 
 def items_of_simple_queue(queue: Any) -> list[Any]:

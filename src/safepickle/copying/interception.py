@@ -12,7 +12,6 @@ Source:
 from __future__ import annotations
 
 import copy
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, MutableMapping
@@ -21,6 +20,7 @@ from types import FrameType
 from typing import Any, Final, TypeAlias
 
 from safepickle.copying.stdlib_copy import FOLLOWED
+from safepickle.cpython import after_fork_in_child
 
 __all__ = ["Copy", "Interceptor", "install", "interceptor", "uninstall"]
 
@@ -55,13 +55,11 @@ class _Installed:
     times = 0
 
     @classmethod
-    def after_fork(cls) -> None:
-        """Take a new lock: a thread that the child does not have may hold the old one."""
+    def renew_lock(cls) -> None:
         cls.lock = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_Installed.after_fork)
+after_fork_in_child(_Installed.renew_lock)
 
 
 class _Front(MutableMapping[type, Any]):

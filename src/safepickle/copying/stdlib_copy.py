@@ -20,7 +20,6 @@ Source:
 from __future__ import annotations
 
 import copy
-import os
 import sys
 import threading
 import types
@@ -29,6 +28,8 @@ from collections.abc import Set
 from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 from typing import Any, Final
+
+from safepickle.cpython import after_fork_in_child
 
 __all__ = ["ASKS_BY_CONTAINS", "FOLLOWED", "NOT_ASKED", "asked_for", "copied_by", "references_are_asked_for"]
 
@@ -71,13 +72,11 @@ class _ReferencesAreAskedFor:
     """
 
     def __init__(self) -> None:
-        self._after_fork()
+        self._renew_lock()
         self._entered = 0
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._after_fork)
+        after_fork_in_child(self._renew_lock)
 
-    def _after_fork(self) -> None:
-        """Take a new lock: a thread that the child does not have may hold the old one."""
+    def _renew_lock(self) -> None:
         self._lock = threading.Lock()
 
     def __enter__(self) -> None:

@@ -7,12 +7,12 @@ outside the pickle.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from safepickle.cpython import after_fork_in_child
 from safepickle.messages import dotted_name
 from safepickle.public import public
 from safepickle.rebuild.mark import file_format
@@ -158,8 +158,7 @@ def _after_fork() -> None:
             recomputed._lock = threading.RLock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+after_fork_in_child(_after_fork)
 
 
 def recipe_name(recomputed: Recomputed[Any]) -> str:
